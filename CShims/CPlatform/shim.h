@@ -1,0 +1,54 @@
+#pragma once
+/* The few names of libc and the kernel that Swift's Glibc module hides (it is built without
+   _GNU_SOURCE), that are variadic, or that are macros. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+extern void *memmem(const void *, size_t, const void *, size_t);
+extern int pthread_setname_np(pthread_t, const char *);
+
+static inline int cplatform_errno(void) { return errno; }
+
+/* epoll_event is packed and its data a union: neither imports well. */
+static inline int cplatform_epoll_ctl(int poller, int operation, int fd, uint32_t events, uint64_t token) {
+    struct epoll_event event = { .events = events, .data.u64 = token };
+    return epoll_ctl(poller, operation, fd, &event);
+}
+static inline uint64_t cplatform_epoll_token(const struct epoll_event *event) { return event->data.u64; }
+static inline uint32_t cplatform_epoll_events(const struct epoll_event *event) { return event->events; }
+
+static inline int cplatform_eventfd(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
+
+static inline int cplatform_futex_wait(uint32_t *word, uint32_t expected) {
+    return (int)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
+}
+static inline int cplatform_futex_wait_until(uint32_t *word, uint32_t expected, int64_t nanoseconds) {
+    struct timespec limit = { nanoseconds / 1000000000, nanoseconds % 1000000000 };
+    return (int)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, &limit, NULL, 0);
+}
+static inline int cplatform_futex_wake(uint32_t *word, int count) {
+    return (int)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+}
+
+/* fcntl is variadic. */
+static inline int cplatform_duplicate(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 3); }
+static inline int cplatform_status_flags(int fd) { return fcntl(fd, F_GETFL); }
+static inline int cplatform_set_status_flags(int fd, int flags) { return fcntl(fd, F_SETFL, flags); }
+
+static inline int64_t cplatform_monotonic_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}

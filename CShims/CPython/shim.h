@@ -1,0 +1,139 @@
+#pragma once
+/* Before Python.h: pyconfig.h defines _GNU_SOURCE, and the fd_set that follows from it differs from
+   the one in Swift's Glibc module (a cold debug build fails on it). */
+#include <sys/select.h>
+#include <stdlib.h>
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+#include <errno.h>
+#include <structmember.h>
+
+/* --- macros that Swift cannot import, as functions ------------------------------------------- */
+
+static inline PyObject *cpython_none(void) { return Py_None; }
+static inline PyObject *cpython_true(void) { return Py_True; }
+static inline PyObject *cpython_false(void) { return Py_False; }
+static inline PyObject *cpython_not_implemented(void) { return Py_NotImplemented; }
+static inline PyTypeObject *cpython_type(PyObject *o) { return Py_TYPE(o); }
+static inline Py_ssize_t cpython_refcount(PyObject *o) { return Py_REFCNT(o); }
+static inline struct PyModuleDef cpython_module_head(void) {
+    struct PyModuleDef definition = { PyModuleDef_HEAD_INIT };
+    return definition;
+}
+static inline int cpython_is_long(PyObject *o) { return PyLong_Check(o); }
+static inline int cpython_is_unicode(PyObject *o) { return PyUnicode_Check(o); }
+static inline int cpython_is_bytes(PyObject *o) { return PyBytes_Check(o); }
+static inline int cpython_is_list(PyObject *o) { return PyList_Check(o); }
+static inline int cpython_is_tuple(PyObject *o) { return PyTuple_Check(o); }
+static inline int cpython_is_dict(PyObject *o) { return PyDict_Check(o); }
+static inline int cpython_is_subtype_of(PyObject *o, PyTypeObject *t) { return PyObject_TypeCheck(o, t); }
+static inline int cpython_is_exception(PyObject *o) {
+    return PyType_IsSubtype(Py_TYPE(o), (PyTypeObject *)PyExc_BaseException);
+}
+static inline PyTypeObject *cpython_float_type(void) { return &PyFloat_Type; }
+static inline PyTypeObject *cpython_slice_type(void) { return &PySlice_Type; }
+static inline PyTypeObject *cpython_bytearray_type(void) { return &PyByteArray_Type; }
+static inline PyTypeObject *cpython_memoryview_type(void) { return &PyMemoryView_Type; }
+static inline PyTypeObject *cpython_bytes_type(void) { return &PyBytes_Type; }
+static inline PyTypeObject *cpython_set_type(void) { return &PySet_Type; }
+static inline PyTypeObject *cpython_frozenset_type(void) { return &PyFrozenSet_Type; }
+static inline unsigned long cpython_running_version(void) { return Py_Version; }
+enum { cpython_file_input = 257, cpython_eval_input = 258 };
+
+/* Exceptions are mutable globals, which Swift 6 does not let anyone read. */
+#define CPYTHON_EXCEPTION(NAME) \
+    static inline PyObject *cpython_##NAME(void) { return PyExc_##NAME; }
+CPYTHON_EXCEPTION(BaseException)
+CPYTHON_EXCEPTION(BufferError)
+CPYTHON_EXCEPTION(IndexError)
+CPYTHON_EXCEPTION(OverflowError)
+CPYTHON_EXCEPTION(RuntimeError)
+CPYTHON_EXCEPTION(StopIteration)
+CPYTHON_EXCEPTION(TypeError)
+CPYTHON_EXCEPTION(UnicodeDecodeError)
+CPYTHON_EXCEPTION(ValueError)
+
+/* Sets the subclass of OSError that fits the number. */
+static inline void cpython_raise_errno(int number) {
+    errno = number;
+    PyErr_SetFromErrno(PyExc_OSError);
+}
+
+/* Allocates an instance of a heap type; the counterpart of cpython_free_instance. */
+static inline PyObject *cpython_alloc_instance(PyTypeObject *type) {
+    return ((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+}
+/* Frees an instance of a heap type and the reference to its type that every instance owns. */
+static inline void cpython_free_instance(PyObject *o) {
+    PyTypeObject *type = Py_TYPE(o);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(o);
+    Py_DecRef((PyObject *)type);
+}
+
+/* --- exported by 3.11 and later, but outside the limited API of 3.11: weak ------------------- */
+
+extern PyObject *PyType_GetModuleByDef(PyTypeObject *, struct PyModuleDef *) __attribute__((weak));
+extern PyObject *PyObject_VectorcallMethod(PyObject *, PyObject *const *, size_t, PyObject *) __attribute__((weak));
+extern PyObject *PyObject_Vectorcall(PyObject *, PyObject *const *, size_t, PyObject *) __attribute__((weak));
+extern void Py_SetProgramName(const wchar_t *) __attribute__((weak));
+extern int Py_UTF8Mode __attribute__((weak));
+
+#define CPYTHON_ARGUMENTS_OFFSET ((size_t)1 << (8 * sizeof(size_t) - 1))
+
+/* self.name(argument), through vectorcall where the running Python exports it. */
+static inline PyObject *cpython_call_method1(PyObject *self, PyObject *name, PyObject *argument) {
+    if (PyObject_VectorcallMethod) {
+        PyObject *arguments[3] = { 0, self, argument };
+        return PyObject_VectorcallMethod(name, arguments + 1, 2 | CPYTHON_ARGUMENTS_OFFSET, 0);
+    }
+    return PyObject_CallMethodObjArgs(self, name, argument, (PyObject *)0);
+}
+static inline PyObject *cpython_call_method2(PyObject *self, PyObject *name, PyObject *first, PyObject *second) {
+    return PyObject_CallMethodObjArgs(self, name, first, second, (PyObject *)0);
+}
+static inline PyObject *cpython_call_method0(PyObject *self, PyObject *name) {
+    if (PyObject_VectorcallMethod) {
+        PyObject *arguments[2] = { 0, self };
+        return PyObject_VectorcallMethod(name, arguments + 1, 1 | CPYTHON_ARGUMENTS_OFFSET, 0);
+    }
+    return PyObject_CallMethodObjArgs(self, name, (PyObject *)0);
+}
+/* callable(*arguments): `arguments` points behind one free slot, which vectorcall may overwrite. */
+static inline PyObject *cpython_call(PyObject *callable, PyObject *const *arguments, size_t count) {
+    if (PyObject_Vectorcall)
+        return PyObject_Vectorcall(callable, arguments, count | CPYTHON_ARGUMENTS_OFFSET, 0);
+    PyObject *tuple = PyTuple_New((Py_ssize_t)count);
+    if (!tuple) return 0;
+    for (size_t i = 0; i < count; i++) {
+        Py_IncRef(arguments[i]);
+        PyTuple_SetItem(tuple, (Py_ssize_t)i, arguments[i]);
+    }
+    PyObject *result = PyObject_Call(callable, tuple, 0);
+    Py_DecRef(tuple);
+    return result;
+}
+static inline PyObject *cpython_call1(PyObject *callable, PyObject *argument) {
+    PyObject *arguments[2] = { 0, argument };
+    return cpython_call(callable, arguments + 1, 1);
+}
+
+/* Variadic calls, which Swift does not import. */
+static inline PyObject *cpython_from_bytes(PyObject *int_type, PyObject *bytes) {
+    return PyObject_CallMethod(int_type, "from_bytes", "Os", bytes, "little");
+}
+static inline PyObject *cpython_to_bytes(PyObject *number, Py_ssize_t count) {
+    return PyObject_CallMethod(number, "to_bytes", "ns", count, "little");
+}
+static inline PyObject *cpython_call_method_named(PyObject *self, const char *name) {
+    return PyObject_CallMethod(self, name, NULL);
+}
+
+/* Before Py_InitializeEx: UTF-8 for files, arguments and print whatever LANG says. */
+static inline void cpython_enable_utf8_mode(void) { if (&Py_UTF8Mode) Py_UTF8Mode = 1; }
+/* Before Py_InitializeEx: what sys.executable, sys.prefix and virtual environments are found from. */
+static inline int cpython_set_program_name(const wchar_t *name) {
+    if (!Py_SetProgramName) return 0;
+    Py_SetProgramName(name);
+    return 1;
+}

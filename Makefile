@@ -1,0 +1,135 @@
+.DEFAULT_GOAL := build
+.NOTPARALLEL:
+# A file that a failing recipe has half written is no target.
+.DELETE_ON_ERROR:
+
+# Tells the hook in erlang/rebar.config that the native library is built already.
+export CAUSEWAY_MAKE := 1
+
+# For `make run`.
+export PORT ?= 8080
+
+RELEASE := .build/release
+PRIV := erlang/priv
+VENVS := .build/venvs
+RUN_PYTHON := CAUSEWAY_PYTHON="$(CURDIR)/$(VENVS)/run/bin/python"
+
+# --- for people ---------------------------------------------------------------------------------
+
+.PHONY: help
+help: ## this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 22
+
+.PHONY: run
+run: build run-venv ## serve http://127.0.0.1:8080 (PORT=...) from a Python protocol in a node
+	@export $(RUN_PYTHON); exec erlang/examples/serve.sh
+
+.PHONY: build
+build: native ## everything that the other targets need
+	@echo "== rebar3 compile"
+	@cd erlang && rebar3 compile
+
+.PHONY: test
+test: build check-traps ## all suites on every Python found (ONLY_PYTHON=3.12: on that)
+	@.ci/test
+
+.PHONY: soak
+soak: build ## the tests that take long
+	@.ci/test --soak
+
+.PHONY: test-sanitize
+test-sanitize: setup ## the core's tests under the address and thread sanitizers
+	@for sanitizer in address thread; do \
+	    echo "== swift test, $$sanitizer sanitizer"; \
+	    swift test --disable-xctest --filter StreamsTests --sanitize=$$sanitizer \
+	        --scratch-path .build/sanitize-$$sanitizer || exit; \
+	done
+
+.PHONY: bench
+bench: build run-venv ## ours against the peers, as ratios (ONLY=..., QUICK=1)
+	@export $(RUN_PYTHON); exec Tests/Benchmarks/run
+
+.PHONY: lint
+lint: lint-swift check-traps lint-erlang lint-python ## formatting, traps, xref, dialyzer, ruff, stubs
+
+.PHONY: format
+format: lint-venv ## puts Swift and Python into the form that lint wants
+	@swift format --in-place --recursive Package.swift Sources Tests
+	@$(RUFF) check --fix $(PYTHON_CODE)
+	@$(RUFF) format $(PYTHON_CODE)
+
+.PHONY: clean
+clean: ## removes all that is built, virtual environments too
+	rm -rf .build erlang/_build $(PRIV) python/_causeway.abi3.so
+
+# --- set-up -------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup:
+	@command -v swift >/dev/null || { echo "setup: Swift 6.2 or later must be on the PATH" >&2; exit 1; }
+	@.ci/install-packages
+
+.PHONY: run-venv
+run-venv: setup
+	@set -e; python=$$(.ci/find-pythons --default); \
+	    .ci/venv run "$${python#* }" erlang/examples/requirements.txt
+
+.PHONY: lint-venv
+lint-venv: setup
+	@set -e; python=$$(.ci/find-pythons --default); \
+	    .ci/venv lint "$${python#* }" python/requirements-lint.txt
+
+# --- the native library -------------------------------------------------------------------------
+
+PACKAGE := $(shell cd python && find erlang -name '*.py' -o -name '*.pyi' -o -name py.typed)
+
+# What Erlang and Python load; the library is the same file for both.
+.PHONY: native
+native: $(PRIV)/libcauseway.so $(PRIV)/causeway_loader.so python/_causeway.abi3.so $(PRIV)/python/erlang
+
+# swift build knows what is out of date. It leaves its products alone if nothing is, and then nothing
+# below is done again.
+.PHONY: swift-build
+swift-build: setup
+	@echo "== swift build"
+	@swift build -c release
+$(RELEASE)/%.so: swift-build ;
+
+# install, unlike cp, makes a new file: a node that runs keeps the one it has mapped.
+$(PRIV)/libcauseway.so: $(RELEASE)/libcauseway.so
+	install -D --strip $< $@
+$(PRIV)/causeway_loader.so: $(RELEASE)/libcauseway_loader.so
+	install -D --strip $< $@
+python/_causeway.abi3.so: $(PRIV)/libcauseway.so
+	install $< $@
+$(PRIV)/python/erlang: python/erlang $(PACKAGE:%=python/%)
+	rm -rf $@
+	mkdir -p $(@D)
+	cd python && cp --parents $(PACKAGE) ../$(@D)
+
+# --- lint ---------------------------------------------------------------------------------------
+
+RUFF := $(VENVS)/lint/bin/ruff --config python/pyproject.toml
+# Scripts without .py are known by their first line (its # would begin a comment here).
+PYTHON_CODE = python Tests erlang/examples $(shell grep -lsE '^.!.*python' .ci/* Tests/Benchmarks/*)
+
+.PHONY: lint-swift
+lint-swift: setup
+	@echo "== swift format lint"
+	@swift format lint --strict --recursive Package.swift Sources Tests
+
+.PHONY: check-traps
+check-traps:
+	@.ci/check-traps
+
+.PHONY: lint-erlang
+lint-erlang: build
+	@echo "== xref and dialyzer"
+	@cd erlang && rebar3 xref && rebar3 dialyzer
+
+.PHONY: lint-python
+lint-python: build lint-venv
+	@echo "== ruff and stubtest"
+	@$(RUFF) check $(PYTHON_CODE)
+	@$(RUFF) format --check $(PYTHON_CODE)
+	@cd python && PYTHONPATH=. MYPYPATH=. ../$(VENVS)/lint/bin/python -m mypy.stubtest erlang _causeway

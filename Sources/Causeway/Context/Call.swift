@@ -1,0 +1,80 @@
+import Beam
+import CErlNif
+import Synchronization
+
+/// One request of an Erlang process to Python, from when it is queued until it is answered, cancelled
+/// or dropped.
+///
+/// The caller holds it by a term while it waits. When the caller dies, that term goes with its heap,
+/// and `unreferenced` cancels the call: nobody has to monitor callers.
+final class Call: Resource, @unchecked Sendable {
+    /// Where it stands. Only `queued` and `running` can be left, each by one compare-and-exchange, so
+    /// exactly one of answer and cancellation wins.
+    private enum State {
+        static let queued: UInt8 = 0
+        static let running: UInt8 = 1
+        static let answered: UInt8 = 2
+        static let cancelled: UInt8 = 3
+    }
+
+    /// How errors are wanted.
+    enum ErrorForm: Int { case pair = 0, map = 1 }
+
+    let number: UInt64
+    let caller: ErlNifPid
+    /// Where `tag` and `request` live.
+    let environment: Environment
+    /// The first element of the answer `{Tag, Result}`.
+    let tag: Term
+    /// `{call, Module, Function, Args, Kwargs}`, `{eval, Code, Locals}` or `{exec, Code}`.
+    let request: Term
+    let errorForm: ErrorForm
+    /// A cast: nobody waits, and the end of its term does not cancel it.
+    let isDetached: Bool
+    weak var context: Context?
+    private let state = Atomic<UInt8>(State.queued)
+    private static let lastNumber = Atomic<UInt64>(0)
+
+    init(
+        caller: ErlNifPid, environment: Environment, tag: Term, request: Term, errorForm: ErrorForm,
+        isDetached: Bool, context: Context
+    ) {
+        number = Call.lastNumber.add(1, ordering: .relaxed).newValue
+        self.caller = caller
+        self.environment = environment
+        self.tag = tag
+        self.request = request
+        self.errorForm = errorForm
+        self.isDetached = isDetached
+        self.context = context
+    }
+
+    /// Takes the call to be run; false when it was cancelled while it was queued.
+    func begin() -> Bool { move(from: State.queued, to: State.running) }
+
+    /// Takes the right to answer; false when the call was cancelled.
+    func claimAnswer() -> Bool {
+        move(from: State.running, to: State.answered) || move(from: State.queued, to: State.answered)
+    }
+
+    /// Gives the call up: it will not be answered, and what it runs is interrupted.
+    ///
+    /// False when the answer is on its way already.
+    func cancel() -> Bool {
+        if move(from: State.queued, to: State.cancelled) { return true }
+        guard move(from: State.running, to: State.cancelled) else { return false }
+        if let context { Janitor.shared.interrupt(context, activity: number) }
+        return true
+    }
+
+    /// The message that answers the call.
+    func answer(_ result: Term, in environment: Environment) -> Term {
+        makeTuple(environment.pointer, environment.copy(tag), result)
+    }
+
+    override func unreferenced(_ env: EnvPointer?) { if !isDetached { _ = cancel() } }
+
+    private func move(from old: UInt8, to new: UInt8) -> Bool {
+        state.compareExchange(expected: old, desired: new, ordering: .sequentiallyConsistent).exchanged
+    }
+}

@@ -1,0 +1,202 @@
+import Beam
+import CErlNif
+import CPython
+import Python
+
+/// Runs calls on a context's thread, with the GIL, and sends the answers.
+struct CallRunner {
+    let context: Context
+    let state: ModuleState
+    /// Answers are made here, one after the other: sending one clears it.
+    private let answers = Environment()
+
+    init(context: Context, state: ModuleState) {
+        self.context = context
+        self.state = state
+    }
+
+    /// Runs one call and answers it, unless its caller has given it up.
+    func run(_ call: Call) {
+        guard call.begin() else { return }
+        count(context.statistics.calls)
+        context.setRunning(call)
+        context.activity.store(call.number, ordering: .relaxed)
+        let result = result(of: call)
+        context.activity.store(0, ordering: .relaxed)
+        dropInterruption()
+        context.setRunning(nil)
+        if !call.isDetached, call.claimAnswer() {
+            send(to: call.caller, answers, call.answer(result, in: answers))
+        } else {
+            answers.clear()
+        }
+    }
+
+    /// An interruption that came when the call was over must not hit the next one.
+    private func dropInterruption() {
+        guard context.isInterrupted.exchange(false, ordering: .relaxed) else { return }
+        ThreadState.interrupt(thread: context.threadIdentifier.load(ordering: .relaxed), with: nil)
+    }
+
+    private func result(of call: Call) -> Term {
+        do throws(PythonError) {
+            let value = try evaluate(call)
+            guard let value else { return atoms.ok }
+            var encoder = Encoder(env: answers.pointer, state: state)
+            return makeTuple(answers.pointer, atoms.ok, try encoder.term(value.pointer))
+        } catch {
+            return ExceptionTerm(env: answers.pointer, state: state).errorTerm(call.errorForm)
+        }
+    }
+
+    /// The value of a call, or nil for one that has none.
+    private func evaluate(_ call: Call) throws(PythonError) -> Object? {
+        let env = call.environment.pointer
+        var arity: Int32 = 0
+        var parts: UnsafePointer<Term>?
+        guard enif_get_tuple(env, call.request, &arity, &parts) != 0, let parts else {
+            throw valueError("the request could not be read")
+        }
+        let decoder = Decoder(env: env, state: state)
+        switch (parts[0], arity) {
+        case (atoms.call, 5):
+            return try self.call(
+                module: parts[1], function: parts[2], arguments: parts[3], keywords: parts[4], of: call,
+                decoder)
+        case (atoms.eval, 3): return try eval(parts[1], locals: parts[2], of: call, decoder)
+        case (atoms.exec, 2):
+            let globals = try state.namespaces.dict(of: call.caller, leftovers: state.leftovers)
+            let code = try state.code(try source(parts[1], env), mode: Int32(cpython_file_input))
+            _ = try Object(PyEval_EvalCode(code.pointer, globals.pointer, globals.pointer))
+            return nil
+        default: throw valueError("the request is of no known kind")
+        }
+    }
+
+    // MARK: call
+
+    private func call(
+        module: Term, function: Term, arguments: Term, keywords: Term, of call: Call, _ decoder: Decoder
+    ) throws(PythonError) -> Object {
+        let callable = try self.callable(module, function, of: call, decoder)
+        var iterator = arguments
+        var head: Term = 0
+        var keywordCount = 0
+        _ = enif_get_map_size(decoder.env, keywords, &keywordCount)
+        guard keywordCount == 0 else {
+            let list = try decoder.object(arguments)
+            let positional = try Object(PyList_AsTuple(list.pointer))
+            let named = try decoder.object(keywords)
+            return try Object(PyObject_Call(callable.pointer, positional.pointer, named.pointer))
+        }
+        var length: UInt32 = 0
+        guard enif_get_list_length(decoder.env, arguments, &length) != 0 else {
+            throw typeError("the arguments must be a proper list")
+        }
+        // One slot before the arguments belongs to vectorcall. Few arguments stay on the stack.
+        guard length <= 16 else {
+            let list = try decoder.object(arguments)
+            let positional = try Object(PyList_AsTuple(list.pointer))
+            return try Object(PyObject_Call(callable.pointer, positional.pointer, nil))
+        }
+        let count = Int(length)
+        let result = withUnsafeTemporaryAllocation(of: PyPointer?.self, capacity: count + 1) {
+            slots -> PyPointer? in
+            slots.initialize(repeating: nil)
+            defer { for index in 1..<(count + 1) where slots[index] != nil { Py_DecRef(slots[index]) } }
+            return returning { () throws(PythonError) in
+                var index = 1
+                while enif_get_list_cell(decoder.env, iterator, &head, &iterator) != 0, index <= count {
+                    slots[index] = try decoder.object(head).take()
+                    index += 1
+                }
+                guard let first = slots.baseAddress else { throw PythonError() }
+                return try Object(cpython_call(callable.pointer, first + 1, count)).take()
+            }
+        }
+        return try Object(result)
+    }
+
+    /// `Function` of `Module`, which is imported where it is not yet. Names may be dotted.
+    private func callable(_ module: Term, _ function: Term, of call: Call, _ decoder: Decoder)
+        throws(PythonError) -> Object
+    {
+        let moduleName = try name(module, "the module", decoder)
+        let functionName = try name(function, "the function", decoder)
+        if PyUnicode_Compare(moduleName.pointer, state.names.main) == 0,
+            let own = try ownName(functionName.pointer, of: call)
+        {
+            return own
+        }
+        let holder = try self.module(moduleName.pointer)
+        if let found = PyObject_GetAttr(holder.pointer, functionName.pointer) { return Object(owning: found) }
+        return try dotted(functionName.pointer, of: holder)
+    }
+
+    private func module(_ name: PyPointer) throws(PythonError) -> Object {
+        if let known = PyImport_GetModule(name) { return Object(owning: known) }
+        if PyErr_Occurred() != nil { throw PythonError() }
+        return try Object(PyImport_Import(name))
+    }
+
+    /// A name that the calling process has defined by `py:exec`.
+    private func ownName(_ name: PyPointer, of call: Call) throws(PythonError) -> Object? {
+        let globals = try state.namespaces.dict(of: call.caller, leftovers: state.leftovers)
+        if let found = PyDict_GetItemWithError(globals.pointer, name) { return Object(retaining: found) }
+        if PyErr_Occurred() != nil { throw PythonError() }
+        return nil
+    }
+
+    /// `Class.method` and deeper. The error of the whole name is kept where there is no dot in it.
+    private func dotted(_ name: PyPointer, of holder: borrowing Object) throws(PythonError) -> Object {
+        let exception = Exception.take()
+        let path = try text(of: name).split(separator: ".", omittingEmptySubsequences: false)
+        guard path.count > 1 else {
+            if let exception {
+                PyErr_SetObject(asObject(cpython_type(exception.value.pointer)), exception.value.pointer)
+            }
+            throw PythonError()
+        }
+        var object = Object(retaining: holder.pointer)
+        for part in path {
+            let attribute = try newString(String(part))
+            object = try Object(PyObject_GetAttr(object.pointer, attribute.pointer))
+        }
+        return object
+    }
+
+    private func name(_ term: Term, _ what: String, _ decoder: Decoder) throws(PythonError) -> Object {
+        if enif_is_atom(decoder.env, term) != 0 { return try decoder.name(ofAtom: term) }
+        guard let name = text(decoder.env, term) else {
+            throw typeError("\(what) must be an atom, a string or a binary in UTF-8")
+        }
+        return try newString(name)
+    }
+
+    // MARK: eval and exec
+
+    private func eval(_ code: Term, locals: Term, of call: Call, _ decoder: Decoder) throws(PythonError)
+        -> Object
+    {
+        let source = try source(code, decoder.env)
+        // As Python's own eval does, blanks before the expression are allowed.
+        let compiled = try state.code(
+            String(source.drop { $0 == " " || $0 == "\t" || $0 == "\n" }), mode: Int32(cpython_eval_input))
+        let globals = try state.namespaces.dict(of: call.caller, leftovers: state.leftovers)
+        var localCount = 0
+        _ = enif_get_map_size(decoder.env, locals, &localCount)
+        if localCount == 0 {
+            return try Object(PyEval_EvalCode(compiled.pointer, globals.pointer, globals.pointer))
+        }
+        // One dict for both, so that lambdas and comprehensions see the locals too.
+        let merged = try Object(PyDict_Copy(globals.pointer))
+        let given = try decoder.object(locals)
+        guard PyDict_Update(merged.pointer, given.pointer) == 0 else { throw PythonError() }
+        return try Object(PyEval_EvalCode(compiled.pointer, merged.pointer, merged.pointer))
+    }
+
+    private func source(_ term: Term, _ env: EnvPointer?) throws(PythonError) -> String {
+        guard let source = text(env, term) else { throw typeError("the code must be iodata in UTF-8") }
+        return source
+    }
+}

@@ -1,0 +1,174 @@
+import Beam
+import CErlNif
+import Glibc
+import Streams
+import Synchronization
+
+/// What reaches the reactor of a context's thread.
+enum ReactorRequest: Sendable {
+    /// A descriptor that the reactor owns from now on.
+    case open(Handoff)
+    /// A protocol that waits for it may write.
+    case writeReady(Poller.Token)
+    /// A connection that Python wants to end.
+    case close(Poller.Token)
+}
+
+/// One Python context as everybody but its thread sees it: where requests are put, and how it stands.
+///
+/// It belongs to an Erlang process. When that ends, so does the context.
+final class Context: Resource, @unchecked Sendable {
+    /// What a context is started with.
+    struct Options: Sendable {
+        var maximumConnections = 10_000
+        /// How long the thread polls by itself after the last event, in milliseconds; -1 is for ever.
+        var linger: Int32 = 5
+        /// How many calls may wait.
+        var maximumQueue = 65_536
+    }
+
+    let identifier: Int
+    let owner: ErlNifPid
+    let options: Options
+    let calls: Mailbox<Call>
+    let reactorRequests = Mailbox<ReactorRequest>(limit: .max)
+    let doorbell = Doorbell()
+    let statistics = Statistics()
+    /// The number of the call or batch of callbacks that Python is executing; 0 when none. Changed only
+    /// with the GIL, so that who holds it knows what an interruption would hit.
+    let activity = Atomic<UInt64>(0)
+    /// Connections that are served or on their way here.
+    let connections = Atomic<Int>(0)
+    /// An interruption was set that may not have been raised yet. Changed only with the GIL.
+    let isInterrupted = Atomic<Bool>(false)
+    /// `threading.get_ident()` of the thread; 0 before it runs.
+    let threadIdentifier = Atomic<UInt>(0)
+
+    private let running = Mutex<Call?>(nil)
+    private let ending = Atomic<Bool>(false)
+    private let ended = Atomic<Bool>(false)
+    private let watched = Atomic<Bool>(false)
+    private let poller = PollerDescriptor()
+
+    init(identifier: Int, owner: ErlNifPid, options: Options) {
+        self.identifier = identifier
+        self.owner = owner
+        self.options = options
+        calls = Mailbox(limit: options.maximumQueue)
+    }
+
+    private static let lastCallback = Atomic<UInt64>(1 << 63)
+
+    /// A number for the next batch of callbacks, which no call has.
+    static func nextCallback() -> UInt64 { lastCallback.add(1, ordering: .relaxed).newValue }
+
+    /// Whether the thread is to stop.
+    var isEnding: Bool { ending.load(ordering: .sequentiallyConsistent) }
+
+    /// Whether the thread has stopped.
+    var hasEnded: Bool { ended.load(ordering: .sequentiallyConsistent) }
+
+    /// The thread has stopped.
+    func threadEnded() { ended.store(true, ordering: .sequentiallyConsistent) }
+
+    /// Whether the thread has nothing to do.
+    var isQuiet: Bool { calls.isEmpty && reactorRequests.isEmpty }
+
+    /// How many calls are queued or running.
+    var load: Int { calls.count + (running.withLock { $0 == nil } ? 0 : 1) }
+
+    /// Queues a call and wakes the thread.
+    func submit(_ call: Call) -> Mailbox<Call>.Outcome {
+        let outcome = calls.push(call)
+        if outcome == .queued { doorbell.ring() }
+        return outcome
+    }
+
+    /// Queues work for the reactor and wakes the thread.
+    func submit(_ request: ReactorRequest) -> Mailbox<ReactorRequest>.Outcome {
+        let outcome = reactorRequests.push(request)
+        if outcome == .queued { doorbell.ring() }
+        return outcome
+    }
+
+    /// The thread begins with a call, or is done with the one before.
+    func setRunning(_ call: Call?) { running.withLock { $0 = call } }
+
+    /// Makes the thread stop: nothing is accepted any more, who waits for an answer gets one, and what
+    /// Python executes is interrupted. On a BEAM thread, any number of times.
+    func end(_ env: EnvPointer?) {
+        if ending.exchange(true, ordering: .sequentiallyConsistent) { return }
+        doorbell.ring()
+        for call in calls.close() { answerStopped(call, env) }
+        if let call = running.withLock({ $0 }) { answerStopped(call, env) }
+        Janitor.shared.interruptUntilEnded(self)
+    }
+
+    private func answerStopped(_ call: Call, _ env: EnvPointer?) {
+        guard call.claimAnswer() else { return }
+        let environment = Environment()
+        let reason = makeError(
+            environment.pointer, atoms.contextStopped, "the Python context was stopped during the call")
+        send(from: env, to: call.caller, environment, call.answer(reason, in: environment))
+    }
+
+    // MARK: The owner's side of idle waiting
+
+    /// Whether the BEAM watches the poller already, so that an idle thread need not ask.
+    var isWatched: Bool { watched.load(ordering: .sequentiallyConsistent) }
+
+    /// Has the BEAM tell the owner once when something happens to a connection. From the owner's NIF.
+    func watch(_ env: EnvPointer?) {
+        guard !isEnding, let descriptor = poller.forBeam() else { return }
+        watched.store(true, ordering: .sequentiallyConsistent)
+        _ = selectRead(env, descriptor, owner: owner, reference: atoms.undefined)
+    }
+
+    /// The BEAM has told the owner, who tells us: the thread looks for itself.
+    func wakeFromSelect() {
+        watched.store(false, ordering: .sequentiallyConsistent)
+        doorbell.ring()
+    }
+
+    /// The thread has made its poller.
+    func pollerMade(_ descriptor: Int32) { poller.set(descriptor) }
+
+    /// The thread will not use its poller any more.
+    func pollerAbandoned() { poller.abandon() }
+
+    /// Takes the poller out of the BEAM's poll set, where it ever was there.
+    private func unwatch(_ env: EnvPointer?) {
+        if let descriptor = poller.knownToBeam { selectStop(env, descriptor, undefined: atoms.undefined) }
+    }
+
+    override func selectStopped(_ descriptor: Int32) { poller.beamHasLetGo() }
+
+    // MARK: The owner's end
+
+    /// The owner asks for the end, from its NIF.
+    func stop(_ env: EnvPointer?) {
+        end(env)
+        unwatch(env)
+    }
+
+    override func monitoredProcessDown(_ env: EnvPointer?) { stop(env) }
+
+    // The BEAM holds the object while it watches the poller, so that is over here.
+    override func unreferenced(_ env: EnvPointer?) { end(env) }
+}
+
+/// Counters that anybody may read while the context runs.
+final class Statistics: Sendable {
+    let calls = Atomic<Int>(0)
+    let requests = Atomic<Int>(0)
+    let totalConnections = Atomic<Int>(0)
+    let bytesIn = Atomic<Int>(0)
+    let bytesOut = Atomic<Int>(0)
+    let batches = Atomic<Int>(0)
+    let parks = Atomic<Int>(0)
+    let errors = Atomic<Int>(0)
+}
+
+/// Adds to a counter that only its own thread writes.
+@inline(__always)
+func count(_ counter: borrowing Atomic<Int>, _ number: Int = 1) { counter.add(number, ordering: .relaxed) }

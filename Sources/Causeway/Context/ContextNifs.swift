@@ -1,0 +1,144 @@
+import Beam
+import CErlNif
+import Python
+import Streams
+import Synchronization
+
+/// The Erlang half of contexts.
+var contextNifs: [ErlNifFunc] {
+    [
+        /// context_start(Id, MaxConnections, Linger, MaxQueue) -> Context | {error, _}
+        /// The calling process is the owner; it is told `{causeway, started}` when the thread runs.
+        nif("context_start", 4) { env, _, arguments in
+            guard let arguments, let identifier = integer(env, arguments[0]),
+                let maximumConnections = integer(env, arguments[1]), let linger = integer(env, arguments[2]),
+                let maximumQueue = integer(env, arguments[3])
+            else { return enif_make_badarg(env) }
+            var owner = ErlNifPid()
+            _ = enif_self(env, &owner)
+            let options = Context.Options(
+                maximumConnections: maximumConnections, linger: Int32(clamping: linger),
+                maximumQueue: maximumQueue)
+            let context = Context(identifier: identifier, owner: owner, options: options)
+            guard let term = resourceTypes.context.makeTerm(env, context), context.monitor(env, owner) else {
+                return enif_make_badarg(env)
+            }
+            do throws(Errno) { try ContextThread.start(context) } catch { return makeError(env, error) }
+            return term
+        },
+        /// context_stop(Context) -> ok. `{causeway, stopped}` follows when the thread has ended.
+        nif("context_stop", 1) { env, _, arguments in
+            withContext(env, arguments) { context, env in
+                context.stop(env)
+                return atoms.ok
+            }
+        },
+        /// context_watch(Context) -> ok: the answer to `{causeway, idle}`.
+        nif("context_watch", 1) { env, _, arguments in
+            withContext(env, arguments) { context, env in
+                context.watch(env)
+                return atoms.ok
+            }
+        },
+        /// context_wake(Context) -> ok: the answer to `{select, Context, undefined, ready_input}`.
+        nif("context_wake", 1) { env, _, arguments in
+            withContext(env, arguments) { context, _ in
+                context.wakeFromSelect()
+                return atoms.ok
+            }
+        },
+        /// context_stats(Context) -> map()
+        nif("context_stats", 1) { env, _, arguments in
+            withContext(env, arguments) { context, env in statistics(of: context, env) }
+        },
+        /// submit(Context | {Context, …}, Tag, Request, ErrorForm) -> Call | full | closed | badarg
+        /// The answer is the message `{Tag, Result}`. Of several contexts the one with the least to do is taken.
+        nif("submit", 4) { env, _, arguments in submit(env, arguments, isDetached: false) },
+        /// cast(Context | {Context, …}, Request) -> ok | full | closed | badarg
+        nif("cast", 2) { env, _, arguments in submit(env, arguments, isDetached: true) },
+        /// cancel(Call) -> cancelled | sent. After `sent` the answer is in the mailbox or on its way.
+        nif("cancel", 1) { env, _, arguments in
+            guard let arguments, let call = resourceTypes.call.object(env, arguments[0]) else {
+                return enif_make_badarg(env)
+            }
+            return call.cancel() ? atoms.cancelled : atoms.sent
+        },
+    ]
+}
+
+private func withContext(
+    _ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, _ body: (Context, EnvPointer?) -> Term
+) -> Term {
+    guard let arguments, let context = resourceTypes.context.object(env, arguments[0]) else {
+        return enif_make_badarg(env)
+    }
+    return body(context, env)
+}
+
+private func submit(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, isDetached: Bool) -> Term {
+    guard let arguments, let context = leastLoaded(env, arguments[0]) else { return enif_make_badarg(env) }
+    let environment = Environment()
+    var caller = ErlNifPid()
+    _ = enif_self(env, &caller)
+    let form = isDetached ? 0 : integer(env, arguments[3]) ?? 0
+    let call = Call(
+        caller: caller, environment: environment,
+        tag: isDetached ? atoms.undefined : environment.copy(arguments[1]),
+        request: environment.copy(arguments[isDetached ? 1 : 2]),
+        errorForm: Call.ErrorForm(rawValue: form) ?? .pair, isDetached: isDetached, context: context)
+    let term: Term
+    if isDetached {
+        term = atoms.ok
+    } else {
+        guard let made = resourceTypes.call.makeTerm(env, call) else { return enif_make_badarg(env) }
+        term = made
+    }
+    switch context.submit(call) {
+    case .queued: return term
+    case .full: return atoms.full
+    case .closed: return atoms.closed
+    }
+}
+
+/// The context of a term, or of several in a tuple the first with the least to do.
+private func leastLoaded(_ env: EnvPointer?, _ term: Term) -> Context? {
+    if let context = resourceTypes.context.object(env, term) { return context }
+    var count: Int32 = 0
+    var elements: UnsafePointer<Term>?
+    guard enif_get_tuple(env, term, &count, &elements) != 0, let elements else { return nil }
+    var best: Context?
+    var leastLoad = Int.max
+    for index in 0..<Int(count) {
+        guard let context = resourceTypes.context.object(env, elements[index]) else { return nil }
+        let load = context.isEnding ? Int.max - 1 : context.load
+        if load < leastLoad {
+            best = context
+            leastLoad = load
+            if load == 0 { break }
+        }
+    }
+    return best
+}
+
+private func statistics(of context: Context, _ env: EnvPointer?) -> Term {
+    let statistics = context.statistics
+    func number(_ counter: borrowing Atomic<Int>) -> Term {
+        enif_make_long(env, counter.load(ordering: .relaxed))
+    }
+    return makeMap(
+        env,
+        [
+            (atoms.id, enif_make_long(env, context.identifier)),
+            (atoms.activeConnections, number(context.connections)),
+            (atoms.totalConnections, number(statistics.totalConnections)),
+            (atoms.totalRequests, number(statistics.requests)),
+            (atoms.maxConnections, enif_make_long(env, context.options.maximumConnections)),
+            (atoms.bytesIn, number(statistics.bytesIn)),
+            (atoms.bytesOut, number(statistics.bytesOut)),
+            (atoms.calls, number(statistics.calls)),
+            (atoms.queued, enif_make_long(env, context.calls.count)),
+            (atoms.batches, number(statistics.batches)),
+            (atoms.parks, number(statistics.parks)),
+            (atoms.errors, number(statistics.errors)),
+        ])
+}

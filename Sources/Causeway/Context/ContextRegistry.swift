@@ -1,0 +1,23 @@
+import Synchronization
+
+/// The contexts that have a thread, so that one of them can be woken for work that any can do.
+final class ContextRegistry: Sendable {
+    static let shared = ContextRegistry()
+
+    private let contexts = Mutex<[ObjectIdentifier: Context]>([:])
+
+    /// A thread has started.
+    func add(_ context: Context) { contexts.withLock { $0[ObjectIdentifier(context)] = context } }
+
+    /// A thread has ended.
+    func remove(_ context: Context) { contexts.withLock { $0[ObjectIdentifier(context)] = nil } }
+
+    /// How many there are.
+    var count: Int { contexts.withLock { $0.count } }
+
+    /// Wakes one of them, if there is any; otherwise the next that starts will find the work.
+    func ringOne() {
+        let first = contexts.withLock { $0.values.first }
+        first?.doorbell.ring()
+    }
+}

@@ -1,0 +1,154 @@
+import Beam
+import CPlatform
+import Glibc
+import Python
+import Streams
+
+/// The native thread of a context: it waits in one place for calls and connections, takes the GIL once
+/// for a batch of both, and ends when the context does.
+final class ContextThread {
+    /// How many calls one turn serves before connections are looked at again.
+    private static let callsPerTurn = 64
+
+    private let context: Context
+    private let threadState: ThreadState
+    private let state: ModuleState
+    private let runner: CallRunner
+    private let reactor: Reactor
+
+    /// Starts the thread. Its owner is told `{causeway, started}`, and `{causeway, stopped}` at the end.
+    static func start(_ context: Context) throws(Errno) {
+        var attributes = pthread_attr_t()
+        pthread_attr_init(&attributes)
+        defer { pthread_attr_destroy(&attributes) }
+        pthread_attr_setstacksize(&attributes, nativeStackSize)
+        pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
+        var thread = pthread_t()
+        let argument = Unmanaged.passRetained(context)
+        let result = pthread_create(
+            &thread, &attributes,
+            { argument in
+                guard let argument else { return nil }
+                ContextThread.main(Unmanaged<Context>.fromOpaque(argument).takeRetainedValue())
+                return nil
+            }, argument.toOpaque())
+        guard result == 0 else {
+            argument.release()
+            throw Errno(result)
+        }
+    }
+
+    private static func main(_ context: Context) {
+        _ = pthread_setname_np(pthread_self(), "causeway-ctx")
+        let messages = Environment()
+        if let thread = ContextThread(context) {
+            ContextRegistry.shared.add(context)
+            send(to: context.owner, messages, makeTuple(messages.pointer, atoms.causeway, atoms.started))
+            thread.run()
+            thread.finish()
+            ContextRegistry.shared.remove(context)
+        } else {
+            let reason = makeTuple(
+                messages.pointer, atoms.startFailed,
+                makeBinary(messages.pointer, "no thread state for Python"))
+            send(to: context.owner, messages, makeTuple(messages.pointer, atoms.causeway, reason))
+        }
+        context.threadEnded()
+        send(to: context.owner, messages, makeTuple(messages.pointer, atoms.causeway, atoms.stopped))
+    }
+
+    /// On the new thread, without the GIL.
+    private init?(_ context: Context) {
+        guard let interpreter = PythonHost.shared.interpreter, let state = PythonHost.shared.state,
+            let threadState = ThreadState(interpreter: interpreter)
+        else { return nil }
+        self.context = context
+        self.threadState = threadState
+        self.state = state
+        context.threadIdentifier.store(threadState.identifier, ordering: .sequentiallyConsistent)
+        runner = CallRunner(context: context, state: state)
+        reactor = Reactor(context: context, state: state)
+    }
+
+    private func run() {
+        while !context.isEnding {
+            waitForWork()
+            reactor.readReady()
+            guard reactor.hasWork || !context.isQuiet || !state.leftovers.isEmpty else { continue }
+            threadState.enter()
+            turn()
+            threadState.leave()
+        }
+    }
+
+    /// One hold of the GIL.
+    private func turn() {
+        count(context.statistics.batches)
+        state.leftovers.giveBack(state.namespaces)
+        reactor.takeRequests()
+        reactor.serveReady { runCalls() }
+        runCalls()
+    }
+
+    private func runCalls() {
+        var left = ContextThread.callsPerTurn
+        while left > 0, !context.isEnding, let call = context.calls.popFirst() {
+            runner.run(call)
+            left -= 1
+        }
+    }
+
+    // MARK: Waiting
+
+    /// Waits until there is something to do, in the way that costs least: see `Doorbell`.
+    private func waitForWork() {
+        guard reactor.isServing else { return park(asking: false) }
+        if hasWork {
+            reactor.poll(milliseconds: 0)
+            return
+        }
+        let bell = context.doorbell
+        bell.willPoll()
+        if hasWork {
+            bell.didWake()
+            reactor.poll(milliseconds: 0)
+            return
+        }
+        let events = reactor.poll(milliseconds: context.options.linger)
+        bell.didWake()
+        if events == 0, !hasWork { park(asking: true) }
+    }
+
+    private var hasWork: Bool { !context.isQuiet || !state.leftovers.isEmpty || context.isEnding }
+
+    /// Sleeps until somebody rings. With connections the owner is asked to have the BEAM watch them.
+    private func park(asking: Bool) {
+        let bell = context.doorbell
+        bell.willPark()
+        // Announced first, looked at afterwards: who pushed before saw us running and did not ring.
+        if hasWork { return bell.didWake() }
+        if asking, !context.isWatched { askOwnerToWatch() }
+        count(context.statistics.parks)
+        bell.park()
+    }
+
+    private func askOwnerToWatch() {
+        let messages = reactor.messages
+        send(to: context.owner, messages, makeTuple(messages.pointer, atoms.causeway, atoms.idle))
+    }
+
+    // MARK: The end
+
+    private func finish() {
+        threadState.enter()
+        reactor.closeAll()
+        state.leftovers.giveBack(state.namespaces)
+        threadState.leave()
+        reactor.abandonPoller()
+        threadState.end()
+    }
+}
+
+/// The stack of every native thread that runs Python: deep recursion needs what the main thread of a
+/// process usually has, and more.
+let nativeStackSize = 16 << 20

@@ -1,0 +1,214 @@
+import Beam
+import CErlNif
+import CPython
+import Python
+
+/// Python objects to Erlang terms. With the GIL.
+///
+/// Objects that refer to themselves and structures that share parts so often that they would not fit
+/// into memory when written out end in a `ValueError`.
+struct Encoder {
+    /// How many terms one result may have.
+    static let maximumTerms = 1 << 27
+
+    let env: EnvPointer?
+    let state: ModuleState
+    private var terms = 0
+
+    init(env: EnvPointer?, state: ModuleState) {
+        self.env = env
+        self.state = state
+    }
+
+    /// The term for a borrowed object.
+    mutating func term(_ object: PyPointer, depth: Int = 0) throws(PythonError) -> Term {
+        guard depth < Decoder.maximumDepth else {
+            throw valueError(
+                "the Python object is nested more than \(Decoder.maximumDepth) levels deep, or contains itself"
+            )
+        }
+        terms += 1
+        guard terms < Encoder.maximumTerms else {
+            throw valueError("the Python object becomes more than \(Encoder.maximumTerms) Erlang terms")
+        }
+        if object == cpython_none() { return atoms.none }
+        if object == cpython_true() { return atoms.true }
+        if object == cpython_false() { return atoms.false }
+        if cpython_is_unicode(object) != 0 { return try string(object) }
+        if cpython_is_long(object) != 0 { return try integer(object) }
+        if cpython_is_subtype_of(object, cpython_float_type()) != 0 { return float(object) }
+        if cpython_is_bytes(object) != 0 { return try bytes(object) }
+        if cpython_is_list(object) != 0 { return try list(object, depth) }
+        if cpython_is_tuple(object) != 0 { return try tuple(object, depth) }
+        if cpython_is_dict(object) != 0 { return try dict(object, depth) }
+        return try other(object, depth)
+    }
+
+    private func string(_ object: PyPointer) throws(PythonError) -> Term {
+        var size = 0
+        guard let utf8 = PyUnicode_AsUTF8AndSize(object, &size) else { throw PythonError() }
+        return try binary(UnsafeRawBufferPointer(start: utf8, count: size))
+    }
+
+    private func binary(_ bytes: UnsafeRawBufferPointer) throws(PythonError) -> Term {
+        guard let term = makeBinary(env, bytes) else {
+            throw valueError("no memory for a binary of \(bytes.count) bytes")
+        }
+        return term
+    }
+
+    private func bytes(_ object: PyPointer) throws(PythonError) -> Term {
+        var start: UnsafeMutablePointer<CChar>?
+        var size = 0
+        guard PyBytes_AsStringAndSize(object, &start, &size) == 0 else { throw PythonError() }
+        return try binary(UnsafeRawBufferPointer(start: start, count: size))
+    }
+
+    private func integer(_ object: PyPointer) throws(PythonError) -> Term {
+        var overflow: Int32 = 0
+        let value = PyLong_AsLongLongAndOverflow(object, &overflow)
+        if overflow != 0 { return try BigInteger.encode(env, object) }
+        return enif_make_long(env, Int(value))
+    }
+
+    private func float(_ object: PyPointer) -> Term {
+        let value = PyFloat_AsDouble(object)
+        if value.isNaN { return atoms.nan }
+        if value.isInfinite { return value > 0 ? atoms.infinity : atoms.negInfinity }
+        return enif_make_double(env, value)
+    }
+
+    private mutating func list(_ object: PyPointer, _ depth: Int) throws(PythonError) -> Term {
+        var list = enif_make_list_from_array(env, nil, 0)
+        var index = PyList_Size(object)
+        while index > 0 {
+            index -= 1
+            // Converting an element can run Python code, which can shrink the list: GetItem checks.
+            guard let element = PyList_GetItem(object, index) else { throw PythonError() }
+            list = enif_make_list_cell(env, try retained(element, depth), list)
+        }
+        return list
+    }
+
+    /// Converts an element of a container that might let go of it meanwhile.
+    private mutating func retained(_ element: PyPointer, _ depth: Int) throws(PythonError) -> Term {
+        let element = Object(retaining: element)
+        return try term(element.pointer, depth: depth + 1)
+    }
+
+    private mutating func tuple(_ object: PyPointer, _ depth: Int) throws(PythonError) -> Term {
+        let count = PyTuple_Size(object)
+        var elements: [Term] = []
+        elements.reserveCapacity(count)
+        for index in 0..<max(0, count) {
+            guard let element = PyTuple_GetItem(object, index) else { throw PythonError() }
+            elements.append(try term(element, depth: depth + 1))
+        }
+        guard count < 1 << 24 else {
+            throw valueError("a tuple of \(count) elements is too large for Erlang")
+        }
+        return elements.withUnsafeBufferPointer {
+            enif_make_tuple_from_array(env, $0.baseAddress, UInt32(truncatingIfNeeded: $0.count))
+        }
+    }
+
+    private mutating func dict(_ object: PyPointer, _ depth: Int) throws(PythonError) -> Term {
+        var keys: [Term] = []
+        var values: [Term] = []
+        var position = 0
+        var key: PyPointer?
+        var value: PyPointer?
+        let size = PyDict_Size(object)
+        while PyDict_Next(object, &position, &key, &value) != 0 {
+            guard let key, let value else { throw PythonError() }
+            let heldValue = Object(retaining: value)
+            keys.append(try retained(key, depth))
+            values.append(try term(heldValue.pointer, depth: depth + 1))
+            guard PyDict_Size(object) == size else {
+                throw runtimeError("a dict changed while it was converted")
+            }
+        }
+        var map: Term = 0
+        let made = keys.withUnsafeBufferPointer { keys in
+            values.withUnsafeBufferPointer { values in
+                enif_make_map_from_arrays(
+                    env, UnsafeMutablePointer(mutating: keys.baseAddress),
+                    UnsafeMutablePointer(mutating: values.baseAddress), keys.count, &map)
+            }
+        }
+        guard made != 0 else {
+            throw valueError("two keys of a dict become the same Erlang term, as 'a' and b'a' do")
+        }
+        return map
+    }
+
+    private mutating func other(_ object: PyPointer, _ depth: Int) throws(PythonError) -> Term {
+        let type = cpython_type(object)
+        if type == state.pidType || type == state.refType || type == state.termType {
+            return enif_make_copy(env, object.cast(to: TermObject.self).pointee.term)
+        }
+        if cpython_is_subtype_of(object, cpython_set_type()) != 0
+            || cpython_is_subtype_of(object, cpython_frozenset_type()) != 0
+        {
+            let elements = try Object(PySequence_List(object))
+            return try list(elements.pointer, depth)
+        }
+        if let term = try bytesLike(object) { return term }
+        if let term = try index(object) { return term }
+        return try reference(object)
+    }
+
+    /// `bytearray`, `memoryview` and whatever else is one row of single bytes.
+    private func bytesLike(_ object: PyPointer) throws(PythonError) -> Term? {
+        guard PyObject_CheckBuffer(object) != 0 else { return nil }
+        var view = Py_buffer()
+        guard PyObject_GetBuffer(object, &view, PyBUF_FULL_RO) == 0 else {
+            // A released memoryview, or a type that exports to nobody: not bytes-like now.
+            PyErr_Clear()
+            return nil
+        }
+        defer { PyBuffer_Release(&view) }
+        guard view.itemsize == 1, view.ndim == 1, PyBuffer_IsContiguous(&view, CChar(UInt8(ascii: "C"))) != 0
+        else {
+            if type(object, is: cpython_memoryview_type()) { return try copied(view) }
+            return nil
+        }
+        return try binary(UnsafeRawBufferPointer(start: view.buf, count: view.len))
+    }
+
+    /// The bytes of a memoryview with gaps or larger items, in the order of `tobytes()`.
+    private func copied(_ view: Py_buffer) throws(PythonError) -> Term {
+        var view = view
+        let bytes = try Object(PyBytes_FromStringAndSize(nil, view.len))
+        var start: UnsafeMutablePointer<CChar>?
+        var size = 0
+        guard PyBytes_AsStringAndSize(bytes.pointer, &start, &size) == 0,
+            PyBuffer_ToContiguous(start, &view, view.len, CChar(UInt8(ascii: "C"))) == 0
+        else { throw PythonError() }
+        return try self.bytes(bytes.pointer)
+    }
+
+    private func type(_ object: PyPointer, is type: PyType?) -> Bool { cpython_type(object) == type }
+
+    /// Numbers that are not `int` but stand for one, such as numpy's.
+    private func index(_ object: PyPointer) throws(PythonError) -> Term? {
+        guard PyIndex_Check(object) != 0 else { return nil }
+        guard let number = PyNumber_Index(object) else {
+            // An array has __index__ too, and refuses: it is an object like any other.
+            guard PyErr_ExceptionMatches(cpython_TypeError()) != 0 else { throw PythonError() }
+            PyErr_Clear()
+            return nil
+        }
+        let held = Object(owning: number)
+        return try integer(held.pointer)
+    }
+
+    private func reference(_ object: PyPointer) throws(PythonError) -> Term {
+        guard
+            let term = resourceTypes.object.makeTerm(env, ObjectReference(object, leftovers: state.leftovers))
+        else {
+            throw valueError("no memory for a reference to a Python object")
+        }
+        return term
+    }
+}

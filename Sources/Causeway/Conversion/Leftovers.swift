@@ -1,0 +1,51 @@
+import Beam
+import CPython
+import Python
+import Streams
+import Synchronization
+
+/// References to Python objects that were let go of on threads without the GIL. A context thread of
+/// the same interpreter gives them back when it next holds it.
+///
+/// Unbounded: the BEAM's destructors run late and in bursts, and none may be lost.
+final class Leftovers: Sendable {
+    private struct Waiting: @unchecked Sendable {
+        var objects: [PyPointer] = []
+        var endedProcesses: [Term] = []
+    }
+    private let waiting = Mutex(Waiting())
+    private let someWait = Atomic<Bool>(false)
+
+    /// Whether there is nothing to give back.
+    var isEmpty: Bool { !someWait.load(ordering: .sequentiallyConsistent) }
+
+    /// Adds a reference that the caller owned. From any thread.
+    func add(_ pointer: PyPointer) {
+        let pointer = Waiting(objects: [pointer])
+        append { $0.objects += pointer.objects }
+    }
+
+    /// Notes that a process has ended, whose namespace is to be forgotten. From any thread.
+    func endNamespace(_ process: Term) { append { $0.endedProcesses.append(process) } }
+
+    private func append(_ change: (inout Waiting) -> Void) {
+        let isFirst = waiting.withLock { waiting in
+            change(&waiting)
+            return !someWait.exchange(true, ordering: .sequentiallyConsistent)
+        }
+        if isFirst { ContextRegistry.shared.ringOne() }
+    }
+
+    /// Gives back what waits. With the GIL; it runs the objects' finalizers, so it may take any time.
+    func giveBack(_ namespaces: Namespaces) {
+        if isEmpty { return }
+        let taken = waiting.withLock { waiting in
+            someWait.store(false, ordering: .sequentiallyConsistent)
+            let taken = waiting
+            waiting = Waiting()
+            return taken
+        }
+        for process in taken.endedProcesses { namespaces.remove(process) }
+        for pointer in taken.objects { Py_DecRef(pointer) }
+    }
+}

@@ -1,0 +1,81 @@
+import Beam
+import CErlNif
+import CPython
+import Python
+
+/// The functions of `_causeway` that talk to Erlang. Without a BEAM they raise `RuntimeError`.
+enum ErlangModule {
+    static var functions: [PyMethodDef] {
+        [
+            method(
+                "send",
+                "send($module, pid, term, /)\n--\n\nSend a term to an Erlang process.\n\nReturns None, also where the process is gone, as Erlang's `!` does.\nRaises RuntimeError outside the BEAM, TypeError for a pid that is none."
+            ) { module, arguments, count in
+                returning { () throws(PythonError) in
+                    try ErlangModule.requireBeam("send")
+                    guard count == 2, let arguments, let pid = arguments[0], let term = arguments[1] else {
+                        throw typeError("send() takes a pid and a term")
+                    }
+                    guard let state = ModuleState.of(module: module) else { throw PythonError() }
+                    guard cpython_type(pid) == state.pidType else {
+                        throw typeError("send() needs an erlang.Pid, not \(typeName(of: pid))")
+                    }
+                    try ErlangModule.send(term, to: pid, state)
+                    return newNone()
+                }
+            },
+            method(
+                "whereis",
+                "whereis($module, name, /)\n--\n\nThe process that is registered under a name, or None.\n\nRaises RuntimeError outside the BEAM."
+            ) { module, arguments, count in
+                returning { () throws(PythonError) in
+                    try ErlangModule.requireBeam("whereis")
+                    guard count == 1, let name = arguments?[0], cpython_is_unicode(name) != 0 else {
+                        throw typeError("whereis() takes one str")
+                    }
+                    guard let state = ModuleState.of(module: module) else { throw PythonError() }
+                    return try ErlangModule.whereis(try text(of: name), state).take()
+                }
+            },
+            method("in_beam", "in_beam($module, /)\n--\n\nWhether this Python runs inside the BEAM.") {
+                _, _, _ in
+                newBool(hostIsBeam)
+            },
+        ]
+    }
+
+    /// What needs Erlang says so where there is none, instead of failing in some other way.
+    private static func requireBeam(_ function: String) throws(PythonError) {
+        if hostIsBeam { return }
+        throw runtimeError(
+            "erlang.\(function)() needs a BEAM: this Python runs by itself. "
+                + "Start Python from Erlang with the application causeway, and call it through py:call/3")
+    }
+
+    private static func send(_ term: PyPointer, to pid: PyPointer, _ state: ModuleState) throws(PythonError) {
+        var process = ErlNifPid(pid: pid.cast(to: TermObject.self).pointee.term)
+        let message = Environment()
+        var encoder = Encoder(env: message.pointer, state: state)
+        let content = try encoder.term(term)
+        guard enif_is_pid_local(&process) else {
+            throw valueError("send() reaches processes of this node only")
+        }
+        Beam.send(to: process, message, content)
+    }
+
+    private static func whereis(_ name: String, _ state: ModuleState) throws(PythonError) -> Object {
+        let scratch = Environment()
+        var process = ErlNifPid()
+        guard let atom = existingAtom(scratch.pointer, name), enif_whereis_pid(nil, atom, &process) != 0
+        else {
+            return Object(owning: newNone())
+        }
+        return try TermObject.make(state.pidType, process.pid)
+    }
+}
+
+/// Whether a pid is one of this node: only such are a word that `enif_send` takes.
+private func enif_is_pid_local(_ process: inout ErlNifPid) -> Bool {
+    var local = ErlNifPid()
+    return enif_get_local_pid(nil, process.pid, &local) != 0
+}

@@ -1,0 +1,75 @@
+import CPython
+import Python
+import Streams
+import Synchronization
+
+/// The thread that does what needs the GIL on behalf of BEAM threads, which never take it: it
+/// interrupts what Python executes. It alone waits when C code keeps the GIL.
+///
+/// It is Python's main thread: the one that initialised the interpreter, and that never ends.
+final class Janitor: Sendable {
+    static let shared = Janitor()
+
+    /// How long a context that must end may take for one call or callback, in nanoseconds, before that
+    /// is interrupted, and interrupted again: Python code may catch the first.
+    private static let patience: Int64 = 20_000_000
+
+    private struct Work {
+        var interruptions: [(context: Context, activity: UInt64)] = []
+        var ending: [(context: Context, seen: UInt64)] = []
+    }
+
+    private let work = Mutex(Work())
+    private let bell = FutexWord(0)
+
+    /// Interrupts what a context executes, if it still executes that.
+    func interrupt(_ context: Context, activity: UInt64) {
+        work.withLock { $0.interruptions.append((context, activity)) }
+        ring()
+    }
+
+    /// Interrupts whatever a context executes, again and again until its thread has ended.
+    func interruptUntilEnded(_ context: Context) {
+        work.withLock { $0.ending.append((context, 0)) }
+        ring()
+    }
+
+    private func ring() {
+        if bell.exchange(1) == 0 { bell.wake() }
+    }
+
+    /// The thread's life.
+    func run(threadState: ThreadState, interruption: PyPointer) -> Never {
+        while true {
+            let mustRepeat = doWork(threadState, interruption)
+            bell.wait(while: 0, nanoseconds: mustRepeat ? Janitor.patience : nil)
+        }
+    }
+
+    /// True when there are contexts to be interrupted again.
+    private func doWork(_ threadState: ThreadState, _ interruption: PyPointer) -> Bool {
+        bell.store(0)
+        let (due, mustRepeat) = work.withLock { work in
+            var due = work.interruptions
+            work.interruptions = []
+            work.ending.removeAll { $0.context.hasEnded }
+            for index in work.ending.indices {
+                let context = work.ending[index].context
+                let activity = context.activity.load(ordering: .relaxed)
+                if activity != 0, activity == work.ending[index].seen { due.append((context, activity)) }
+                work.ending[index].seen = activity
+            }
+            return (due, !work.ending.isEmpty)
+        }
+        if !due.isEmpty {
+            threadState.withGIL {
+                for (context, activity) in due where context.activity.load(ordering: .relaxed) == activity {
+                    context.isInterrupted.store(true, ordering: .relaxed)
+                    ThreadState.interrupt(
+                        thread: context.threadIdentifier.load(ordering: .relaxed), with: interruption)
+                }
+            }
+        }
+        return mustRepeat
+    }
+}

@@ -1,0 +1,135 @@
+import Beam
+import CPython
+import Python
+import Synchronization
+
+/// What the module `_causeway` of one interpreter holds. Everything in it needs that interpreter's GIL;
+/// any call into Python may let another thread have it meanwhile.
+final class ModuleState: @unchecked Sendable {
+    let bufferType: PyType
+    let protocolType: PyType
+    let pidType: PyType
+    let refType: PyType
+    let termType: PyType
+    /// What is raised where a call is interrupted: `erlang.CallInterrupted`.
+    let interruption: PyPointer
+    let names: Names
+    let namespaces = Namespaces()
+    /// The connections that the reactor serves, by descriptor.
+    let protocols: PyPointer
+    /// What makes protocols of new connections; nil before `set_protocol_factory`.
+    private(set) var factory: PyPointer?
+    /// Whether there is a factory, for who does not hold the GIL.
+    let hasFactory = Atomic<Bool>(false)
+    /// Names of atoms that were seen, so that each is converted once. Atoms are never collected.
+    private(set) var atomNames: [Term: PyPointer] = [:]
+    let leftovers = Leftovers()
+    /// How many atoms were made for names of exceptions.
+    var exceptionNames = 0
+    private var compiled: [String: PyPointer] = [:]
+    private var describer: PyPointer?
+
+    init(module: PyPointer) throws(PythonError) {
+        bufferType = try ReactorBuffer.makeType(in: module)
+        protocolType = try ProtocolObject.makeType(in: module)
+        pidType = try TermObject.makeType(
+            in: module, name: "erlang.Pid", doc: "An Erlang process identifier.")
+        refType = try TermObject.makeType(in: module, name: "erlang.Ref", doc: "An Erlang reference.")
+        termType = try TermObject.makeType(
+            in: module, name: "erlang.Term", doc: "An Erlang term that Python can only hold: a fun or a port."
+        )
+        interruption = try Object(
+            PyErr_NewExceptionWithDoc(
+                "erlang.CallInterrupted",
+                "Raised where a call is interrupted: its Erlang caller has given it up, or its context stops.",
+                cpython_BaseException(), nil)
+        ).take()
+        names = try Names()
+        protocols = try Object(PyDict_New()).take()
+        for type in [bufferType, protocolType, pidType, refType, termType] {
+            guard PyModule_AddType(module, type) == 0 else { throw PythonError() }
+        }
+        guard PyModule_AddObjectRef(module, "CallInterrupted", interruption) == 0 else { throw PythonError() }
+    }
+
+    /// The state of the module of the interpreter that runs, imported where it is not yet.
+    static func current() throws(PythonError) -> ModuleState {
+        let module = try Object(PyImport_ImportModule("_causeway"))
+        guard let state = of(module: module.pointer) else {
+            throw runtimeError("the module _causeway has no state")
+        }
+        return state
+    }
+
+    /// The state of a module object of ours.
+    static func of(module: PyPointer?) -> ModuleState? {
+        guard let memory = PyModule_GetState(module),
+            let pointer = memory.load(as: UnsafeRawPointer?.self)
+        else { return nil }
+        return Unmanaged<ModuleState>.fromOpaque(pointer).takeUnretainedValue()
+    }
+
+    /// Keeps the name of an atom, up to a number of atoms that no program reaches by its own text.
+    func remember(atom: Term, as name: PyPointer) {
+        guard atomNames.count < 20_000 else { return }
+        Py_IncRef(name)
+        if let other = atomNames.updateValue(name, forKey: atom) { Py_DecRef(other) }
+    }
+
+    /// Code that was compiled before, or compiles it. Short expressions tend to come again.
+    func code(_ source: String, mode: Int32) throws(PythonError) -> Object {
+        let isKept = mode == Int32(cpython_eval_input) && source.utf8.count <= 1024
+        if isKept, let known = compiled[source] { return Object(retaining: known) }
+        if source.utf8.contains(0) { throw valueError("source code cannot contain null bytes") }
+        let code = try Object(Py_CompileString(source, "<erlang>", mode))
+        if isKept {
+            if compiled.count >= 512 { forgetCode() }
+            Py_IncRef(code.pointer)
+            if let other = compiled.updateValue(code.pointer, forKey: source) { Py_DecRef(other) }
+        }
+        return code
+    }
+
+    private func forgetCode() {
+        let all = compiled
+        compiled = [:]
+        for code in all.values { Py_DecRef(code) }
+    }
+
+    /// Takes over the reference to a factory; the caller gives back the old one.
+    func setFactory(_ factory: PyPointer?) {
+        self.factory = factory
+        hasFactory.store(factory != nil, ordering: .sequentiallyConsistent)
+    }
+
+    /// `erlang._errors.describe`, which turns an exception into plain tuples.
+    func exceptionDescriber() throws(PythonError) -> PyPointer {
+        if let describer { return describer }
+        let module = try Object(PyImport_ImportModule("erlang._errors"))
+        let function = try Object(PyObject_GetAttrString(module.pointer, "describe")).take()
+        describer = function
+        return function
+    }
+}
+
+/// Interned names that are looked up often, or compared by identity.
+struct Names {
+    let connectionMade, connectionLost, dataReceived, writeReady: PyPointer
+    let `continue`, writePending, readPending, close, asyncPending: PyPointer
+    let main, fd, clientInfo: PyPointer
+
+    init() throws(PythonError) {
+        connectionMade = try internedName("connection_made")
+        connectionLost = try internedName("connection_lost")
+        dataReceived = try internedName("data_received")
+        writeReady = try internedName("write_ready")
+        `continue` = try internedName("continue")
+        writePending = try internedName("write_pending")
+        readPending = try internedName("read_pending")
+        close = try internedName("close")
+        asyncPending = try internedName("async_pending")
+        main = try internedName("__main__")
+        fd = try internedName("fd")
+        clientInfo = try internedName("client_info")
+    }
+}

@@ -1,0 +1,116 @@
+import Beam
+import CErlNif
+import CPlatform
+import CPython
+import Glibc
+import Python
+import Streams
+import Synchronization
+
+/// The Python interpreter inside the BEAM: started once, on a thread that never ends.
+final class PythonHost: Sendable {
+    static let shared = PythonHost()
+
+    private struct Started: @unchecked Sendable {
+        var isStarting = false
+        var interpreter: OpaquePointer?
+        var state: ModuleState?
+        var version = ""
+    }
+
+    private let started = Mutex(Started())
+
+    /// The main interpreter; nil before it runs.
+    var interpreter: OpaquePointer? { started.withLock { Started(interpreter: $0.interpreter) }.interpreter }
+    /// The state of its module `_causeway`.
+    var state: ModuleState? { started.withLock { Started(state: $0.state) }.state }
+    /// What `sys.version` says.
+    var version: String { started.withLock { $0.version } }
+
+    /// What Python is started with.
+    struct Settings: Sendable {
+        /// What `sys.executable` will be.
+        var executable: String
+        /// The folder that holds the package `erlang`.
+        var packages: String
+        /// Who is told `{causeway, started}` or `{causeway, {start_failed, Text}}`.
+        var requester: ErlNifPid
+    }
+
+    /// Starts Python on a thread of its own; false when that was done before.
+    func start(_ settings: Settings) throws(Errno) -> Bool {
+        let isFirst = started.withLock { started in
+            defer { started.isStarting = true }
+            return !started.isStarting
+        }
+        guard isFirst else { return false }
+        var attributes = pthread_attr_t()
+        pthread_attr_init(&attributes)
+        defer { pthread_attr_destroy(&attributes) }
+        pthread_attr_setstacksize(&attributes, nativeStackSize)
+        pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
+        let argument = Unmanaged.passRetained(Box(settings))
+        var thread = pthread_t()
+        let result = pthread_create(
+            &thread, &attributes,
+            { argument in
+                guard let argument else { return nil }
+                PythonHost.shared.main(Unmanaged<Box>.fromOpaque(argument).takeRetainedValue().settings)
+                return nil
+            }, argument.toOpaque())
+        if result == 0 { return true }
+        argument.release()
+        throw Errno(result)
+    }
+
+    private final class Box: Sendable {
+        let settings: Settings
+        init(_ settings: Settings) { self.settings = settings }
+    }
+
+    /// Python's main thread: initialises it, then does the janitor's work for ever.
+    private func main(_ settings: Settings) {
+        _ = pthread_setname_np(pthread_self(), "causeway-python")
+        let messages = Environment()
+        do throws(PythonError) {
+            initialise(settings)
+            let state = try boot(settings)
+            started.withLock {
+                $0 = Started(
+                    isStarting: true, interpreter: PyInterpreterState_Get(), state: state,
+                    version: String(cString: Py_GetVersion()))
+            }
+            let interruption = state.interruption
+            let threadState = ThreadState(releasing: ())
+            send(to: settings.requester, messages, makeTuple(messages.pointer, atoms.causeway, atoms.started))
+            Janitor.shared.run(threadState: threadState, interruption: interruption)
+        } catch {
+            var text = "unknown"
+            if let exception = Exception.take() {
+                text = "\(typeName(of: exception.value.pointer)): \(describe(exception.value.pointer))"
+            }
+            let reason = makeTuple(messages.pointer, atoms.startFailed, makeBinary(messages.pointer, text))
+            PyEval_SaveThread()
+            send(to: settings.requester, messages, makeTuple(messages.pointer, atoms.causeway, reason))
+        }
+    }
+
+    private func initialise(_ settings: Settings) {
+        // Under LANG=C, as in containers, print('é') would raise otherwise.
+        cpython_enable_utf8_mode()
+        // Python reads the name after initialisation too: it is never freed.
+        if let name = Py_DecodeLocale(settings.executable, nil) { _ = cpython_set_program_name(name) }
+        PyImport_AppendInittab("_causeway", PyInit__causeway)
+        // 0: no signal handlers. Signals are the BEAM's.
+        Py_InitializeEx(0)
+    }
+
+    /// Makes `import erlang` work and loads what every context needs.
+    private func boot(_ settings: Settings) throws(PythonError) -> ModuleState {
+        guard let path = PySys_GetObject("path") else { throw runtimeError("sys.path is missing") }
+        let packages = try newString(settings.packages)
+        guard PyList_Insert(path, 0, packages.pointer) == 0 else { throw PythonError() }
+        _ = try Object(PyImport_ImportModule("erlang._boot"))
+        return try ModuleState.current()
+    }
+}

@@ -1,0 +1,28 @@
+import Beam
+
+/// The kinds of Swift objects that Erlang holds by reference.
+struct ResourceTypes {
+    var context = ResourceType<Context>()
+    var call = ResourceType<Call>()
+    var object = ResourceType<ObjectReference>()
+    var namespace = ResourceType<Namespace>()
+
+    init() {}
+
+    /// Opens all of them; false when the BEAM refuses one.
+    mutating func open(_ env: EnvPointer?) -> Bool {
+        guard let context = ResourceType<Context>(env, name: "context"),
+            let call = ResourceType<Call>(env, name: "call"),
+            let object = ResourceType<ObjectReference>(env, name: "object"),
+            let namespace = ResourceType<Namespace>(env, name: "namespace")
+        else { return false }
+        self.context = context
+        self.call = call
+        self.object = object
+        self.namespace = namespace
+        return true
+    }
+}
+
+/// Filled once while the NIF library loads; read-only afterwards.
+nonisolated(unsafe) var resourceTypes = ResourceTypes()

@@ -1,0 +1,95 @@
+import CPython
+import Python
+
+/// The calls of a protocol's methods, the same for connections that the reactor serves and for
+/// protocols that are driven by hand. With the GIL.
+struct ProtocolCalls {
+    let state: ModuleState
+
+    /// Makes the protocol of a new connection, which has `fd` and `client_info` from the beginning.
+    func make(_ fd: Int32, info: PyPointer) throws(PythonError) -> Object {
+        guard let factory = state.factory else {
+            throw runtimeError("no protocol factory: call erlang.reactor.set_protocol_factory() first")
+        }
+        let made = try Object(PyObject_CallObject(factory, nil))
+        guard cpython_is_subtype_of(made.pointer, state.protocolType) != 0 else {
+            let type = typeName(of: made.pointer)
+            throw typeError("the protocol factory returned \(type), no instance of erlang.reactor.Protocol")
+        }
+        ProtocolObject.setConnection(made.pointer, fd, info)
+        return made
+    }
+
+    /// Tells a protocol that its connection begins.
+    func begin(_ protocolObject: PyPointer, _ fd: Int32) throws(PythonError) {
+        guard let info = protocolObject.cast(to: ProtocolObject.self).pointee.clientInfo else {
+            throw runtimeError("client_info was deleted")
+        }
+        // The method may put another dict in its place.
+        let held = Object(retaining: info)
+        try register(protocolObject, fd)
+        let number = try Object(PyLong_FromLong(Int(fd)))
+        _ = try Object(
+            cpython_call_method2(protocolObject, state.names.connectionMade, number.pointer, held.pointer))
+    }
+
+    /// Hands data to a protocol.
+    @inline(__always)
+    func received(_ protocolObject: PyPointer, _ data: PyPointer) throws(PythonError) -> Action {
+        let result = try Object(cpython_call_method1(protocolObject, state.names.dataReceived, data))
+        return try Action(result, of: "data_received", state.names, accepting: Action.afterData)
+    }
+
+    /// Tells a protocol that it may write.
+    @inline(__always)
+    func writable(_ protocolObject: PyPointer) throws(PythonError) -> Action {
+        let result = try Object(cpython_call_method0(protocolObject, state.names.writeReady))
+        return try Action(result, of: "write_ready", state.names, accepting: Action.afterWrite)
+    }
+
+    /// Tells a protocol that its connection is over.
+    func lost(_ protocolObject: PyPointer) throws(PythonError) {
+        let fields = protocolObject.cast(to: ProtocolObject.self)
+        if fields.pointee.closed != 0 { return }
+        fields.pointee.closed = 1
+        unregister(fields.pointee.fd)
+        _ = try Object(cpython_call_method0(protocolObject, state.names.connectionLost))
+    }
+
+    /// Whether a protocol's class has the base class's own `write_ready`, which needs no call.
+    func writesNatively(_ protocolObject: PyPointer) -> Bool {
+        guard let type = cpython_type(protocolObject) else { return false }
+        let own = PyObject_GetAttr(asObject(type), state.names.writeReady)
+        let base = PyObject_GetAttr(asObject(state.protocolType), state.names.writeReady)
+        defer {
+            Py_DecRef(own)
+            Py_DecRef(base)
+        }
+        PyErr_Clear()
+        return own != nil && own == base
+    }
+
+    // MARK: The protocols by descriptor
+
+    /// The protocol of a descriptor.
+    func find(_ fd: Int32) throws(PythonError) -> Object? {
+        let key = try Object(PyLong_FromLong(Int(fd)))
+        if let found = PyDict_GetItemWithError(state.protocols, key.pointer) {
+            return Object(retaining: found)
+        }
+        if PyErr_Occurred() != nil { throw PythonError() }
+        return nil
+    }
+
+    private func register(_ protocolObject: PyPointer, _ fd: Int32) throws(PythonError) {
+        let key = try Object(PyLong_FromLong(Int(fd)))
+        guard PyDict_SetItem(state.protocols, key.pointer, protocolObject) == 0 else { throw PythonError() }
+    }
+
+    /// Forgets the protocol of a descriptor; to be done before the number can be used again.
+    private func unregister(_ fd: Int32) {
+        guard let key = PyLong_FromLong(Int(fd)) else { return PyErr_Clear() }
+        defer { Py_DecRef(key) }
+        if PyDict_DelItem(state.protocols, key) != 0 { PyErr_Clear() }
+    }
+}

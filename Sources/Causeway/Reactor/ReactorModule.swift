@@ -1,0 +1,175 @@
+import CPlatform
+import CPython
+import Python
+import Streams
+
+/// The functions of `erlang.reactor`, as Python calls them: also by hand, on a socketpair, without a BEAM.
+enum ReactorModule {
+    static var functions: [PyMethodDef] {
+        [
+            method(
+                "set_protocol_factory",
+                "set_protocol_factory($module, factory, /)\n--\n\nSet what makes the protocol of every new connection: a subclass of Protocol\nor any callable that returns an instance of one. None takes it back."
+            ) { module, arguments, count in
+                returning { () throws(PythonError) in
+                    let state = try ReactorModule.state(of: module)
+                    let factory = try ReactorModule.single(
+                        arguments, count, "set_protocol_factory() takes one factory")
+                    guard factory == cpython_none() || PyCallable_Check(factory) != 0 else {
+                        throw typeError("the protocol factory must be callable, not \(typeName(of: factory))")
+                    }
+                    let old = state.factory
+                    let isNone = factory == cpython_none()
+                    state.setFactory(isNone ? nil : Object(retaining: factory).take())
+                    Py_DecRef(old)
+                    return newNone()
+                }
+            },
+            method(
+                "get_protocol",
+                "get_protocol($module, fd, /)\n--\n\nThe protocol that serves a file descriptor, or None."
+            ) { module, arguments, count in
+                returning { () throws(PythonError) in
+                    let fd = try ReactorModule.descriptor(
+                        arguments, count, "get_protocol() takes one file descriptor")
+                    guard let found = try ProtocolCalls(state: try ReactorModule.state(of: module)).find(fd)
+                    else { return newNone() }
+                    return found.take()
+                }
+            },
+            method(
+                "init_connection",
+                "init_connection($module, fd, client_info, /)\n--\n\nMake the protocol of a connection and call its connection_made().\n\nReturns the protocol. The descriptor stays yours."
+            ) { module, arguments, count in
+                returning { () throws(PythonError) in
+                    guard count == 2, let info = arguments?[1] else {
+                        throw typeError("init_connection() takes a file descriptor and a dict")
+                    }
+                    guard cpython_is_dict(info) != 0 else {
+                        throw typeError("client_info must be a dict, not \(typeName(of: info))")
+                    }
+                    let fd = try ReactorModule.descriptor(arguments, 1, "")
+                    let calls = ProtocolCalls(state: try ReactorModule.state(of: module))
+                    let made = try calls.make(fd, info: info)
+                    try calls.begin(made.pointer, fd)
+                    return made.take()
+                }
+            },
+            method(
+                "on_read_ready",
+                "on_read_ready($module, fd, data=None, /)\n--\n\nCall data_received() of a descriptor's protocol and return its action.\n\nWithout data the descriptor is read; at the end of the stream the action\nis 'close', and 'continue' when nothing is there."
+            ) { module, arguments, count in
+                returning { () throws(PythonError) in
+                    guard count == 1 || count == 2 else {
+                        throw typeError("on_read_ready() takes a file descriptor and perhaps data")
+                    }
+                    let fd = try ReactorModule.descriptor(arguments, 1, "")
+                    let data = count == 2 ? arguments?[1] : nil
+                    return try ReactorModule.readReady(
+                        try ReactorModule.state(of: module), fd, data == cpython_none() ? nil : data
+                    ).take()
+                }
+            },
+            method(
+                "on_write_ready",
+                "on_write_ready($module, fd, /)\n--\n\nCall write_ready() of a descriptor's protocol and return its action."
+            ) { module, arguments, count in
+                returning { () throws(PythonError) in
+                    let fd = try ReactorModule.descriptor(
+                        arguments, count, "on_write_ready() takes one file descriptor")
+                    let state = try ReactorModule.state(of: module)
+                    let found = try ReactorModule.known(state, fd)
+                    return try Object(cpython_call_method0(found.pointer, state.names.writeReady)).take()
+                }
+            },
+            method(
+                "close_connection",
+                "close_connection($module, fd, /)\n--\n\nEnd a connection: connection_lost() is called, and get_protocol() forgets it.\n\nA descriptor that the reactor serves is closed by it, soon after this call;\none that is driven by hand stays yours."
+            ) { module, arguments, count in
+                returning { () throws(PythonError) in
+                    let fd = try ReactorModule.descriptor(
+                        arguments, count, "close_connection() takes one file descriptor")
+                    let calls = ProtocolCalls(state: try ReactorModule.state(of: module))
+                    guard let found = try calls.find(fd) else { return newNone() }
+                    if !ReactorModule.submit(found.pointer, ReactorRequest.close) {
+                        try calls.lost(found.pointer)
+                    }
+                    return newNone()
+                }
+            },
+            method(
+                "signal_write_ready",
+                "signal_write_ready($module, fd, /)\n--\n\nLet a protocol go on that returned 'async_pending': write_ready() is called\nsoon, on its context's thread. From any thread.\n\nReturns whether the reactor serves that descriptor."
+            ) { module, arguments, count in
+                returning { () throws(PythonError) in
+                    let fd = try ReactorModule.descriptor(
+                        arguments, count, "signal_write_ready() takes one file descriptor")
+                    guard let found = try ProtocolCalls(state: try ReactorModule.state(of: module)).find(fd)
+                    else { return newBool(false) }
+                    return newBool(ReactorModule.submit(found.pointer, ReactorRequest.writeReady))
+                }
+            },
+        ]
+    }
+
+    private static func state(of module: PyPointer?) throws(PythonError) -> ModuleState {
+        guard let state = ModuleState.of(module: module) else {
+            throw runtimeError("the module _causeway has no state")
+        }
+        return state
+    }
+
+    private static func single(_ arguments: UnsafePointer<PyPointer?>?, _ count: Int, _ usage: String)
+        throws(PythonError) -> PyPointer
+    {
+        guard count == 1, let argument = arguments?[0] else { throw typeError(usage) }
+        return argument
+    }
+
+    private static func descriptor(_ arguments: UnsafePointer<PyPointer?>?, _ count: Int, _ usage: String)
+        throws(PythonError) -> Int32
+    {
+        let number = PyLong_AsLong(try single(arguments, count, usage))
+        if number == -1, PyErr_Occurred() != nil { throw PythonError() }
+        guard let fd = Int32(exactly: number), fd >= 0 else {
+            throw valueError("\(number) is no file descriptor")
+        }
+        return fd
+    }
+
+    private static func known(_ state: ModuleState, _ fd: Int32) throws(PythonError) -> Object {
+        guard let found = try ProtocolCalls(state: state).find(fd) else {
+            throw valueError("no connection with the file descriptor \(fd)")
+        }
+        return found
+    }
+
+    private static func readReady(_ state: ModuleState, _ fd: Int32, _ data: PyPointer?) throws(PythonError)
+        -> Object
+    {
+        let found = try known(state, fd)
+        if let data {
+            return try Object(cpython_call_method1(found.pointer, state.names.dataReceived, data))
+        }
+        let buffer = try ReactorBuffer.make(state.bufferType, capacity: 65536)
+        let fields = buffer.pointer.cast(to: ReactorBuffer.self)
+        guard let memory = fields.pointee.base else { throw PythonError.outOfMemory() }
+        switch readAvailable(fd, memory, 65536) {
+        case .bytes(0): return Object(retaining: state.names.close)
+        case .bytes(let count):
+            fields.pointee.count = count
+            return try Object(cpython_call_method1(found.pointer, state.names.dataReceived, buffer.pointer))
+        case .wouldBlock: return Object(retaining: state.names.continue)
+        case .failed(let error): throw osError(error.code)
+        }
+    }
+
+    /// Tells the context that serves a protocol; false when none does.
+    private static func submit(_ protocolObject: PyPointer, _ request: (Poller.Token) -> ReactorRequest)
+        -> Bool
+    {
+        let fields = protocolObject.cast(to: ProtocolObject.self).pointee
+        guard let context = fields.context?.takeUnretainedValue() else { return false }
+        return context.submit(request(Poller.Token(bits: fields.token))) == .queued
+    }
+}

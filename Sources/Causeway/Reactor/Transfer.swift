@@ -1,0 +1,55 @@
+import CPlatform
+import Glibc
+import Streams
+
+/// What became of a read or a write that does not wait.
+enum Transfer {
+    /// So many bytes were moved; 0 from a read is the end of the stream.
+    case bytes(Int)
+    /// Not now.
+    case wouldBlock
+    /// Never again on this descriptor.
+    case failed(Errno)
+
+    @inline(__always)
+    fileprivate init(_ result: Int) {
+        if result >= 0 {
+            self = .bytes(result)
+            return
+        }
+        let error = Errno.last()
+        switch error.code {
+        // EWOULDBLOCK is the same number. ENOBUFS: the kernel is short of memory for the moment.
+        case EAGAIN, ENOBUFS: self = .wouldBlock
+        default: self = .failed(error)
+        }
+    }
+}
+
+/// Reads what is there, from any kind of descriptor, also one that is in blocking mode if it is a socket.
+///
+/// The corresponding C functions are `recv(MSG_DONTWAIT)` and, for what is no socket, `read`.
+@inline(__always)
+func readAvailable(_ fd: Int32, _ memory: UnsafeMutableRawPointer, _ size: Int) -> Transfer {
+    while true {
+        var result = recv(fd, memory, size, Int32(MSG_DONTWAIT))
+        if result < 0, Errno.last().code == ENOTSOCK { result = read(fd, memory, size) }
+        if result < 0, Errno.last().code == EINTR { continue }
+        return Transfer(result)
+    }
+}
+
+/// Writes what there is room for. A dead peer is an error, never a signal.
+///
+/// The corresponding C functions are `send(MSG_DONTWAIT | MSG_NOSIGNAL)` and, for what is no socket,
+/// `write` (a pipe raises SIGPIPE, which both hosts ignore).
+@inline(__always)
+func writeAvailable(_ fd: Int32, _ data: UnsafeRawBufferPointer) -> Transfer {
+    if data.isEmpty { return .bytes(0) }
+    while true {
+        var result = send(fd, data.baseAddress, data.count, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
+        if result < 0, Errno.last().code == ENOTSOCK { result = write(fd, data.baseAddress, data.count) }
+        if result < 0, Errno.last().code == EINTR { continue }
+        return Transfer(result)
+    }
+}

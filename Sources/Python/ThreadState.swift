@@ -1,0 +1,54 @@
+import CPython
+
+/// The Python thread state of one native thread: how that thread takes and releases the GIL.
+///
+/// Made and used on that thread only. The corresponding C functions are `PyThreadState_New`,
+/// `PyEval_RestoreThread` and `PyEval_SaveThread`.
+public final class ThreadState {
+    private let state: OpaquePointer?
+    /// What `threading.get_ident()` says on this thread.
+    public let identifier: UInt
+
+    /// For the calling thread. Does not take the GIL.
+    public init?(interpreter: OpaquePointer?) {
+        state = PyThreadState_New(interpreter)
+        identifier = PyThread_get_thread_ident()
+        if state == nil { return nil }
+    }
+
+    /// The state that the calling thread runs with, which releases the GIL by this: for the thread that
+    /// initialised Python.
+    public init(releasing: Void) {
+        identifier = PyThread_get_thread_ident()
+        state = PyEval_SaveThread()
+    }
+
+    /// Waits for the GIL and takes it.
+    @inline(__always) public func enter() { PyEval_RestoreThread(state) }
+
+    /// Releases the GIL.
+    @inline(__always) public func leave() { _ = PyEval_SaveThread() }
+
+    /// Runs `body` with the GIL.
+    @inline(__always)
+    public func withGIL<Result>(_ body: () -> Result) -> Result {
+        enter()
+        defer { leave() }
+        return body()
+    }
+
+    /// Ends the state, on its thread and without the GIL: what thread-local objects it held are gone.
+    public func end() {
+        enter()
+        PyThreadState_Clear(state)
+        leave()
+        PyThreadState_Delete(state)
+    }
+
+    /// Raises an exception in another thread at its next bytecode; nil takes back one not yet raised.
+    ///
+    /// With the GIL. The corresponding C function is `PyThreadState_SetAsyncExc`.
+    public static func interrupt(thread identifier: UInt, with exception: PyPointer?) {
+        PyThreadState_SetAsyncExc(identifier, exception)
+    }
+}

@@ -1,0 +1,62 @@
+import CPlatform
+import Glibc
+
+/// A file descriptor that has exactly one owner and is closed exactly once: when its owner ends.
+public struct Descriptor: ~Copyable, Sendable {
+    /// The number. It stays this value's: never close it, and do not keep it longer than the value.
+    public let number: Int32
+
+    /// Takes ownership of an open descriptor.
+    public init(owning number: Int32) { self.number = number }
+
+    // After EINTR Linux has closed the descriptor all the same: a second close could hit a stranger.
+    deinit { _ = Glibc.close(number) }
+
+    /// Gives the number up without closing it.
+    public consuming func release() -> Int32 {
+        let number = self.number
+        discard self
+        return number
+    }
+
+    /// Makes reads and writes return at once.
+    ///
+    /// The corresponding C function is `fcntl(F_SETFL)`.
+    public borrowing func makeNonBlocking() throws(Errno) {
+        let number = self.number
+        let flags = try retryingOnInterrupt { cplatform_status_flags(number) }
+        if flags & O_NONBLOCK != 0 { return }
+        _ = try retryingOnInterrupt { cplatform_set_status_flags(number, flags | O_NONBLOCK) }
+    }
+
+    /// What kind of thing a descriptor number refers to, asked without owning it.
+    ///
+    /// - Throws: `EBADF` for a number that is not open.
+    /// The corresponding C function is `fstat`.
+    public static func kind(of number: Int32) throws(Errno) -> Kind {
+        var status = stat()
+        _ = try retryingOnInterrupt { unsafe fstat(number, &status) }
+        switch status.st_mode & S_IFMT {
+        case S_IFSOCK: return .socket
+        case S_IFREG, S_IFDIR, S_IFBLK: return .file
+        default: return .stream
+        }
+    }
+
+    /// A second number for the same open file, closed on exec.
+    ///
+    /// The corresponding C function is `fcntl(F_DUPFD_CLOEXEC)`.
+    public static func duplicate(_ number: Int32) throws(Errno) -> Descriptor {
+        Descriptor(owning: try retryingOnInterrupt { cplatform_duplicate(number) })
+    }
+
+    /// Kinds of descriptor that are read and written in different ways.
+    public enum Kind: Sendable {
+        /// A socket of any family.
+        case socket
+        /// A pipe, terminal, eventfd or anything else that can be waited for.
+        case stream
+        /// A regular file, directory or disk, which no poller can wait for.
+        case file
+    }
+}

@@ -1,0 +1,67 @@
+import CPlatform
+import Glibc
+
+/// An error number of the operating system, as a value that can be thrown and matched on.
+///
+/// The corresponding C variable is `errno`.
+public struct Errno: Error, Equatable, Sendable, CustomStringConvertible {
+    /// The number, as `<errno.h>` of this machine has it.
+    public let code: Int32
+
+    /// Wraps a number.
+    public init(_ code: Int32) { self.code = code }
+
+    /// The number that the last failed system call of this thread left.
+    ///
+    /// Not inlined: no reference counting may come between the call and the look at `errno`.
+    @inline(never)
+    public static func last() -> Errno { Errno(cplatform_errno()) }
+
+    /// The POSIX name in the spelling that Erlang uses (`ebadf`), or `errno_N` for one that Erlang's
+    /// users never match on.
+    public var name: StaticString? {
+        switch code {
+        case EACCES: "eacces"
+        case EAGAIN: "eagain"
+        case EBADF: "ebadf"
+        case ECONNABORTED: "econnaborted"
+        case ECONNRESET: "econnreset"
+        case EEXIST: "eexist"
+        case EINVAL: "einval"
+        case EMFILE: "emfile"
+        case ENFILE: "enfile"
+        case ENOBUFS: "enobufs"
+        case ENOENT: "enoent"
+        case ENOMEM: "enomem"
+        case ENOSPC: "enospc"
+        case ENOTCONN: "enotconn"
+        case EPERM: "eperm"
+        case EPIPE: "epipe"
+        case ETIMEDOUT: "etimedout"
+        default: nil
+        }
+    }
+
+    /// What `strerror` says, in English.
+    public var description: String {
+        // The pointer is libc's own static text, valid until this thread's next strerror.
+        guard let text = unsafe strerror(code) else { return "errno \(code)" }
+        return unsafe String(cString: text)
+    }
+}
+
+/// Runs a system call until it is not interrupted by a signal.
+///
+/// - Returns: what the call returned, which is not -1.
+/// - Throws: `Errno` of the call, never `EINTR`.
+@inlinable
+public func retryingOnInterrupt<Result: FixedWidthInteger & SignedInteger>(
+    _ call: () -> Result
+) throws(Errno) -> Result {
+    while true {
+        let result = call()
+        if result != -1 { return result }
+        let error = Errno.last()
+        if error.code != EINTR { throw error }
+    }
+}

@@ -1,0 +1,110 @@
+%% @private
+%% @doc The functions of the core. All of them return at once and are called on normal schedulers;
+%% what takes longer is answered by a message from one of the core's threads.
+-module(causeway_nif).
+
+-export([load/0, is_loaded/0]).
+-export([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0]).
+-export([context_start/4, context_stop/1, context_watch/1, context_wake/1, context_stats/1]).
+-export([submit/4, cast/2, cancel/1, handoff/3]).
+-export_type([context/0, call/0]).
+
+-nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
+       context_start/4, context_stop/1, context_watch/1, context_wake/1, context_stats/1,
+       submit/4, cast/2, cancel/1, handoff/3]).
+
+-opaque context() :: reference().
+%% The native half of a context. When the last reference is gone, so is the context.
+-opaque call() :: reference().
+%% A call in progress. When the last reference is gone, the call is given up.
+
+%% @doc Loads the core. libpython must be open already.
+%%
+%% The core has threads, which cannot be replaced: it is loaded once in the life of a node. Neither
+%% a second load nor an upgrade of this module is possible; both say so.
+-spec load() -> ok | {error, {atom(), binary()}}.
+load() ->
+    case is_loaded() of
+        true -> ok;
+        false -> load_library()
+    end.
+
+load_library() ->
+    case erlang:load_nif(filename:join(causeway_python:priv_dir(), "libcauseway"), 0) of
+        ok ->
+            ok;
+        {error, {Reason, _}} when Reason =:= reload; Reason =:= upgrade; Reason =:= load ->
+            {error, {core_already_loaded,
+                     <<"causeway's core runs in this node already and cannot be loaded a second time "
+                       "or upgraded: restart the node">>}};
+        {error, {Reason, Text}} ->
+            {error, {Reason, unicode:characters_to_binary(["causeway's core could not be loaded: ", Text])}}
+    end.
+
+%% @doc Whether this version of the module has the core's functions.
+-spec is_loaded() -> boolean().
+is_loaded() ->
+    try python_version() of
+        _ -> true
+    catch
+        error:not_loaded -> false
+    end.
+
+%% @doc Starts Python on a thread of its own; the caller gets `{causeway, started}' or
+%% `{causeway, {start_failed, Text}}'.
+-spec start_python(Executable :: binary(), Packages :: binary()) -> ok | already | {error, term()}.
+start_python(_Executable, _Packages) -> erlang:nif_error(not_loaded).
+
+%% @doc What Python's `sys.version' says; empty before Python runs.
+-spec python_version() -> binary().
+python_version() -> erlang:nif_error(not_loaded).
+
+%% @doc A second number for an open file. The corresponding C function is fcntl(F_DUPFD_CLOEXEC).
+-spec duplicate(integer()) -> {ok, non_neg_integer()} | {error, term()}.
+duplicate(_Fd) -> erlang:nif_error(not_loaded).
+
+%% @doc Closes a number that {@link duplicate/1} made and that nobody has taken over.
+-spec close(non_neg_integer()) -> ok | {error, badf}.
+close(_Fd) -> erlang:nif_error(not_loaded).
+
+%% @doc How many contexts have a native thread.
+-spec context_threads() -> non_neg_integer().
+context_threads() -> erlang:nif_error(not_loaded).
+
+%% @doc Starts the native half of a context, owned by the caller, who gets `{causeway, started}'.
+%% Linger is in milliseconds, -1 for ever.
+-spec context_start(integer(), non_neg_integer(), integer(), pos_integer()) -> context() | {error, term()}.
+context_start(_Id, _MaxConnections, _Linger, _MaxQueue) -> erlang:nif_error(not_loaded).
+
+%% @doc Ends it; `{causeway, stopped}' follows when the thread has ended.
+-spec context_stop(context()) -> ok.
+context_stop(_Context) -> erlang:nif_error(not_loaded).
+
+%% @doc Has the BEAM watch the context's connections: the owner gets one `{select, …}'.
+-spec context_watch(context()) -> ok.
+context_watch(_Context) -> erlang:nif_error(not_loaded).
+
+%% @doc Tells the context's thread to look at its connections.
+-spec context_wake(context()) -> ok.
+context_wake(_Context) -> erlang:nif_error(not_loaded).
+
+%% @doc Counters.
+-spec context_stats(context()) -> #{atom() => integer()}.
+context_stats(_Context) -> erlang:nif_error(not_loaded).
+
+%% @doc Queues a call; the answer is the message `{Tag, Result}'. Of several contexts the one with the
+%% least to do is taken. ErrorForm: 0 for pairs, 1 for maps.
+-spec submit(context() | tuple(), reference(), tuple(), 0 | 1) -> call() | full | closed.
+submit(_Contexts, _Tag, _Request, _ErrorForm) -> erlang:nif_error(not_loaded).
+
+%% @doc Queues a call that nobody waits for.
+-spec cast(context() | tuple(), tuple()) -> ok | full | closed.
+cast(_Contexts, _Request) -> erlang:nif_error(not_loaded).
+
+%% @doc Gives a call up. After `sent' its answer is in the mailbox or will be in a moment.
+-spec cancel(call()) -> cancelled | sent.
+cancel(_Call) -> erlang:nif_error(not_loaded).
+
+%% @doc Hands a descriptor to a context's reactor, which owns it exactly when the result is ok.
+-spec handoff(context(), integer(), map()) -> ok | {error, term()}.
+handoff(_Context, _Fd, _Info) -> erlang:nif_error(not_loaded).

@@ -1,0 +1,167 @@
+%% @doc Finds the Python to embed, and starts it.
+%%
+%% The Python is an executable, which may be a virtual environment's: the application variable `python',
+%% else the environment variable `CAUSEWAY_PYTHON', else `python3' on the PATH. It is run once, and asked
+%% where its shared library is. A node has one Python for all its life.
+-module(causeway_python).
+
+-export([start/0, find/0, priv_dir/0]).
+-export_type([python/0, reason/0]).
+
+-type python() :: #{executable := binary(), version := [integer()], library := binary()}.
+-type reason() :: {python_not_found | python_failed | python_too_old | no_shared_libpython
+                   | python_load_failed | python_start_failed | python_already_started, Text :: binary()}
+                | {atom(), binary()}.
+
+-define(KEY, {?MODULE, started}).
+-define(OLDEST, [3, 11]).
+
+%% @doc Makes Python run in this node, if it does not yet.
+%%
+%% Blocks the caller for the time that Python takes to start, some 50 ms.
+-spec start() -> {ok, python()} | {error, reason()}.
+start() ->
+    case persistent_term:get(?KEY, undefined) of
+        undefined -> start(find());
+        Started -> still_wanted(Started)
+    end.
+
+%% The application was stopped and is started again: another Python cannot be had in this node.
+still_wanted(#{asked := Asked} = Started) ->
+    case wanted() of
+        Asked ->
+            {ok, maps:remove(asked, Started)};
+        Other ->
+            {error, {python_already_started,
+                     text("this node runs ~ts and cannot run ~ts as well: restart the node",
+                          [maps:get(executable, Started), Other])}}
+    end.
+
+start({error, _} = Error) ->
+    Error;
+start({ok, #{library := Library, executable := Executable} = Python}) ->
+    case load(Library) of
+        ok ->
+            case causeway_nif:start_python(Executable, packages()) of
+                ok -> await_start(Python);
+                already -> {error, {python_start_failed, <<"an earlier start of Python failed: restart the node">>}};
+                {error, Reason} -> {error, {python_start_failed, text("no thread for Python: ~p", [Reason])}}
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+load(Library) ->
+    case causeway_loader:load() of
+        ok ->
+            case causeway_loader:open_global(Library) of
+                ok -> causeway_nif:load();
+                {error, Text} -> {error, {python_load_failed, text("~ts could not be loaded: ~ts", [Library, Text])}}
+            end;
+        {error, {Reason, Text}} ->
+            {error, {Reason, text("causeway's native part could not be loaded (is it built? make build): ~ts", [Text])}}
+    end.
+
+await_start(Python) ->
+    receive
+        {causeway, started} ->
+            persistent_term:put(?KEY, Python#{asked => wanted()}),
+            {ok, Python};
+        {causeway, {start_failed, Text}} ->
+            {error, {python_start_failed, Text}}
+    end.
+
+%% @doc The directory of the native libraries and of the Python package.
+-spec priv_dir() -> file:filename().
+priv_dir() ->
+    case code:priv_dir(causeway) of
+        {error, bad_name} ->
+            filename:join(filename:dirname(filename:dirname(code:which(?MODULE))), "priv");
+        Directory ->
+            Directory
+    end.
+
+packages() -> unicode:characters_to_binary(filename:join(priv_dir(), "python")).
+
+%% @doc Which Python would be embedded.
+-spec find() -> {ok, python()} | {error, reason()}.
+find() ->
+    Wanted = wanted(),
+    case executable(Wanted) of
+        false ->
+            {error, {python_not_found,
+                     text("no Python was found as \"~ts\": set the application variable `python' of causeway, or "
+                          "CAUSEWAY_PYTHON, to the path of a python3 executable, version 3.11 or later", [Wanted])}};
+        Executable ->
+            ask(Executable)
+    end.
+
+wanted() ->
+    case application:get_env(causeway, python) of
+        {ok, Configured} when Configured =/= undefined, Configured =/= "" ->
+            unicode:characters_to_binary(Configured);
+        _ ->
+            case os:getenv("CAUSEWAY_PYTHON") of
+                Unset when Unset =:= false; Unset =:= "" -> <<"python3">>;
+                FromEnvironment -> unicode:characters_to_binary(FromEnvironment)
+            end
+    end.
+
+executable(Wanted) ->
+    os:find_executable(unicode:characters_to_list(Wanted)).
+
+%% One line each, so that nothing else that a site module may print confuses us. sys.executable is
+%% the answer to shims that start another Python.
+-define(QUESTION,
+        "import os, sys, sysconfig\n"
+        "g = sysconfig.get_config_var\n"
+        "name = g('INSTSONAME') or ''\n"
+        "if '.so' not in name: name = 'libpython%d.%d%s.so.1.0' % (*sys.version_info[:2], getattr(sys, 'abiflags', ''))\n"
+        "places = [g('LIBDIR') or '', os.path.join(g('LIBDIR') or '', g('MULTIARCH') or ''), os.path.join(sys.base_prefix, 'lib')]\n"
+        "found = [p for p in (os.path.join(d, name) for d in places if d) if os.path.exists(p)]\n"
+        "print('causeway-version', *sys.version_info[:3])\n"
+        "print('causeway-executable', sys.executable)\n"
+        "print('causeway-library', found[0] if found else '')\n"
+        "print('causeway-looked', name, *places)\n").
+
+ask(Executable) ->
+    Port = erlang:open_port({spawn_executable, Executable},
+                            [{args, ["-c", ?QUESTION]}, exit_status, binary, stderr_to_stdout, hide]),
+    case collect(Port, <<>>) of
+        {0, Output} -> answer(Executable, Output);
+        {Status, Output} -> {error, {python_failed, text("~ts exited with ~p: ~ts", [Executable, Status, Output])}}
+    end.
+
+collect(Port, Output) ->
+    receive
+        {Port, {data, Data}} -> collect(Port, <<Output/binary, Data/binary>>);
+        {Port, {exit_status, Status}} -> {Status, Output}
+    end.
+
+answer(Executable, Output) ->
+    Answers = maps:from_list([{Key, string:trim(Value)}
+                              || Line <- binary:split(Output, <<"\n">>, [global]),
+                                 <<"causeway-", Rest/binary>> <- [Line],
+                                 [Key, Value] <- [binary:split(Rest, <<" ">>)]]),
+    case Answers of
+        #{<<"version">> := VersionText, <<"library">> := Library, <<"looked">> := Looked, <<"executable">> := Real} ->
+            Version = [binary_to_integer(Part) || Part <- binary:split(VersionText, <<" ">>, [global])],
+            check(#{executable => Real, version => Version, library => Library}, Looked);
+        _ ->
+            {error, {python_failed, text("~ts is no Python 3: it said ~ts", [Executable, Output])}}
+    end.
+
+check(#{version := Version, executable := Executable}, _) when Version < ?OLDEST ->
+    {error, {python_too_old,
+             text("~ts is Python ~ts; causeway needs 3.11 or later", [Executable, dotted(Version)])}};
+check(#{library := <<>>, executable := Executable}, Looked) ->
+    {error, {no_shared_libpython,
+             text("~ts has no shared library: looked for ~ts. Install it (Debian: libpython3.11; pyenv: "
+                  "PYTHON_CONFIGURE_OPTS=--enable-shared), or choose another Python with CAUSEWAY_PYTHON",
+                  [Executable, Looked])}};
+check(Python, _) ->
+    {ok, Python}.
+
+dotted(Version) -> lists:join(".", [integer_to_list(Part) || Part <- Version]).
+
+text(Format, Arguments) -> unicode:characters_to_binary(io_lib:format(Format, Arguments)).

@@ -1,0 +1,275 @@
+%% @doc Python from Erlang.
+%%
+%% Functions run in <em>contexts</em>: processes with a native thread for Python each. Without a context
+%% the least busy one of the default pool is taken. All contexts share one interpreter and its modules;
+%% the names that `exec/1' defines belong to the calling process.
+%%
+%% == Terms ==
+%% Integers of any size, floats, lists, tuples and maps become what they are in Python. Binaries become
+%% `str' when they are valid UTF-8, else `bytes'; `{bytes, Binary}' is `bytes' always. Atoms become
+%% `str', but `true', `false' and `none', `nil', `undefined' become `True', `False' and `None', and `nan',
+%% `infinity', `neg_infinity' the floats that Erlang does not have. Pids and references become `erlang.Pid' and
+%% `erlang.Ref', funs and ports `erlang.Term', which turn into the same term when they come back.
+%%
+%% Back, `str' and bytes-like objects become binaries, `None' becomes `none', sets become lists, and any other
+%% object becomes a reference that keeps it alive and turns into the same object in a later call.
+%% What has no form on the other side (improper lists, nesting deeper than 4096, lone surrogates) is an error.
+%%
+%% == Errors ==
+%% An exception is `{error, {'TypeName', "text"}}'. With the option `error => map' it is
+%% `{error, #{type, message, traceback, cause}}', the traceback a list of
+%% `#{file, line, function, code}', the outermost call first. Other reasons are `timeout',
+%% or a pair of an atom and a binary that says what to do: `{no_context, _}', `{context_stopped, _}',
+%% `{overloaded, _}', `{badarg, _}'.
+%%
+%% A call that times out, or whose caller dies, is interrupted: Python raises
+%% `erlang.CallInterrupted' in it at the next bytecode.
+-module(py).
+
+-export([call/3, call/4, call/5, eval/1, eval/2, eval/3, eval/4, exec/1, exec/2, exec/3]).
+-export([cast/3, cast/4, spawn_call/3, spawn_call/4, await/1, await/2]).
+-export([context/0, context/1, start_contexts/0, start_contexts/1, stop_contexts/0, contexts_started/0]).
+-export([dup_fd/1, version/0]).
+-export_type([name/0, args/0, kwargs/0, options/0, result/0, error/0]).
+
+-type name() :: atom() | string() | binary().
+-type args() :: [term()].
+-type kwargs() :: #{name() => term()}.
+-type options() :: #{timeout => timeout(), error => pair | map, kwargs => kwargs()}.
+-type error() :: {error, {atom(), string() | binary()} | map() | timeout}.
+-type result() :: {ok, term()} | error().
+
+-define(TIMEOUT, 30000).
+
+%% @doc Calls a function of a module, which is imported where it is not yet; at most 30 seconds.
+%%
+%% Names may be dotted: `py:call(datetime, 'date.today', [])'. In `__main__' are the names that
+%% the calling process has defined by {@link exec/1}.
+-spec call(name(), name(), args()) -> result().
+call(Module, Function, Args) ->
+    pooled(#{timeout => ?TIMEOUT}, Module, Function, Args, #{}).
+
+%% @doc The same with keyword arguments; or, with a context first, in that context and without a limit of time.
+-spec call(name(), name(), args(), kwargs()) -> result();
+          (pid(), name(), name(), args()) -> result().
+call(Context, Module, Function, Args) when is_pid(Context) ->
+    in_context(Context, #{timeout => infinity}, Module, Function, Args, #{});
+call(Module, Function, Args, Kwargs) ->
+    pooled(#{timeout => ?TIMEOUT}, Module, Function, Args, Kwargs).
+
+%% @doc The same with a time-out in milliseconds, or with options.
+-spec call(name(), name(), args(), kwargs(), timeout() | options()) -> result();
+          (pid(), name(), name(), args(), timeout() | options()) -> result().
+call(Context, Module, Function, Args, Options) when is_pid(Context) ->
+    case options(Options, infinity) of
+        {ok, Checked} -> in_context(Context, Checked, Module, Function, Args, maps:get(kwargs, Checked, #{}));
+        Error -> Error
+    end;
+call(Module, Function, Args, Kwargs, Options) ->
+    case options(Options, ?TIMEOUT) of
+        {ok, Checked} -> pooled(Checked, Module, Function, Args, Kwargs);
+        Error -> Error
+    end.
+
+%% @doc Evaluates an expression among the names of the calling process; at most 30 seconds.
+-spec eval(iodata()) -> result().
+eval(Code) ->
+    eval(Code, #{}, ?TIMEOUT).
+
+%% @doc The same with more names for this expression; or in a context, without a limit of time.
+-spec eval(iodata(), kwargs()) -> result();
+          (pid(), iodata()) -> result().
+eval(Context, Code) when is_pid(Context) ->
+    eval(Context, Code, #{}, infinity);
+eval(Code, Locals) ->
+    eval(Code, Locals, ?TIMEOUT).
+
+%% @doc The same with a time-out or options.
+-spec eval(iodata(), kwargs(), timeout() | options()) -> result();
+          (pid(), iodata(), kwargs()) -> result().
+eval(Context, Code, Locals) when is_pid(Context) ->
+    eval(Context, Code, Locals, infinity);
+eval(Code, Locals, Options) ->
+    run_eval(py_call:pool(), Code, Locals, options(Options, ?TIMEOUT)).
+
+%% @doc The same in a context.
+-spec eval(pid(), iodata(), kwargs(), timeout() | options()) -> result().
+eval(Context, Code, Locals, Options) when is_pid(Context) ->
+    run_eval(py_call:native(Context), Code, Locals, options(Options, infinity)).
+
+%% @doc Executes statements. The names that they define are those of the calling process: its later calls
+%% see them, nobody else's do, and they go when it ends. No limit of time.
+-spec exec(iodata()) -> ok | error().
+exec(Code) ->
+    exec(Code, #{}).
+
+%% @doc The same in a context, or with options.
+-spec exec(pid(), iodata()) -> ok | error();
+          (iodata(), options()) -> ok | error().
+exec(Context, Code) when is_pid(Context) ->
+    exec(Context, Code, #{});
+exec(Code, Options) ->
+    run_exec(py_call:pool(), Code, options(Options, infinity)).
+
+%% @doc The same in a context with options.
+-spec exec(pid(), iodata(), timeout() | options()) -> ok | error().
+exec(Context, Code, Options) when is_pid(Context) ->
+    run_exec(py_call:native(Context), Code, options(Options, infinity)).
+
+%% @doc Calls a function and forgets it: neither result nor error come back.
+-spec cast(name(), name(), args()) -> ok | error().
+cast(Module, Function, Args) ->
+    cast(Module, Function, Args, #{}).
+
+%% @doc The same with keyword arguments, or in a context.
+-spec cast(name(), name(), args(), kwargs()) -> ok | error();
+          (pid(), name(), name(), args()) -> ok | error().
+cast(Context, Module, Function, Args) when is_pid(Context) ->
+    with_request(py_call:native(Context), Module, Function, Args, #{}, fun py_call:cast/2);
+cast(Module, Function, Args, Kwargs) ->
+    with_request(py_call:pool(), Module, Function, Args, Kwargs, fun py_call:cast/2).
+
+%% @doc Starts a call and returns at once; {@link await/2} in the same process gets the result.
+%%
+%% When the process ends, the call is given up.
+-spec spawn_call(name(), name(), args()) -> reference() | error().
+spawn_call(Module, Function, Args) ->
+    spawn_call(Module, Function, Args, #{}).
+
+%% @doc The same with keyword arguments, or in a context.
+-spec spawn_call(name(), name(), args(), kwargs()) -> reference() | error();
+                (pid(), name(), name(), args()) -> reference() | error().
+spawn_call(Context, Module, Function, Args) when is_pid(Context) ->
+    started(with_request(py_call:native(Context), Module, Function, Args, #{}, fun py_call:start/2));
+spawn_call(Module, Function, Args, Kwargs) ->
+    started(with_request(py_call:pool(), Module, Function, Args, Kwargs, fun py_call:start/2)).
+
+started({ok, Reference}) -> Reference;
+started(Error) -> Error.
+
+%% @doc Waits at most 30 seconds for a call that {@link spawn_call/3} has started.
+-spec await(reference()) -> result().
+await(Reference) ->
+    await(Reference, ?TIMEOUT).
+
+%% @doc The same with a time-out; after that the call goes on, and can be awaited again.
+-spec await(reference(), timeout()) -> result().
+await(Reference, Timeout) when is_reference(Reference) ->
+    case options(Timeout, infinity) of
+        {ok, _} -> py_call:await(Reference, Timeout);
+        Error -> Error
+    end;
+await(NoReference, _Timeout) ->
+    badarg("await needs the reference that spawn_call returned, not ~p", [NoReference]).
+
+%% @doc A context of the default pool: always the same on the same scheduler.
+-spec context() -> pid() | error().
+context() ->
+    case py_contexts:pool_size() of
+        0 -> py_call:pool();
+        Size -> context(1 + (erlang:system_info(scheduler_id) - 1) rem Size)
+    end.
+
+%% @doc The context at a place of the default pool, from 1.
+-spec context(pos_integer()) -> pid() | error().
+context(Index) ->
+    case py_contexts:at(Index) of
+        {ok, Pid} ->
+            Pid;
+        error ->
+            {error, {no_context, py_call:error_text("there is no context ~p: the pool has ~p; py:start_contexts(N) makes more",
+                                                    [Index, py_contexts:pool_size()])}}
+    end.
+
+%% @doc Makes sure that the default pool has one context for each scheduler.
+-spec start_contexts() -> {ok, [pid()]} | {error, term()}.
+start_contexts() ->
+    start_contexts(erlang:system_info(schedulers)).
+
+%% @doc Makes sure that the default pool has so many contexts. Those that are there stay.
+-spec start_contexts(pos_integer()) -> {ok, [pid()]} | {error, term()}.
+start_contexts(Number) when is_integer(Number), Number > 0 ->
+    case whereis(py_pool_sup) of
+        undefined -> {error, {not_started, <<"the application causeway does not run: application:ensure_all_started(causeway)">>}};
+        _ -> py_pool_sup:start_contexts(Number)
+    end;
+start_contexts(Number) ->
+    badarg("start_contexts needs a positive number, not ~p", [Number]).
+
+%% @doc Ends the contexts of the default pool.
+-spec stop_contexts() -> ok.
+stop_contexts() ->
+    py_pool_sup:stop_contexts().
+
+%% @doc Whether the default pool has contexts.
+-spec contexts_started() -> boolean().
+contexts_started() ->
+    py_contexts:pool_size() > 0.
+
+%% @doc A second descriptor for the same open file or socket, closed on exec. Both are to be closed.
+-spec dup_fd(non_neg_integer()) -> {ok, non_neg_integer()} | {error, atom() | {errno, integer()}}.
+dup_fd(Fd) ->
+    %% The reactor's contract says badf where POSIX and file say ebadf.
+    case causeway_nif:duplicate(Fd) of
+        {error, badf} -> {error, ebadf};
+        Result -> Result
+    end.
+
+%% @doc Which Python runs, as its `sys.version' has it.
+-spec version() -> {ok, binary()}.
+version() ->
+    {ok, causeway_nif:python_version()}.
+
+%% Requests
+
+pooled(Options, Module, Function, Args, Kwargs) ->
+    with_request(py_call:pool(), Module, Function, Args, Kwargs, fun(Target, Request) -> py_call:run(Target, Request, Options) end).
+
+in_context(Context, Options, Module, Function, Args, Kwargs) ->
+    with_request(py_call:native(Context), Module, Function, Args, Kwargs,
+                 fun(Target, Request) -> py_call:run(Target, Request, Options) end).
+
+with_request({error, _} = Error, _Module, _Function, _Args, _Kwargs, _Fun) ->
+    Error;
+with_request({ok, Target}, Module, Function, Args, Kwargs, Fun)
+  when (is_atom(Module) orelse is_binary(Module) orelse is_list(Module)),
+       (is_atom(Function) orelse is_binary(Function) orelse is_list(Function)),
+       is_list(Args), is_map(Kwargs) ->
+    Fun(Target, {call, Module, Function, Args, Kwargs});
+with_request(_Target, Module, Function, Args, Kwargs, _Fun) ->
+    badarg("a call needs a module, a function (atoms, strings or binaries), a list of arguments and a map of "
+           "keyword arguments, not ~tP, ~tP, ~tP, ~tP", [Module, 8, Function, 8, Args, 8, Kwargs, 8]).
+
+run_eval({ok, Target}, Code, Locals, {ok, Options}) when is_map(Locals), (is_binary(Code) orelse is_list(Code)) ->
+    py_call:run(Target, {eval, Code, Locals}, Options);
+run_eval({ok, _}, Code, Locals, {ok, _}) ->
+    badarg("eval needs iodata and a map of names, not ~tP, ~tP", [Code, 8, Locals, 8]);
+run_eval({ok, _}, _Code, _Locals, Error) ->
+    Error;
+run_eval(Error, _Code, _Locals, _Options) ->
+    Error.
+
+run_exec({ok, Target}, Code, {ok, Options}) when is_binary(Code); is_list(Code) ->
+    py_call:run(Target, {exec, Code}, Options);
+run_exec({ok, _}, Code, {ok, _}) ->
+    badarg("exec needs iodata, not ~tP", [Code, 8]);
+run_exec({ok, _}, _Code, Error) ->
+    Error;
+run_exec(Error, _Code, _Options) ->
+    Error.
+
+%% A time-out or a map of options, made whole.
+options(Timeout, _Default) when Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#ffffffff ->
+    {ok, #{timeout => Timeout}};
+options(Options, Default) when is_map(Options) ->
+    Whole = maps:merge(#{timeout => Default}, Options),
+    case {options(maps:get(timeout, Whole), Default), maps:get(error, Whole, pair), maps:get(kwargs, Whole, #{}),
+          maps:keys(maps:without([timeout, error, kwargs], Whole))} of
+        {{ok, _}, Form, Kwargs, []} when (Form =:= pair orelse Form =:= map), is_map(Kwargs) -> {ok, Whole};
+        _ -> badarg("unknown or wrong option in ~tP: there are timeout, error (pair or map) and kwargs", [Options, 8])
+    end;
+options(Wrong, _Default) ->
+    badarg("a time-out is a number of milliseconds from 0 to 4294967295 or infinity, not ~tP", [Wrong, 8]).
+
+badarg(Format, Arguments) ->
+    {error, {badarg, py_call:error_text(Format, Arguments)}}.

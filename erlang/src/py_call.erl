@@ -1,0 +1,112 @@
+%% @private
+%% @doc The way of a request to a context and of its answer back.
+-module(py_call).
+
+-export([run/3, start/2, await/2, cast/2, pool/0, native/1, error_text/2]).
+-export_type([request/0, options/0, target/0]).
+
+-type request() :: {call, name(), name(), [term()], map()} | {eval, iodata(), map()} | {exec, iodata()}.
+-type name() :: atom() | string() | binary().
+-type target() :: causeway_nif:context() | tuple().
+-type options() :: #{timeout => timeout(), error => pair | map}.
+
+-define(HANDLE(Tag), {?MODULE, Tag}).
+
+%% @doc Sends a request and waits for its answer.
+%%
+%% After the time-out, or when the caller dies, the call is given up: what Python executes is interrupted,
+%% and nothing is left in the caller's mailbox.
+-spec run(target(), request(), options()) -> ok | {ok, term()} | {error, term()}.
+run(Target, Request, Options) ->
+    Tag = make_ref(),
+    case causeway_nif:submit(Target, Tag, Request, error_form(Options)) of
+        full ->
+            overloaded();
+        closed ->
+            stopped();
+        Call ->
+            %% The call lives as long as this variable does: past the receive.
+            receive
+                {Tag, Result} -> Result
+            after maps:get(timeout, Options) -> give_up(Call, Tag)
+            end
+    end.
+
+give_up(Call, Tag) ->
+    case causeway_nif:cancel(Call) of
+        cancelled -> {error, timeout};
+        sent -> receive {Tag, Result} -> Result end
+    end.
+
+%% @doc Sends a request; {@link await/2} waits for the answer, in the same process.
+-spec start(target(), request()) -> {ok, reference()} | {error, term()}.
+start(Target, Request) ->
+    Tag = make_ref(),
+    case causeway_nif:submit(Target, Tag, Request, 0) of
+        full -> overloaded();
+        closed -> stopped();
+        Call ->
+            %% Held where the process holds it and nobody else: the call is given up when the process dies.
+            put(?HANDLE(Tag), Call),
+            {ok, Tag}
+    end.
+
+%% @doc Waits for the answer to a request of this process. After a time-out it can be waited for again.
+-spec await(reference(), timeout()) -> ok | {ok, term()} | {error, term()}.
+await(Tag, Timeout) ->
+    case get(?HANDLE(Tag)) of
+        undefined ->
+            {error, {unknown_call, <<"no call of this process has that reference, or it was awaited already">>}};
+        _Call ->
+            receive
+                {Tag, Result} ->
+                    erase(?HANDLE(Tag)),
+                    Result
+            after Timeout -> {error, timeout}
+            end
+    end.
+
+%% @doc Sends a request that nobody waits for.
+-spec cast(target(), request()) -> ok | {error, term()}.
+cast(Target, Request) ->
+    case causeway_nif:cast(Target, Request) of
+        full -> overloaded();
+        closed -> stopped();
+        ok -> ok
+    end.
+
+%% @doc The contexts of the default pool.
+-spec pool() -> {ok, tuple()} | {error, term()}.
+pool() ->
+    case py_contexts:pool() of
+        {ok, _} = Pool ->
+            Pool;
+        error ->
+            {error, {no_context, <<"no context runs: start the application causeway, or call py:start_contexts()">>}}
+    end.
+
+%% @doc The native half of a context.
+-spec native(pid()) -> {ok, target()} | {error, term()}.
+native(Pid) ->
+    case py_contexts:native(Pid) of
+        {ok, _} = Native ->
+            Native;
+        error ->
+            {error, {no_context, error_text("~p is no running context: take one from py:context() or py:context(Index)",
+                                            [Pid])}}
+    end.
+
+%% @doc A text for an error term.
+-spec error_text(io:format(), [term()]) -> binary().
+error_text(Format, Arguments) ->
+    unicode:characters_to_binary(io_lib:format(Format, Arguments)).
+
+error_form(#{error := map}) -> 1;
+error_form(_Options) -> 0.
+
+overloaded() ->
+    {error, {overloaded, <<"too many calls wait for this context: call less at once, use more contexts, "
+                           "or raise its max_queue">>}}.
+
+stopped() ->
+    {error, {no_context, <<"the context has stopped: take another from py:context() or py:context(Index)">>}}.

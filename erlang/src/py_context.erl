@@ -1,0 +1,153 @@
+%% @doc A Python context: a process under a supervisor, with one native thread that runs Python.
+%%
+%% The process owns the thread: when it ends, for whatever reason, so does the thread, and who waits
+%% for an answer gets one. Calls do not pass through the process; it only arms the BEAM's poll set while
+%% the thread is idle, and logs.
+-module(py_context).
+
+-behaviour(gen_server).
+
+-export([start_link/1, stop/1, stats/1]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, format_status/2]).
+-export_type([options/0]).
+
+-include_lib("kernel/include/logger.hrl").
+
+-type options() :: #{id => integer(),
+                     pool => pos_integer(),
+                     name => atom(),
+                     max_connections => non_neg_integer(),
+                     max_queue => pos_integer(),
+                     linger => non_neg_integer() | infinity,
+                     setup_code => iodata()}.
+%% `max_connections': descriptors that the context serves at once (10,000).
+%% `max_queue': calls that may wait (65,536); more get `{error, {overloaded, Text}}'.
+%% `linger': milliseconds that the idle thread polls by itself before the BEAM does it (5).
+%% `setup_code': Python that runs before the first connection or call.
+
+%% How long a stopping context waits for its thread; what Python executes is interrupted meanwhile.
+-define(PATIENCE, 2000).
+
+%% @doc Starts a context and its thread, and waits until Python is ready on it.
+-spec start_link(options()) -> {ok, pid()} | {error, term()}.
+start_link(#{name := Name} = Options) ->
+    gen_server:start_link({local, Name}, ?MODULE, Options, []);
+start_link(Options) ->
+    gen_server:start_link(?MODULE, Options, []).
+
+%% @doc Stops a context: what Python executes there is interrupted, connections are closed.
+-spec stop(pid()) -> ok.
+stop(Context) ->
+    gen_server:stop(Context).
+
+%% @doc Counters of a context.
+-spec stats(pid() | atom()) -> #{atom() => integer()}.
+stats(Context) ->
+    gen_server:call(Context, stats).
+
+%% @private
+init(Options) ->
+    process_flag(trap_exit, true),
+    case check(Options) of
+        ok -> start_thread(Options);
+        {error, Reason} -> {stop, Reason}
+    end.
+
+start_thread(Options) ->
+    Linger = case maps:get(linger, Options, 5) of
+                 infinity -> -1;
+                 Milliseconds -> Milliseconds
+             end,
+    case causeway_nif:context_start(maps:get(id, Options, 0), maps:get(max_connections, Options, 10000),
+                                    Linger, maps:get(max_queue, Options, 65536)) of
+        {error, Reason} -> {stop, {no_thread, Reason}};
+        Native -> await_thread(Native, Options)
+    end.
+
+await_thread(Native, Options) ->
+    receive
+        {causeway, started} ->
+            case setup(Native, Options) of
+                ok ->
+                    ok = py_contexts:register(self(), Native, maps:get(pool, Options, undefined)),
+                    {ok, #{native => Native, options => Options}};
+                {error, Reason} ->
+                    stop_thread(Native),
+                    {stop, {setup_failed, Reason}}
+            end;
+        {causeway, {start_failed, Text}} ->
+            {stop, {start_failed, Text}}
+    end.
+
+setup(Native, #{setup_code := Code}) ->
+    case py_call:run(Native, {exec, Code}, #{timeout => infinity, error => map}) of
+        ok -> ok;
+        {error, Reason} -> {error, Reason}
+    end;
+setup(_Native, _Options) ->
+    ok.
+
+check(Options) ->
+    Checks = [{id, fun is_integer/1},
+              {pool, fun(V) -> is_integer(V) andalso V > 0 end},
+              {name, fun is_atom/1},
+              {max_connections, fun(V) -> is_integer(V) andalso V >= 0 end},
+              {max_queue, fun(V) -> is_integer(V) andalso V > 0 end},
+              {linger, fun(V) -> V =:= infinity orelse (is_integer(V) andalso V >= 0) end},
+              {setup_code, fun(V) -> is_binary(V) orelse is_list(V) end}],
+    Wrong = [{bad_option, Key, Value} || {Key, Value} <- maps:to_list(Options),
+                                         not accepted(lists:keyfind(Key, 1, Checks), Value)],
+    case Wrong of
+        [] -> ok;
+        [First | _] -> {error, First}
+    end.
+
+accepted(false, _Value) -> false;
+accepted({_Key, Check}, Value) -> Check(Value).
+
+%% @private
+handle_call(stats, _From, #{native := Native} = State) ->
+    {reply, causeway_nif:context_stats(Native), State};
+handle_call(_Request, _From, State) ->
+    {reply, {error, unknown_request}, State}.
+
+%% @private
+handle_cast(_Request, State) ->
+    {noreply, State}.
+
+%% @private
+handle_info({causeway, idle}, #{native := Native} = State) ->
+    ok = causeway_nif:context_watch(Native),
+    {noreply, State};
+handle_info({select, Native, undefined, ready_input}, #{native := Native} = State) ->
+    ok = causeway_nif:context_wake(Native),
+    {noreply, State};
+handle_info({causeway, {log, Level, Report}}, #{options := Options} = State) ->
+    py_log:report(Level, Report, Options),
+    {noreply, State};
+handle_info({causeway, stopped}, State) ->
+    %% Nobody asked for it: the thread could not go on.
+    {stop, thread_ended, State};
+handle_info({'EXIT', _From, normal}, State) ->
+    {noreply, State};
+handle_info({'EXIT', _From, Reason}, State) ->
+    {stop, Reason, State};
+handle_info(_Message, State) ->
+    {noreply, State}.
+
+%% @private
+terminate(_Reason, #{native := Native}) ->
+    stop_thread(Native).
+
+stop_thread(Native) ->
+    ok = causeway_nif:context_stop(Native),
+    receive
+        {causeway, stopped} -> ok
+    after ?PATIENCE ->
+        ?LOG_WARNING("A Python context has stopped, but its thread is still in native code "
+                     "or catches every interruption; it will end when that returns.")
+    end.
+
+%% @private
+format_status(_Option, [_Dictionary, #{native := Native, options := Options}]) ->
+    [{data, [{"Options", Options}, {"Statistics", causeway_nif:context_stats(Native)}]}].

@@ -1,0 +1,87 @@
+%% @private
+%% @doc The table of contexts: from a pid or an index to the native half, and the default pool.
+%%
+%% Lookups read an ETS table and never ask this process.
+-module(py_contexts).
+
+-behaviour(gen_server).
+
+-export([start_link/0, register/3, native/1, at/1, pool/0, pool_size/0]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+
+-define(TABLE, ?MODULE).
+
+%% @doc Starts the owner of the table.
+-spec start_link() -> {ok, pid()} | {error, term()}.
+start_link() ->
+    gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
+
+%% @doc Enters the calling process as a context; Index is its place in the pool, if it has one.
+-spec register(pid(), causeway_nif:context(), undefined | pos_integer()) -> ok.
+register(Pid, Native, Index) ->
+    gen_server:call(?MODULE, {register, Pid, Native, Index}).
+
+%% @doc The native half of a context.
+-spec native(pid()) -> {ok, causeway_nif:context()} | error.
+native(Pid) ->
+    lookup(Pid, 2).
+
+%% @doc The context at a place in the pool.
+-spec at(pos_integer()) -> {ok, pid()} | error.
+at(Index) ->
+    lookup({index, Index}, 2).
+
+%% @doc The native halves of the pool.
+-spec pool() -> {ok, tuple()} | error.
+pool() ->
+    lookup(pool, 2).
+
+%% @doc How many contexts the pool has.
+-spec pool_size() -> non_neg_integer().
+pool_size() ->
+    case pool() of
+        {ok, Pool} -> tuple_size(Pool);
+        error -> 0
+    end.
+
+lookup(Key, Position) ->
+    try
+        {ok, ets:lookup_element(?TABLE, Key, Position)}
+    catch
+        error:badarg -> error
+    end.
+
+%% @private
+init([]) ->
+    ?TABLE = ets:new(?TABLE, [named_table, protected, {read_concurrency, true}]),
+    {ok, #{}}.
+
+%% @private
+handle_call({register, Pid, Native, Index}, _From, Members) ->
+    Monitor = erlang:monitor(process, Pid),
+    ets:insert(?TABLE, {Pid, Native}),
+    Index =/= undefined andalso ets:insert(?TABLE, {{index, Index}, Pid}),
+    {reply, ok, renew_pool(Members#{Monitor => {Pid, Index, Native}})}.
+
+%% @private
+handle_cast(_Request, Members) ->
+    {noreply, Members}.
+
+%% @private
+handle_info({'DOWN', Monitor, process, Pid, _Reason}, Members) ->
+    {{Pid, Index, _Native}, Rest} = maps:take(Monitor, Members),
+    ets:delete(?TABLE, Pid),
+    %% A successor may have taken the place before we heard of the end.
+    Index =/= undefined andalso ets:delete_object(?TABLE, {{index, Index}, Pid}),
+    {noreply, renew_pool(Rest)};
+handle_info(_Message, Members) ->
+    {noreply, Members}.
+
+renew_pool(Members) ->
+    Pool = [Native || {_, Native} <- lists:sort([{Index, Native} || {_, Index, Native} <- maps:values(Members),
+                                                                    Index =/= undefined])],
+    case Pool of
+        [] -> ets:delete(?TABLE, pool);
+        _ -> ets:insert(?TABLE, {pool, list_to_tuple(Pool)})
+    end,
+    Members.
