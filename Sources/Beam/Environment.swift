@@ -25,11 +25,7 @@ public final class Environment: @unchecked Sendable {
 /// The corresponding C function is `enif_send`.
 @discardableResult
 public func send(to process: ErlNifPid, _ environment: Environment, _ message: Term) -> Bool {
-    var process = process
-    let sent = enif_send(nil, &process, environment.pointer, message) != 0
-    // enif_send clears the environment only where it sent.
-    if !sent { environment.clear() }
-    return sent
+    send(from: nil, to: process, environment, message)
 }
 
 /// Sends a message from a NIF or a resource callback, whose environment is `caller`.
@@ -38,7 +34,9 @@ public func send(from caller: EnvPointer?, to process: ErlNifPid, _ environment:
     -> Bool
 {
     var process = process
-    let sent = enif_send(caller, &process, environment.pointer, message) != 0
-    if !sent { environment.clear() }
-    return sent
+    let isSent = enif_send(caller, &process, environment.pointer, message) != 0
+    // Sent or not: the terms now belong to the receiver, and made in here without this the next ones
+    // would overwrite them. enif_send leaves that to its caller.
+    environment.clear()
+    return isSent
 }
