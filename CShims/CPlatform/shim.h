@@ -47,6 +47,15 @@ static inline int cplatform_duplicate(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC
 static inline int cplatform_status_flags(int fd) { return fcntl(fd, F_GETFL); }
 static inline int cplatform_set_status_flags(int fd, int flags) { return fcntl(fd, F_SETFL, flags); }
 
+/* Tells the core that this is a loop that waits for another one. */
+static inline void cplatform_pause(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 static inline int64_t cplatform_monotonic_nanoseconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

@@ -9,12 +9,12 @@
 #include <errno.h>
 #include <structmember.h>
 
-/* --- macros that Swift cannot import, as functions ------------------------------------------- */
+/* --- macros that Swift cannot import, as functions; _Nonnull where they are never NULL -------- */
 
-static inline PyObject *cpython_none(void) { return Py_None; }
-static inline PyObject *cpython_true(void) { return Py_True; }
-static inline PyObject *cpython_false(void) { return Py_False; }
-static inline PyObject *cpython_not_implemented(void) { return Py_NotImplemented; }
+static inline PyObject *_Nonnull cpython_none(void) { return Py_None; }
+static inline PyObject *_Nonnull cpython_true(void) { return Py_True; }
+static inline PyObject *_Nonnull cpython_false(void) { return Py_False; }
+static inline PyObject *_Nonnull cpython_not_implemented(void) { return Py_NotImplemented; }
 static inline PyTypeObject *cpython_type(PyObject *o) { return Py_TYPE(o); }
 static inline Py_ssize_t cpython_refcount(PyObject *o) { return Py_REFCNT(o); }
 static inline struct PyModuleDef cpython_module_head(void) {

@@ -3,14 +3,24 @@ import CErlNif
 /// A process-independent environment: terms in it live until it is cleared or freed, on any thread.
 ///
 /// One thread uses it at a time. The corresponding C function is `enif_alloc_env`.
-public final class Environment: @unchecked Sendable {
+public struct Environment: ~Copyable, @unchecked Sendable {
     /// What the C functions take.
     public let pointer: EnvPointer?
 
     /// An empty environment.
     public init() { pointer = enif_alloc_env() }
 
+    /// Takes over what `release` gave.
+    public init(owning pointer: EnvPointer?) { self.pointer = pointer }
+
     deinit { if let pointer { enif_free_env(pointer) } }
+
+    /// Gives the environment up without freeing it.
+    public consuming func release() -> EnvPointer? {
+        let pointer = self.pointer
+        discard self
+        return pointer
+    }
 
     /// Copies a term into this environment. Large binaries are shared, not copied.
     public func copy(_ term: Term) -> Term { enif_make_copy(pointer, term) }
@@ -24,19 +34,19 @@ public final class Environment: @unchecked Sendable {
 /// False when the process is gone. Legal on any thread that is not a scheduler's.
 /// The corresponding C function is `enif_send`.
 @discardableResult
-public func send(to process: ErlNifPid, _ environment: Environment, _ message: Term) -> Bool {
+public func send(to process: ErlNifPid, _ environment: borrowing Environment, _ message: Term) -> Bool {
     send(from: nil, to: process, environment, message)
 }
 
 /// Sends a message from a NIF or a resource callback, whose environment is `caller`.
 @discardableResult
-public func send(from caller: EnvPointer?, to process: ErlNifPid, _ environment: Environment, _ message: Term)
+public func send(from caller: EnvPointer?, to process: ErlNifPid, _ environment: borrowing Environment, _ message: Term)
     -> Bool
 {
     var process = process
     let isSent = enif_send(caller, &process, environment.pointer, message) != 0
-    // Sent or not: the terms now belong to the receiver, and made in here without this the next ones
-    // would overwrite them. enif_send leaves that to its caller.
+    // enif_send gives the terms' memory to the receiver, but leaves the environment pointing into it:
+    // without this the next terms made here would overwrite the receiver's.
     environment.clear()
     return isSent
 }

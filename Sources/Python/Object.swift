@@ -52,8 +52,14 @@ public struct Object: ~Copyable {
 public func newNone() -> PyPointer {
     let none = cpython_none()
     Py_IncRef(none)
-    // Py_None is never NULL; the C declaration only cannot say so.
-    return none.unsafelyUnwrapped
+    return none
+}
+
+/// A new reference to `NotImplemented`, by which operators say that they do not know the other operand.
+public func newNotImplemented() -> PyPointer {
+    let notImplemented = cpython_not_implemented()
+    Py_IncRef(notImplemented)
+    return notImplemented
 }
 
 /// A new reference to `True` or `False`.
@@ -61,7 +67,7 @@ public func newNone() -> PyPointer {
 public func newBool(_ value: Bool) -> PyPointer {
     let object = value ? cpython_true() : cpython_false()
     Py_IncRef(object)
-    return object.unsafelyUnwrapped
+    return object
 }
 
 /// A `str` from text.

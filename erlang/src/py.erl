@@ -235,13 +235,13 @@ with_request({ok, Target}, Module, Function, Args, Kwargs, Fun)
   when (is_atom(Module) orelse is_binary(Module) orelse is_list(Module)),
        (is_atom(Function) orelse is_binary(Function) orelse is_list(Function)),
        is_list(Args), is_map(Kwargs) ->
-    Fun(Target, {call, Module, Function, Args, Kwargs});
+    Fun(Target, {call, utf8(Module), utf8(Function), Args, Kwargs});
 with_request(_Target, Module, Function, Args, Kwargs, _Fun) ->
     badarg("a call needs a module, a function (atoms, strings or binaries), a list of arguments and a map of "
            "keyword arguments, not ~tP, ~tP, ~tP, ~tP", [Module, 8, Function, 8, Args, 8, Kwargs, 8]).
 
 run_eval({ok, Target}, Code, Locals, {ok, Options}) when is_map(Locals), (is_binary(Code) orelse is_list(Code)) ->
-    py_call:run(Target, {eval, Code, Locals}, Options);
+    py_call:run(Target, {eval, utf8(Code), Locals}, Options);
 run_eval({ok, _}, Code, Locals, {ok, _}) ->
     badarg("eval needs iodata and a map of names, not ~tP, ~tP", [Code, 8, Locals, 8]);
 run_eval({ok, _}, _Code, _Locals, Error) ->
@@ -250,13 +250,22 @@ run_eval(Error, _Code, _Locals, _Options) ->
     Error.
 
 run_exec({ok, Target}, Code, {ok, Options}) when is_binary(Code); is_list(Code) ->
-    py_call:run(Target, {exec, Code}, Options);
+    py_call:run(Target, {exec, utf8(Code)}, Options);
 run_exec({ok, _}, Code, {ok, _}) ->
     badarg("exec needs iodata, not ~tP", [Code, 8]);
 run_exec({ok, _}, _Code, Error) ->
     Error;
 run_exec(Error, _Code, _Options) ->
     Error.
+
+%% Strings as Unicode has them; what is no text is refused where it is read.
+utf8(List) when is_list(List) ->
+    case unicode:characters_to_binary(List) of
+        Binary when is_binary(Binary) -> Binary;
+        _ -> List
+    end;
+utf8(Other) ->
+    Other.
 
 %% A time-out or a map of options, made whole.
 options(Timeout, _Default) when Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#ffffffff ->

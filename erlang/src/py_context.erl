@@ -26,7 +26,7 @@
 %% `setup_code': Python that runs before the first connection or call.
 
 %% How long a stopping context waits for its thread; what Python executes is interrupted meanwhile.
--define(PATIENCE, 2000).
+-define(PATIENCE, 1000).
 
 %% @doc Starts a context and its thread, and waits until Python is ready on it.
 -spec start_link(options()) -> {ok, pid()} | {error, term()}.

@@ -10,6 +10,8 @@
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(TABLE, ?MODULE).
+%% An atom alone: it is hashed by every call.
+-define(POOL, py_contexts_pool).
 
 %% @doc Starts the owner of the table.
 -spec start_link() -> {ok, pid()} | {error, term()}.
@@ -34,7 +36,10 @@ at(Index) ->
 %% @doc The native halves of the pool.
 -spec pool() -> {ok, tuple()} | error.
 pool() ->
-    lookup(pool, 2).
+    case persistent_term:get(?POOL, {}) of
+        {} -> error;
+        Pool -> {ok, Pool}
+    end.
 
 %% @doc How many contexts the pool has.
 -spec pool_size() -> non_neg_integer().
@@ -80,8 +85,7 @@ handle_info(_Message, Members) ->
 renew_pool(Members) ->
     Pool = [Native || {_, Native} <- lists:sort([{Index, Native} || {_, Index, Native} <- maps:values(Members),
                                                                     Index =/= undefined])],
-    case Pool of
-        [] -> ets:delete(?TABLE, pool);
-        _ -> ets:insert(?TABLE, {pool, list_to_tuple(Pool)})
-    end,
+    %% Read by every call: a persistent term costs a tenth of a look into ETS. It changes only when a
+    %% context of the pool starts or ends.
+    persistent_term:put(?POOL, list_to_tuple(Pool)),
     Members.

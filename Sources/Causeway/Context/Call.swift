@@ -22,7 +22,7 @@ final class Call: Resource, @unchecked Sendable {
 
     let number: UInt64
     let caller: ErlNifPid
-    /// Where `tag` and `request` live.
+    /// Where `tag` and `request` live. Cleared by the thread that has answered.
     let environment: Environment
     /// The first element of the answer `{Tag, Result}`.
     let tag: Term
@@ -31,12 +31,13 @@ final class Call: Resource, @unchecked Sendable {
     let errorForm: ErrorForm
     /// A cast: nobody waits, and the end of its term does not cancel it.
     let isDetached: Bool
-    weak var context: Context?
+    /// Where it is queued. No cycle lasts: a context lets go of every call that is over.
+    let context: Context
     private let state = Atomic<UInt8>(State.queued)
     private static let lastNumber = Atomic<UInt64>(0)
 
     init(
-        caller: ErlNifPid, environment: Environment, tag: Term, request: Term, errorForm: ErrorForm,
+        caller: ErlNifPid, environment: consuming Environment, tag: Term, request: Term, errorForm: ErrorForm,
         isDetached: Bool, context: Context
     ) {
         number = Call.lastNumber.add(1, ordering: .relaxed).newValue
@@ -63,12 +64,12 @@ final class Call: Resource, @unchecked Sendable {
     func cancel() -> Bool {
         if move(from: State.queued, to: State.cancelled) { return true }
         guard move(from: State.running, to: State.cancelled) else { return false }
-        if let context { Janitor.shared.interrupt(context, activity: number) }
+        Janitor.shared.interrupt(context, activity: number)
         return true
     }
 
     /// The message that answers the call.
-    func answer(_ result: Term, in environment: Environment) -> Term {
+    func answer(_ result: Term, in environment: borrowing Environment) -> Term {
         makeTuple(environment.pointer, environment.copy(tag), result)
     }
 

@@ -4,7 +4,7 @@ import CPython
 import Python
 
 /// Runs calls on a context's thread, with the GIL, and sends the answers.
-struct CallRunner {
+final class CallRunner {
     let context: Context
     let state: ModuleState
     /// Answers are made here, one after the other: sending one clears it.
@@ -25,11 +25,10 @@ struct CallRunner {
         context.activity.store(0, ordering: .relaxed)
         dropInterruption()
         context.setRunning(nil)
-        if !call.isDetached, call.claimAnswer() {
-            send(to: call.caller, answers, call.answer(result, in: answers))
-        } else {
-            answers.clear()
-        }
+        guard call.claimAnswer() else { return answers.clear() }
+        if call.isDetached { answers.clear() } else { send(to: call.caller, answers, call.answer(result, in: answers)) }
+        // The caller may hold the call until its heap is collected, which can be long: not its arguments.
+        call.environment.clear()
     }
 
     /// An interruption that came when the call was over must not hit the next one.

@@ -81,10 +81,10 @@ private func submit(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, isDet
     var caller = ErlNifPid()
     _ = enif_self(env, &caller)
     let form = isDetached ? 0 : integer(env, arguments[3]) ?? 0
+    let tag = isDetached ? atoms.undefined : environment.copy(arguments[1])
+    let request = environment.copy(arguments[isDetached ? 1 : 2])
     let call = Call(
-        caller: caller, environment: environment,
-        tag: isDetached ? atoms.undefined : environment.copy(arguments[1]),
-        request: environment.copy(arguments[isDetached ? 1 : 2]),
+        caller: caller, environment: environment, tag: tag, request: request,
         errorForm: Call.ErrorForm(rawValue: form) ?? .pair, isDetached: isDetached, context: context)
     let term: Term
     if isDetached {

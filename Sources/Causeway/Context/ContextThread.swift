@@ -15,6 +15,7 @@ final class ContextThread {
     private let state: ModuleState
     private let runner: CallRunner
     private let reactor: Reactor
+    private var spin = Spin()
 
     /// Starts the thread. Its owner is told `{causeway, started}`, and `{causeway, stopped}` at the end.
     static func start(_ context: Context) throws(Errno) {
@@ -102,7 +103,11 @@ final class ContextThread {
 
     /// Waits until there is something to do, in the way that costs least: see `Doorbell`.
     private func waitForWork() {
-        guard reactor.isServing else { return park(asking: false) }
+        guard reactor.isServing else {
+            if spin.wait(until: { hasWork }) { return }
+            park(asking: false)
+            return spin.woken()
+        }
         if hasWork {
             reactor.poll(milliseconds: 0)
             return
@@ -127,14 +132,9 @@ final class ContextThread {
         bell.willPark()
         // Announced first, looked at afterwards: who pushed before saw us running and did not ring.
         if hasWork { return bell.didWake() }
-        if asking, !context.isWatched { askOwnerToWatch() }
+        if asking, !context.isWatched { reactor.askOwnerToWatch() }
         count(context.statistics.parks)
         bell.park()
-    }
-
-    private func askOwnerToWatch() {
-        let messages = reactor.messages
-        send(to: context.owner, messages, makeTuple(messages.pointer, atoms.causeway, atoms.idle))
     }
 
     // MARK: The end

@@ -8,8 +8,8 @@ import Python
 struct TermObject {
     var head: PyObject
     var term: Term
-    /// Where the term lives: retained by this object, freed with it.
-    var environment: Unmanaged<Environment>
+    /// Where the term lives: owned by this object, freed with it.
+    var environment: EnvPointer?
 
     /// A new object that holds a copy of the term.
     static func make(_ type: PyType, _ term: Term) throws(PythonError) -> Object {
@@ -17,7 +17,7 @@ struct TermObject {
         let environment = Environment()
         let fields = object.pointer.cast(to: TermObject.self)
         fields.pointee.term = environment.copy(term)
-        fields.pointee.environment = .passRetained(environment)
+        fields.pointee.environment = environment.release()
         return object
     }
 
@@ -31,7 +31,7 @@ struct TermObject {
                 slot(Py_tp_doc, doc: doc),
                 slot(Py_tp_dealloc) { (me: PyPointer?) -> Void in
                     guard let me else { return }
-                    me.cast(to: TermObject.self).pointee.environment.release()
+                    _ = Environment(owning: me.cast(to: TermObject.self).pointee.environment)
                     cpython_free_instance(me)
                 },
                 slot(Py_tp_repr) { (me: PyPointer?) -> PyPointer? in
@@ -49,8 +49,7 @@ struct TermObject {
                 slot(Py_tp_richcompare) {
                     (me: PyPointer?, other: PyPointer?, operation: Int32) -> PyPointer? in
                     guard let me, let other, cpython_type(me) == cpython_type(other) else {
-                        Py_IncRef(cpython_not_implemented())
-                        return cpython_not_implemented()
+                        return newNotImplemented()
                     }
                     let order = enif_compare(
                         me.cast(to: TermObject.self).pointee.term,

@@ -10,7 +10,7 @@ final class Handoff: Sendable {
     let info: Term
 
     /// Takes ownership of the descriptor.
-    init(owning number: Int32, environment: Environment, info: Term) {
+    init(owning number: Int32, environment: consuming Environment, info: Term) {
         self.number = number
         self.environment = environment
         self.info = info

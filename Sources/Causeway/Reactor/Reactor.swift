@@ -29,7 +29,7 @@ final class Reactor {
     }
 
     /// For messages to the owner, made one after the other.
-    let messages = Environment()
+    private let messages = Environment()
     private let context: Context
     private let state: ModuleState
     private let calls: ProtocolCalls
@@ -37,7 +37,7 @@ final class Reactor {
     private var connections = SlotTable<Connection>()
     private var events = 0
     private var ready: [Ready] = []
-    /// One buffer for each event of a poll; nil where one was given away or not made yet.
+    /// One buffer for each event of a poll, filled in order; nil where none was made yet.
     private var buffers: [PyPointer?]
     private static let bell = Poller.Token(slot: .max, generation: 0)
 
@@ -55,9 +55,17 @@ final class Reactor {
     /// Whether `serveReady` has something to do.
     var hasWork: Bool { !ready.isEmpty || hasUnread }
 
+    /// Something was ready for which there was no buffer.
     private var hasUnread = false
+    /// How many buffers this turn has filled.
+    private var filledBuffers = 0
 
     // MARK: Without the GIL
+
+    /// Asks the owner to have the BEAM watch the connections.
+    func askOwnerToWatch() {
+        send(to: context.owner, messages, makeTuple(messages.pointer, atoms.causeway, atoms.idle))
+    }
 
     /// Waits for events; see `Poller.wait`. Returns how many there are.
     @discardableResult
@@ -70,6 +78,7 @@ final class Reactor {
     /// the GIL, and read then.
     func readReady() {
         hasUnread = false
+        filledBuffers = 0
         guard events > 0 else { return }
         for index in 0..<events {
             guard let event = poller?.event(index) else { continue }
@@ -78,24 +87,23 @@ final class Reactor {
                 continue
             }
             guard let connection = connections[event.token] else { continue }
-            note(event, of: connection, at: index)
+            note(event, of: connection)
         }
         events = 0
     }
 
     @inline(__always)
-    private func note(_ event: Poller.Event, of connection: Connection, at index: Int) {
+    private func note(_ event: Poller.Event, of connection: Connection) {
         switch connection.mode {
         case .reading:
             guard event.isReadable else { return }
             // Without a buffer the event comes again with the next poll: it is level-triggered.
-            guard let buffer = buffers[index] else {
+            guard let buffer = buffers[filledBuffers] else {
                 hasUnread = true
                 return
             }
-            if let kind = Reactor.read(connection, into: buffer, index) {
-                ready.append(Ready(connection: connection, kind: kind))
-            }
+            guard let kind = read(connection, into: buffer) else { return }
+            ready.append(Ready(connection: connection, kind: kind))
         case .writing, .draining:
             if event.isWritable { ready.append(Ready(connection: connection, kind: .writable)) }
         case .waitingForSignal:
@@ -106,14 +114,15 @@ final class Reactor {
     }
 
     /// The buffer belongs to the reactor alone: its fields need no GIL.
-    private static func read(_ connection: Connection, into buffer: PyPointer, _ index: Int) -> Ready.Kind? {
+    private func read(_ connection: Connection, into buffer: PyPointer) -> Ready.Kind? {
         let fields = buffer.cast(to: ReactorBuffer.self)
         guard let memory = fields.pointee.base else { return nil }
-        switch readAvailable(connection.fd, memory, readSize) {
+        switch readAvailable(connection.fd, memory, Reactor.readSize) {
         case .bytes(0): return .endOfStream
         case .bytes(let count):
             fields.pointee.count = count
-            return .data(buffer: index)
+            filledBuffers += 1
+            return .data(buffer: filledBuffers - 1)
         case .wouldBlock: return nil
         case .failed(let error): return .failed(error)
         }

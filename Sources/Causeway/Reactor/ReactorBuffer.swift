@@ -246,9 +246,7 @@ struct ReactorBuffer {
         -> PyPointer
     {
         guard let other, PyObject_CheckBuffer(other) != 0 else {
-            let notImplemented = cpython_not_implemented()
-            Py_IncRef(notImplemented)
-            return notImplemented.unsafelyUnwrapped  // Py_NotImplemented is never NULL.
+            return newNotImplemented()
         }
         let left = bytes(me)
         let comparison = try withBuffer(other) { right throws(PythonError) in
@@ -281,9 +279,7 @@ struct ReactorBuffer {
     private static func remainder(_ left: PyPointer?, _ right: PyPointer?) throws(PythonError) -> PyPointer {
         // A number slot is called for either operand: ours is the format only on the left.
         guard let left, typeName(of: left) == "ReactorBuffer" else {
-            let notImplemented = cpython_not_implemented()
-            Py_IncRef(notImplemented)
-            return notImplemented.unsafelyUnwrapped
+            return newNotImplemented()
         }
         let format = try copy(left)
         return try Object(PyNumber_Remainder(format.pointer, right)).take()

@@ -36,7 +36,8 @@ private func handOff(_ env: EnvPointer?, _ fd: Int32, _ info: Term, to context: 
         _ = descriptor.release()
     }
     let environment = Environment()
-    let handoff = Handoff(owning: fd, environment: environment, info: environment.copy(info))
+    let copy = environment.copy(info)
+    let handoff = Handoff(owning: fd, environment: environment, info: copy)
     guard context.submit(ReactorRequest.open(handoff)) == .queued else {
         context.connections.subtract(1, ordering: .relaxed)
         return makeError(env, atoms.closed)
