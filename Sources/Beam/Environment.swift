@@ -40,7 +40,9 @@ public func send(to process: ErlNifPid, _ environment: borrowing Environment, _ 
 
 /// Sends a message from a NIF or a resource callback, whose environment is `caller`.
 @discardableResult
-public func send(from caller: EnvPointer?, to process: ErlNifPid, _ environment: borrowing Environment, _ message: Term)
+public func send(
+    from caller: EnvPointer?, to process: ErlNifPid, _ environment: borrowing Environment, _ message: Term
+)
     -> Bool
 {
     var process = process

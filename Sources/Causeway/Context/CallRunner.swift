@@ -26,7 +26,11 @@ final class CallRunner {
         dropInterruption()
         context.setRunning(nil)
         guard call.claimAnswer() else { return answers.clear() }
-        if call.isDetached { answers.clear() } else { send(to: call.caller, answers, call.answer(result, in: answers)) }
+        if call.isDetached {
+            answers.clear()
+        } else {
+            send(to: call.caller, answers, call.answer(result, in: answers))
+        }
         // The caller may hold the call until its heap is collected, which can be long: not its arguments.
         call.environment.clear()
     }
