@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -54,6 +55,14 @@ static inline void cplatform_pause(void) {
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif
+}
+
+/* glibc learns from what a process frees which blocks are worth keeping, so that a plain python3 does
+   not ask the kernel for every large object anew. ERTS turns that off when it starts, by setting other
+   limits: here they are set to what a python3 arrives at that handles blocks of 8 MB. */
+static inline void cplatform_keep_large_blocks(void) {
+    mallopt(M_MMAP_THRESHOLD, 8 << 20);
+    mallopt(M_TRIM_THRESHOLD, 16 << 20);
 }
 
 static inline int64_t cplatform_monotonic_nanoseconds(void) {

@@ -21,6 +21,22 @@ static inline struct PyModuleDef cpython_module_head(void) {
     struct PyModuleDef definition = { PyModuleDef_HEAD_INIT };
     return definition;
 }
+/* Which of the types that have a form of their own in Erlang an object is exactly, without a call into
+   Python. Subclasses are CPYTHON_OTHER: they are told apart by the slower checks below. */
+enum cpython_kind {
+    CPYTHON_OTHER, CPYTHON_INT, CPYTHON_STR, CPYTHON_FLOAT, CPYTHON_BYTES, CPYTHON_LIST, CPYTHON_TUPLE,
+    CPYTHON_DICT
+};
+static inline enum cpython_kind cpython_exact_kind(PyObject *o) {
+    PyTypeObject *type = Py_TYPE(o);
+    return type == &PyLong_Type ? CPYTHON_INT
+        : type == &PyUnicode_Type ? CPYTHON_STR
+        : type == &PyFloat_Type ? CPYTHON_FLOAT
+        : type == &PyBytes_Type ? CPYTHON_BYTES
+        : type == &PyList_Type ? CPYTHON_LIST
+        : type == &PyTuple_Type ? CPYTHON_TUPLE
+        : type == &PyDict_Type ? CPYTHON_DICT : CPYTHON_OTHER;
+}
 static inline int cpython_is_long(PyObject *o) { return PyLong_Check(o); }
 static inline int cpython_is_unicode(PyObject *o) { return PyUnicode_Check(o); }
 static inline int cpython_is_bytes(PyObject *o) { return PyBytes_Check(o); }
@@ -76,8 +92,17 @@ static inline void cpython_free_instance(PyObject *o) {
 extern PyObject *PyType_GetModuleByDef(PyTypeObject *, struct PyModuleDef *) __attribute__((weak));
 extern PyObject *PyObject_VectorcallMethod(PyObject *, PyObject *const *, size_t, PyObject *) __attribute__((weak));
 extern PyObject *PyObject_Vectorcall(PyObject *, PyObject *const *, size_t, PyObject *) __attribute__((weak));
+extern PyObject *PyUnicode_New(Py_ssize_t, Py_UCS4) __attribute__((weak));
 extern void Py_SetProgramName(const wchar_t *) __attribute__((weak));
 extern int Py_UTF8Mode __attribute__((weak));
+
+/* A new str of ASCII characters that are yet to be written where `memory` points; NULL with no error set
+   where the running Python cannot do that. The UTF-8 form of such a str is its own memory. */
+static inline PyObject *cpython_new_ascii(Py_ssize_t size, char **memory) {
+    PyObject *string = PyUnicode_New ? PyUnicode_New(size, 127) : NULL;
+    *memory = string ? (char *)PyUnicode_AsUTF8AndSize(string, NULL) : NULL;
+    return string;
+}
 
 #define CPYTHON_ARGUMENTS_OFFSET ((size_t)1 << (8 * sizeof(size_t) - 1))
 

@@ -82,6 +82,7 @@ struct Decoder {
         // Most binary data is not UTF-8 within its first bytes. Found out here it costs nothing;
         // Python's decoder would copy everything into an exception.
         if startsAsUTF8(bytes), let base = bytes.baseAddress {
+            if bytes.count >= LargeASCII.threshold, let string = LargeASCII.string(bytes) { return string }
             if let string = PyUnicode_DecodeUTF8(base.assumingMemoryBound(to: CChar.self), bytes.count, nil) {
                 return Object(owning: string)
             }
@@ -127,9 +128,15 @@ struct Decoder {
         var rest = term
         var head: Term = 0
         var index = 0
+        // Lists mostly hold one kind of element: after a small integer the next is tried as one first.
+        var number = 0
+        var followsNumber = true
         while enif_get_list_cell(env, rest, &head, &rest) != 0 {
+            followsNumber = followsNumber && enif_get_long(env, head, &number) != 0
+            let element =
+                followsNumber ? try Object(PyLong_FromLong(number)) : try object(head, depth: depth + 1)
             // PyList_SetItem takes the reference over.
-            PyList_SetItem(list.pointer, index, try object(head, depth: depth + 1).take())
+            PyList_SetItem(list.pointer, index, element.take())
             index += 1
         }
         return list

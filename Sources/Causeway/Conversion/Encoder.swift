@@ -31,6 +31,20 @@ struct Encoder {
         guard terms < Encoder.maximumTerms else {
             throw valueError("the Python object becomes more than \(Encoder.maximumTerms) Erlang terms")
         }
+        switch cpython_exact_kind(object) {
+        case CPYTHON_INT: return try integer(object)
+        case CPYTHON_STR: return try string(object)
+        case CPYTHON_FLOAT: return float(object)
+        case CPYTHON_BYTES: return try bytes(object)
+        case CPYTHON_LIST: return try list(object, depth)
+        case CPYTHON_TUPLE: return try tuple(object, depth)
+        case CPYTHON_DICT: return try dict(object, depth)
+        default: return try lessCommon(object, depth)
+        }
+    }
+
+    /// Constants, subclasses, and what has no form of its own in Erlang.
+    private mutating func lessCommon(_ object: PyPointer, _ depth: Int) throws(PythonError) -> Term {
         if object == cpython_none() { return atoms.none }
         if object == cpython_true() { return atoms.true }
         if object == cpython_false() { return atoms.false }
@@ -91,7 +105,13 @@ struct Encoder {
     }
 
     /// Converts an element of a container that might let go of it meanwhile.
+    @inline(__always)
     private mutating func retained(_ element: PyPointer, _ depth: Int) throws(PythonError) -> Term {
+        // A number runs no Python code on its way: nobody can let go of it.
+        if cpython_exact_kind(element) == CPYTHON_INT {
+            terms += 1
+            return try integer(element)
+        }
         let element = Object(retaining: element)
         return try term(element.pointer, depth: depth + 1)
     }

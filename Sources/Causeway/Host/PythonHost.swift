@@ -96,6 +96,8 @@ final class PythonHost: Sendable {
     }
 
     private func initialise(_ settings: Settings) {
+        // A bytes of 1 MB would otherwise cost 256 page faults, 20 times the copy.
+        cplatform_keep_large_blocks()
         // Under LANG=C, as in containers, print('é') would raise otherwise.
         cpython_enable_utf8_mode()
         // Python reads the name after initialisation too: it is never freed.
