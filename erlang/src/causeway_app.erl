@@ -19,7 +19,7 @@ start(_Type, _Arguments) ->
             Error
     end.
 
-%% @doc Nothing: contexts end with their processes, and Python stays for the next start.
+%% @doc Contexts have ended with their processes. Python stays, for the next start.
 -spec stop(term()) -> ok.
 stop(_State) ->
-    ok.
+    py_contexts:forget_pool().

@@ -166,7 +166,7 @@ await(NoReference, _Timeout) ->
 -spec context() -> pid() | error().
 context() ->
     case py_contexts:pool_size() of
-        0 -> py_call:pool();
+        0 -> context(1);
         Size -> context(1 + (erlang:system_info(scheduler_id) - 1) rem Size)
     end.
 

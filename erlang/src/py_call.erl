@@ -99,7 +99,7 @@ native(Pid) ->
 %% @doc A text for an error term.
 -spec error_text(io:format(), [term()]) -> binary().
 error_text(Format, Arguments) ->
-    unicode:characters_to_binary(io_lib:format(Format, Arguments)).
+    <<_/binary>> = unicode:characters_to_binary(io_lib:format(Format, Arguments)).
 
 error_form(#{error := map}) -> 1;
 error_form(_Options) -> 0.

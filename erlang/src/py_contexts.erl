@@ -6,7 +6,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, register/3, native/1, at/1, pool/0, pool_size/0]).
+-export([start_link/0, register/3, native/1, at/1, pool/0, pool_size/0, forget_pool/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(TABLE, ?MODULE).
@@ -41,6 +41,11 @@ pool() ->
         Pool -> {ok, Pool}
     end.
 
+%% @doc There is no pool any more: the application has stopped.
+-spec forget_pool() -> ok.
+forget_pool() ->
+    persistent_term:put(?POOL, {}).
+
 %% @doc How many contexts the pool has.
 -spec pool_size() -> non_neg_integer().
 pool_size() ->
@@ -59,6 +64,7 @@ lookup(Key, Position) ->
 %% @private
 init([]) ->
     ?TABLE = ets:new(?TABLE, [named_table, protected, {read_concurrency, true}]),
+    forget_pool(),
     {ok, #{}}.
 
 %% @private
