@@ -44,9 +44,6 @@ static inline int cpython_is_list(PyObject *o) { return PyList_Check(o); }
 static inline int cpython_is_tuple(PyObject *o) { return PyTuple_Check(o); }
 static inline int cpython_is_dict(PyObject *o) { return PyDict_Check(o); }
 static inline int cpython_is_subtype_of(PyObject *o, PyTypeObject *t) { return PyObject_TypeCheck(o, t); }
-static inline int cpython_is_exception(PyObject *o) {
-    return PyType_IsSubtype(Py_TYPE(o), (PyTypeObject *)PyExc_BaseException);
-}
 static inline PyTypeObject *cpython_float_type(void) { return &PyFloat_Type; }
 static inline PyTypeObject *cpython_slice_type(void) { return &PySlice_Type; }
 static inline PyTypeObject *cpython_bytearray_type(void) { return &PyByteArray_Type; }
@@ -61,11 +58,9 @@ enum { cpython_file_input = 257, cpython_eval_input = 258 };
 #define CPYTHON_EXCEPTION(NAME) \
     static inline PyObject *cpython_##NAME(void) { return PyExc_##NAME; }
 CPYTHON_EXCEPTION(BaseException)
-CPYTHON_EXCEPTION(BufferError)
 CPYTHON_EXCEPTION(IndexError)
 CPYTHON_EXCEPTION(OverflowError)
 CPYTHON_EXCEPTION(RuntimeError)
-CPYTHON_EXCEPTION(StopIteration)
 CPYTHON_EXCEPTION(TypeError)
 CPYTHON_EXCEPTION(UnicodeDecodeError)
 CPYTHON_EXCEPTION(ValueError)

@@ -112,14 +112,6 @@ public func member(
         name: cString(name), type: type, offset: offset ?? 0, flags: readOnly ? 1 : 0, doc: cString(doc))
 }
 
-/// A row of a table of computed attributes.
-public func getter(
-    _ name: StaticString, _ doc: StaticString,
-    _ function: @convention(c) (PyPointer?, UnsafeMutableRawPointer?) -> PyPointer?
-) -> PyGetSetDef {
-    PyGetSetDef(name: cString(name), get: function, set: nil, doc: cString(doc), closure: nil)
-}
-
 /// What distinguishes one heap type from another.
 public struct TypeFlags: OptionSet, Sendable {
     /// The bits of `Py_TPFLAGS_*`.

@@ -44,9 +44,6 @@ public struct Object: ~Copyable {
     }
 }
 
-/// `None`, borrowed.
-@inlinable public var pyNone: PyPointer { cpython_none() }
-
 /// A new reference to `None`, as functions return it that return nothing.
 @inlinable
 public func newNone() -> PyPointer {

@@ -4,7 +4,6 @@ import Beam
 struct Atoms: Sendable {
     var ok: Term = 0
     var error: Term = 0
-    var timeout: Term = 0
     var undefined: Term = 0
     var `true`: Term = 0
     var `false`: Term = 0
@@ -17,8 +16,6 @@ struct Atoms: Sendable {
     var call: Term = 0
     var eval: Term = 0
     var exec: Term = 0
-    var map: Term = 0
-    var badarg: Term = 0
     var full: Term = 0
     var closed: Term = 0
     var cancelled: Term = 0
@@ -30,7 +27,6 @@ struct Atoms: Sendable {
     var contextStopped: Term = 0
     var idle: Term = 0
     var log: Term = 0
-    var warning: Term = 0
     var type: Term = 0
     var message: Term = 0
     var traceback: Term = 0
@@ -53,12 +49,10 @@ struct Atoms: Sendable {
     var batches: Term = 0
     var parks: Term = 0
     var queued: Term = 0
-    var connections: Term = 0
     var errors: Term = 0
     var noProtocolFactory: Term = 0
     var badf: Term = 0
     var eperm: Term = 0
-    var noReactorContext: Term = 0
 
     /// No atoms yet: constant, so that the global below costs nothing to reach.
     init() {}
@@ -68,7 +62,6 @@ struct Atoms: Sendable {
         func atom(_ name: StaticString) -> Term { Atom(env, name).term }
         ok = atom("ok")
         error = atom("error")
-        timeout = atom("timeout")
         undefined = atom("undefined")
         `true` = atom("true")
         `false` = atom("false")
@@ -81,8 +74,6 @@ struct Atoms: Sendable {
         call = atom("call")
         eval = atom("eval")
         exec = atom("exec")
-        map = atom("map")
-        badarg = atom("badarg")
         full = atom("full")
         closed = atom("closed")
         cancelled = atom("cancelled")
@@ -94,7 +85,6 @@ struct Atoms: Sendable {
         contextStopped = atom("context_stopped")
         idle = atom("idle")
         log = atom("log")
-        warning = atom("warning")
         type = atom("type")
         message = atom("message")
         traceback = atom("traceback")
@@ -117,12 +107,10 @@ struct Atoms: Sendable {
         batches = atom("batches")
         parks = atom("parks")
         queued = atom("queued")
-        connections = atom("connections")
         errors = atom("errors")
         noProtocolFactory = atom("no_protocol_factory")
         badf = atom("badf")
         eperm = atom("eperm")
-        noReactorContext = atom("no_reactor_context")
     }
 }
 

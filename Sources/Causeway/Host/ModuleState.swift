@@ -116,7 +116,7 @@ final class ModuleState: @unchecked Sendable {
 struct Names {
     let connectionMade, connectionLost, dataReceived, writeReady: PyPointer
     let `continue`, writePending, readPending, close, asyncPending: PyPointer
-    let main, fd, clientInfo: PyPointer
+    let main: PyPointer
 
     init() throws(PythonError) {
         connectionMade = try internedName("connection_made")
@@ -129,7 +129,5 @@ struct Names {
         close = try internedName("close")
         asyncPending = try internedName("async_pending")
         main = try internedName("__main__")
-        fd = try internedName("fd")
-        clientInfo = try internedName("client_info")
     }
 }

@@ -53,7 +53,7 @@ private var hostNifs: [ErlNifFunc] {
             _ = Descriptor(owning: fd)
             return atoms.ok
         },
-        /// counts() -> {ContextThreads, Namespaces}: what the tests look at for leaks.
+        /// context_threads() -> integer(): what the tests look at for leaks.
         nif("context_threads", 0) { env, _, _ in enif_make_long(env, ContextRegistry.shared.count) },
     ]
 }
