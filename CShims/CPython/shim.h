@@ -58,6 +58,7 @@ enum { cpython_file_input = 257, cpython_eval_input = 258 };
 #define CPYTHON_EXCEPTION(NAME) \
     static inline PyObject *cpython_##NAME(void) { return PyExc_##NAME; }
 CPYTHON_EXCEPTION(BaseException)
+CPYTHON_EXCEPTION(BufferError)
 CPYTHON_EXCEPTION(IndexError)
 CPYTHON_EXCEPTION(OverflowError)
 CPYTHON_EXCEPTION(RuntimeError)
@@ -132,6 +133,13 @@ static inline PyObject *cpython_call(PyObject *callable, PyObject *const *argume
     PyObject *result = PyObject_Call(callable, tuple, 0);
     Py_DecRef(tuple);
     return result;
+}
+/* callable(*arguments, **keywords), the values of the keywords behind the other arguments. */
+static inline PyObject *cpython_call_with_names(PyObject *callable, PyObject *const *arguments, Py_ssize_t count,
+                                                PyObject *names) {
+    if (PyObject_Vectorcall) return PyObject_Vectorcall(callable, arguments, (size_t)count, names);
+    PyErr_SetString(PyExc_RuntimeError, "this Python does not export PyObject_Vectorcall");
+    return NULL;
 }
 static inline PyObject *cpython_call1(PyObject *callable, PyObject *argument) {
     PyObject *arguments[2] = { 0, argument };

@@ -104,6 +104,36 @@ public func method(_ name: StaticString, _ doc: StaticString, _ function: FastFu
         ml_flags: METH_FASTCALL, ml_doc: cString(doc))
 }
 
+/// A function that takes arguments by position and by name: `METH_FASTCALL | METH_KEYWORDS`.
+public typealias NamedFunction =
+    @convention(c) (PyPointer?, UnsafePointer<PyPointer?>?, Int, PyPointer?) -> PyPointer?
+
+/// A row of a method table for a method that `bytes` documents.
+public func method(_ name: StaticString, asBytes function: NamedFunction) -> PyMethodDef {
+    PyMethodDef(
+        ml_name: cString(name), ml_meth: unsafeBitCast(function, to: PyCFunction.self),
+        ml_flags: METH_FASTCALL | METH_KEYWORDS, ml_doc: cString("As the method of bytes."))
+}
+
+/// The same for a method that needs no instance: it is given NULL for one.
+public func method(_ name: StaticString, static function: NamedFunction) -> PyMethodDef {
+    var row = method(name, asBytes: function)
+    row.ml_flags |= METH_STATIC
+    return row
+}
+
+/// A result of `tp_richcompare` from how two values compare: below, equal to or above 0.
+public func compared(_ order: Int, _ operation: Int32) -> PyPointer {
+    switch operation {
+    case Py_EQ: newBool(order == 0)
+    case Py_NE: newBool(order != 0)
+    case Py_LT: newBool(order < 0)
+    case Py_LE: newBool(order <= 0)
+    case Py_GT: newBool(order > 0)
+    default: newBool(order >= 0)
+    }
+}
+
 /// A row of a table of attributes that are fields of the object's struct.
 public func member(
     _ name: StaticString, _ type: Int32, _ offset: Int?, readOnly: Bool = false, _ doc: StaticString

@@ -126,7 +126,7 @@ def decode_large_tuple(data, pos):
 
 def decode_map(data, pos):
     items, pos = decode_items(data, pos + 4, 2 * U32.unpack_from(data, pos)[0])
-    return dict(zip(items[::2], items[1::2])), pos
+    return dict(zip(items[::2], items[1::2], strict=True)), pos
 
 
 DECODERS = {
@@ -256,7 +256,7 @@ def answer(request: bytes) -> bytes:
     try:
         _, module, function, args = decode(request)
         return encode((OK, getattr(module_named(module), function)(*args)))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it
+    except Exception as error:  # Whatever it is, the caller gets it.
         return encode((ERROR, (Atom(type(error).__name__), str(error))))
 
 

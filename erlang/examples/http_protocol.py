@@ -23,6 +23,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import h11
+
 from erlang import reactor
 
 

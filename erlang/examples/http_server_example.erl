@@ -107,7 +107,8 @@ serve_connection(Socket) ->
             ok;
         {error, Reason} ->
             ?LOG_WARNING("connection refused: ~tp", [Reason]),
-            _ = gen_tcp:send(Socket, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+            _ = gen_tcp:send(Socket, "HTTP/1.1 503 Service Unavailable\r\n"
+                                     "Content-Length: 0\r\nConnection: close\r\n\r\n"),
             gen_tcp:close(Socket)
     end.
 

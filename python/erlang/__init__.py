@@ -2,7 +2,10 @@
 
 Inside the BEAM, where the OTP application ``causeway`` runs this Python, the functions here talk to
 Erlang. In a plain ``python3`` what needs a BEAM raises ``RuntimeError``, and everything else works:
-``erlang.reactor`` serves protocols there too.
+the protocols of ``erlang.reactor`` can be driven by hand there.
+
+``CallInterrupted`` is raised inside a call whose Erlang caller has given it up. It is no ``Exception``,
+so that ``except Exception`` lets it through.
 """
 
 from _causeway import CallInterrupted, Pid, Ref, Term, in_beam, send, whereis

@@ -5,7 +5,7 @@ import sys
 # Imported on Python's main thread: threading takes whoever imports it for that.
 import threading  # noqa: F401
 
-import erlang  # noqa: F401
+import erlang
 import erlang.reactor  # noqa: F401
 
 

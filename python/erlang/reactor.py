@@ -7,6 +7,11 @@ Python's global lock, and calls the protocol with what it has read.
 A protocol can also be driven by hand, on a socketpair and without Erlang: :func:`init_connection`,
 :func:`on_read_ready`, :func:`on_write_ready` and :func:`close_connection` do one step each and return
 what the protocol wants to be done next.
+What the protocol raises, they raise.
+
+A connection is named by its descriptor, an ``int``; sizes are in bytes. ``ValueError`` says that
+something is no descriptor, or not one of a connection; ``OSError`` and its subclasses, such as
+``BrokenPipeError``, come from the kernel.
 """
 
 from _causeway import (

@@ -54,14 +54,7 @@ struct TermObject {
                     let order = enif_compare(
                         me.cast(to: TermObject.self).pointee.term,
                         other.cast(to: TermObject.self).pointee.term)
-                    switch operation {
-                    case Py_EQ: return newBool(order == 0)
-                    case Py_NE: return newBool(order != 0)
-                    case Py_LT: return newBool(order < 0)
-                    case Py_LE: return newBool(order <= 0)
-                    case Py_GT: return newBool(order > 0)
-                    default: return newBool(order >= 0)
-                    }
+                    return compared(Int(order), operation)
                 },
             ])
     }

@@ -48,6 +48,17 @@ enum Action {
         return valueError("\(method)() returned \(got); it must return one of \(choices)")
     }
 
+    /// The string that Python code compares it with.
+    func object(_ names: Names) -> Object {
+        switch self {
+        case .continue: Object(retaining: names.continue)
+        case .writePending: Object(retaining: names.writePending)
+        case .readPending: Object(retaining: names.readPending)
+        case .close: Object(retaining: names.close)
+        case .asyncPending: Object(retaining: names.asyncPending)
+        }
+    }
+
     private var spelling: String {
         switch self {
         case .continue: "continue"

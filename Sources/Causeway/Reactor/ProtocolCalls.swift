@@ -16,6 +16,9 @@ struct ProtocolCalls {
             let type = typeName(of: made.pointer)
             throw typeError("the protocol factory returned \(type), no instance of erlang.reactor.Protocol")
         }
+        guard made.pointer.cast(to: ProtocolObject.self).pointee.registered < 0 else {
+            throw typeError("the protocol factory returned a protocol that has served a connection before")
+        }
         ProtocolObject.setConnection(made.pointer, fd, info)
         return made
     }
@@ -52,7 +55,7 @@ struct ProtocolCalls {
         let fields = protocolObject.cast(to: ProtocolObject.self)
         if fields.pointee.closed != 0 { return }
         fields.pointee.closed = 1
-        unregister(fields.pointee.fd)
+        unregister(fields.pointee.registered)
         _ = try Object(cpython_call_method0(protocolObject, state.names.connectionLost))
     }
 
@@ -84,10 +87,11 @@ struct ProtocolCalls {
     private func register(_ protocolObject: PyPointer, _ fd: Int32) throws(PythonError) {
         let key = try Object(PyLong_FromLong(Int(fd)))
         guard PyDict_SetItem(state.protocols, key.pointer, protocolObject) == 0 else { throw PythonError() }
+        protocolObject.cast(to: ProtocolObject.self).pointee.registered = fd
     }
 
     /// Forgets the protocol of a descriptor; to be done before the number can be used again.
-    private func unregister(_ fd: Int32) {
+    func unregister(_ fd: Int32) {
         guard let key = PyLong_FromLong(Int(fd)) else { return PyErr_Clear() }
         defer { Py_DecRef(key) }
         if PyDict_DelItem(state.protocols, key) != 0 { PyErr_Clear() }

@@ -11,6 +11,8 @@ struct ProtocolObject {
     var closed: CChar
     var clientInfo: PyPointer?
     var writeBuffer: PyPointer?
+    /// The number under which the protocol was registered, whatever Python does to `fd`; -1 before.
+    var registered: Int32
     /// Where the connection is served, retained by this object; NULL in a protocol driven by hand.
     var context: Unmanaged<Context>?
     var token: UInt64
@@ -24,8 +26,8 @@ struct ProtocolObject {
                     doc:
                         "Protocol()\n--\n\nBase class of protocols: one instance serves one connection.\n\nAll methods run on the thread of the connection's context."
                 ),
-                slot(Py_tp_new) { (type: PyType?, _: PyPointer?, _: PyPointer?) -> PyPointer? in
-                    returning { () throws(PythonError) in try ProtocolObject.new(type).take() }
+                slot(Py_tp_new) { (type: PyType?, arguments: PyPointer?, _: PyPointer?) -> PyPointer? in
+                    returning { () throws(PythonError) in try ProtocolObject.new(type, arguments).take() }
                 },
                 slot(Py_tp_traverse) {
                     (me: PyPointer?, visit: visitproc?, argument: UnsafeMutableRawPointer?) -> Int32 in
@@ -66,7 +68,8 @@ struct ProtocolObject {
                         member(
                             "write_buffer", T_OBJECT_EX,
                             MemoryLayout<ProtocolObject>.offset(of: \.writeBuffer),
-                            "A bytearray of what is to be written."),
+                            "A bytearray of what is to be written. One that is shown by a\nmemoryview when it is written is replaced."
+                        ),
                         PyMemberDef(),
                     ]),
                 slot(Py_tp_methods, table: methods),
@@ -145,10 +148,15 @@ struct ProtocolObject {
 
     // MARK: Life
 
-    private static func new(_ type: PyType?) throws(PythonError) -> Object {
+    /// Subclasses may have arguments of their own; the base class has none.
+    private static func new(_ type: PyType?, _ arguments: PyPointer?) throws(PythonError) -> Object {
         let object = try Object(cpython_alloc_instance(type))
         let fields = object.pointer.cast(to: ProtocolObject.self)
         fields.pointee.fd = -1
+        fields.pointee.registered = -1
+        if PyTuple_Size(arguments) > 0, type == (try ModuleState.of(instance: object.pointer)).protocolType {
+            throw typeError("Protocol() takes no arguments")
+        }
         fields.pointee.writeBuffer = try Object(PyByteArray_FromStringAndSize(nil, 0)).take()
         fields.pointee.clientInfo = try Object(PyDict_New()).take()
         return object
@@ -232,12 +240,22 @@ struct ProtocolObject {
         let size = PyByteArray_Size(buffer)
         if size == 0 { return true }
         let written = try write(me, UnsafeRawBufferPointer(start: PyByteArray_AsString(buffer), count: size))
-        if written == size {
-            guard PyByteArray_Resize(buffer, 0) == 0 else { throw PythonError() }
-            return true
-        }
-        if written > 0, PySequence_DelSlice(buffer, 0, written) != 0 { throw PythonError() }
-        return false
+        if written > 0 { try forget(written, of: buffer, me) }
+        return written == size
+    }
+
+    /// Takes what was written out of `write_buffer`. One that a memoryview shows cannot shrink: the rest
+    /// goes on in a new bytearray, or it would be written again.
+    private static func forget(_ written: Int, of buffer: PyPointer, _ me: PyPointer) throws(PythonError) {
+        let size = PyByteArray_Size(buffer)
+        let result = written == size ? PyByteArray_Resize(buffer, 0) : PySequence_DelSlice(buffer, 0, written)
+        if result == 0 { return }
+        guard PyErr_ExceptionMatches(cpython_BufferError()) != 0 else { throw PythonError() }
+        PyErr_Clear()
+        let rest = try Object(
+            PyByteArray_FromStringAndSize(PyByteArray_AsString(buffer).map { $0 + written }, size - written))
+        me.cast(to: ProtocolObject.self).pointee.writeBuffer = rest.take()
+        Py_DecRef(buffer)
     }
 
     /// How much waits in `write_buffer`.

@@ -33,7 +33,7 @@ struct ReactorBuffer {
                 slot(
                     Py_tp_doc,
                     doc:
-                        "ReactorBuffer(data=b'', /)\n--\n\nBytes as the reactor has read them.\n\nBehaves as bytes, and shows its memory without a copy through the buffer\nprotocol. Methods that it does not have itself are those of bytes(self)."
+                        "ReactorBuffer(data=b'', /)\n--\n\nBytes as the reactor has read them.\n\nBehaves as bytes, and shows its memory without a copy through the buffer\nprotocol. It has all read-only methods of bytes."
                 ),
                 slot(Py_tp_new) {
                     (type: PyType?, arguments: PyPointer?, keywords: PyPointer?) -> PyPointer? in
@@ -59,9 +59,6 @@ struct ReactorBuffer {
                     returning { () throws(PythonError) in try ReactorBuffer.compare(me, other, operation) }
                 },
                 slot(Py_tp_iter) { (me: PyPointer?) -> PyPointer? in PySeqIter_New(me) },
-                slot(Py_tp_getattro) { (me: PyPointer?, name: PyPointer?) -> PyPointer? in
-                    ReactorBuffer.attribute(me, name)
-                },
                 slot(Py_sq_length) { (me: PyPointer?) -> Int in ReactorBuffer.bytes(me).count },
                 slot(Py_sq_item) { (me: PyPointer?, index: Int) -> PyPointer? in ReactorBuffer.item(me, index)
                 },
@@ -113,52 +110,99 @@ struct ReactorBuffer {
             ) { me, _, _ in
                 PyMemoryView_FromObject(me)
             },
-            method("find", "find($self, sub, start=0, end=sys.maxsize, /)\n--\n\nAs bytes.find.") {
-                me, arguments, count in
-                guard count == 1, let argument = arguments?[0], PyObject_CheckBuffer(argument) != 0 else {
-                    return ReactorBuffer.delegate(me, "find", arguments, count)
-                }
-                return returning { () throws(PythonError) in
-                    let index = try withBuffer(argument) { sub throws(PythonError) in
-                        find(sub, in: ReactorBuffer.bytes(me))
-                    }
-                    return try Object(PyLong_FromLong(index ?? -1)).take()
-                }
+            method("__bytes__", "__bytes__($self, /)\n--\n\nA copy as bytes.") { me, _, _ in
+                returning { () throws(PythonError) in try ReactorBuffer.copy(me).take() }
             },
+            method(
+                "__reduce__",
+                "__reduce__($self, /)\n--\n\nCopies and pickles as a ReactorBuffer of the same bytes."
+            ) { me, _, _ in
+                returning { () throws(PythonError) in try ReactorBuffer.reduced(me).take() }
+            },
+            // Those that protocols use most look at the memory itself.
+            method(
+                "find",
+                asBytes: { me, arguments, count, names in
+                    guard let argument = ReactorBuffer.single(arguments, count, names) else {
+                        return ReactorBuffer.delegate(me, "find", arguments, count, names)
+                    }
+                    return returning { () throws(PythonError) in
+                        let index = try withBuffer(argument) { sub throws(PythonError) in
+                            find(sub, in: ReactorBuffer.bytes(me))
+                        }
+                        return try Object(PyLong_FromLong(index ?? -1)).take()
+                    }
+                }),
             method(
                 "startswith",
-                "startswith($self, prefix, start=0, end=sys.maxsize, /)\n--\n\nAs bytes.startswith; any bytes-like prefix."
-            ) { me, arguments, count in
-                guard count == 1, let argument = arguments?[0], PyObject_CheckBuffer(argument) != 0 else {
-                    return ReactorBuffer.delegate(me, "startswith", arguments, count)
-                }
-                return returning { () throws(PythonError) in
-                    let all = ReactorBuffer.bytes(me)
-                    return newBool(
-                        try withBuffer(argument) { prefix throws(PythonError) in
-                            prefix.count <= all.count
-                                && equal(prefix, UnsafeRawBufferPointer(rebasing: all[..<prefix.count]))
-                        })
-                }
-            },
+                asBytes: { me, arguments, count, names in
+                    guard let argument = ReactorBuffer.single(arguments, count, names) else {
+                        return ReactorBuffer.delegate(me, "startswith", arguments, count, names)
+                    }
+                    return returning { () throws(PythonError) in
+                        let all = ReactorBuffer.bytes(me)
+                        return newBool(
+                            try withBuffer(argument) { prefix throws(PythonError) in
+                                prefix.count <= all.count && order(prefix, all, prefix.count) == 0
+                            })
+                    }
+                }),
             method(
                 "endswith",
-                "endswith($self, suffix, start=0, end=sys.maxsize, /)\n--\n\nAs bytes.endswith; any bytes-like suffix."
-            ) { me, arguments, count in
-                guard count == 1, let argument = arguments?[0], PyObject_CheckBuffer(argument) != 0 else {
-                    return ReactorBuffer.delegate(me, "endswith", arguments, count)
-                }
-                return returning { () throws(PythonError) in
-                    let all = ReactorBuffer.bytes(me)
-                    return newBool(
-                        try withBuffer(argument) { suffix throws(PythonError) in
-                            suffix.count <= all.count
-                                && equal(
-                                    suffix,
-                                    UnsafeRawBufferPointer(rebasing: all[(all.count - suffix.count)...]))
-                        })
-                }
-            },
+                asBytes: { me, arguments, count, names in
+                    guard let argument = ReactorBuffer.single(arguments, count, names) else {
+                        return ReactorBuffer.delegate(me, "endswith", arguments, count, names)
+                    }
+                    return returning { () throws(PythonError) in
+                        let all = ReactorBuffer.bytes(me)
+                        return newBool(
+                            try withBuffer(argument) { suffix throws(PythonError) in
+                                guard suffix.count <= all.count else { return false }
+                                let end = UnsafeRawBufferPointer(rebasing: all[(all.count - suffix.count)...])
+                                return order(suffix, end, suffix.count) == 0
+                            })
+                    }
+                }),
+            // The others are those of bytes(self). A C function cannot hold a name: each has a line.
+            method("capitalize", asBytes: { ReactorBuffer.delegate($0, "capitalize", $1, $2, $3) }),
+            method("center", asBytes: { ReactorBuffer.delegate($0, "center", $1, $2, $3) }),
+            method("count", asBytes: { ReactorBuffer.delegate($0, "count", $1, $2, $3) }),
+            method("decode", asBytes: { ReactorBuffer.delegate($0, "decode", $1, $2, $3) }),
+            method("expandtabs", asBytes: { ReactorBuffer.delegate($0, "expandtabs", $1, $2, $3) }),
+            method("hex", asBytes: { ReactorBuffer.delegate($0, "hex", $1, $2, $3) }),
+            method("index", asBytes: { ReactorBuffer.delegate($0, "index", $1, $2, $3) }),
+            method("isalnum", asBytes: { ReactorBuffer.delegate($0, "isalnum", $1, $2, $3) }),
+            method("isalpha", asBytes: { ReactorBuffer.delegate($0, "isalpha", $1, $2, $3) }),
+            method("isascii", asBytes: { ReactorBuffer.delegate($0, "isascii", $1, $2, $3) }),
+            method("isdigit", asBytes: { ReactorBuffer.delegate($0, "isdigit", $1, $2, $3) }),
+            method("islower", asBytes: { ReactorBuffer.delegate($0, "islower", $1, $2, $3) }),
+            method("isspace", asBytes: { ReactorBuffer.delegate($0, "isspace", $1, $2, $3) }),
+            method("istitle", asBytes: { ReactorBuffer.delegate($0, "istitle", $1, $2, $3) }),
+            method("isupper", asBytes: { ReactorBuffer.delegate($0, "isupper", $1, $2, $3) }),
+            method("join", asBytes: { ReactorBuffer.delegate($0, "join", $1, $2, $3) }),
+            method("ljust", asBytes: { ReactorBuffer.delegate($0, "ljust", $1, $2, $3) }),
+            method("lower", asBytes: { ReactorBuffer.delegate($0, "lower", $1, $2, $3) }),
+            method("lstrip", asBytes: { ReactorBuffer.delegate($0, "lstrip", $1, $2, $3) }),
+            method("partition", asBytes: { ReactorBuffer.delegate($0, "partition", $1, $2, $3) }),
+            method("removeprefix", asBytes: { ReactorBuffer.delegate($0, "removeprefix", $1, $2, $3) }),
+            method("removesuffix", asBytes: { ReactorBuffer.delegate($0, "removesuffix", $1, $2, $3) }),
+            method("replace", asBytes: { ReactorBuffer.delegate($0, "replace", $1, $2, $3) }),
+            method("rfind", asBytes: { ReactorBuffer.delegate($0, "rfind", $1, $2, $3) }),
+            method("rindex", asBytes: { ReactorBuffer.delegate($0, "rindex", $1, $2, $3) }),
+            method("rjust", asBytes: { ReactorBuffer.delegate($0, "rjust", $1, $2, $3) }),
+            method("rpartition", asBytes: { ReactorBuffer.delegate($0, "rpartition", $1, $2, $3) }),
+            method("rsplit", asBytes: { ReactorBuffer.delegate($0, "rsplit", $1, $2, $3) }),
+            method("rstrip", asBytes: { ReactorBuffer.delegate($0, "rstrip", $1, $2, $3) }),
+            method("split", asBytes: { ReactorBuffer.delegate($0, "split", $1, $2, $3) }),
+            method("splitlines", asBytes: { ReactorBuffer.delegate($0, "splitlines", $1, $2, $3) }),
+            method("strip", asBytes: { ReactorBuffer.delegate($0, "strip", $1, $2, $3) }),
+            method("swapcase", asBytes: { ReactorBuffer.delegate($0, "swapcase", $1, $2, $3) }),
+            method("title", asBytes: { ReactorBuffer.delegate($0, "title", $1, $2, $3) }),
+            method("translate", asBytes: { ReactorBuffer.delegate($0, "translate", $1, $2, $3) }),
+            method("upper", asBytes: { ReactorBuffer.delegate($0, "upper", $1, $2, $3) }),
+            method("zfill", asBytes: { ReactorBuffer.delegate($0, "zfill", $1, $2, $3) }),
+            method("fromhex", static: { ReactorBuffer.delegate($0, "fromhex", $1, $2, $3) }),
+            method("maketrans", static: { ReactorBuffer.delegate($0, "maketrans", $1, $2, $3) }),
             PyMethodDef(),
         ]
     }
@@ -181,7 +225,11 @@ struct ReactorBuffer {
         guard PyTuple_Size(arguments) == 1, let source = PyTuple_GetItem(arguments, 0) else {
             return try make(type, capacity: 0)
         }
-        return try withBuffer(source) { source throws(PythonError) in
+        // A view with gaps cannot be borrowed as a row of bytes: bytes() closes them.
+        let row =
+            cpython_type(source) == cpython_memoryview_type()
+            ? try Object(PyBytes_FromObject(source)) : Object(retaining: source)
+        return try withBuffer(row.pointer) { source throws(PythonError) in
             let object = try make(type, capacity: source.count)
             let fields = object.pointer.cast(to: ReactorBuffer.self)
             if let from = source.baseAddress {
@@ -242,26 +290,28 @@ struct ReactorBuffer {
         return result
     }
 
+    /// With the bytes-like types of Python. A memoryview may have gaps or larger items: whether it is equal it
+    /// says itself, and for the order its bytes count.
     private static func compare(_ me: PyPointer?, _ other: PyPointer?, _ operation: Int32) throws(PythonError)
         -> PyPointer
     {
-        guard let other, PyObject_CheckBuffer(other) != 0 else {
-            return newNotImplemented()
+        guard let me, let other else { return newNotImplemented() }
+        if cpython_type(other) == cpython_memoryview_type() {
+            let isEquality = operation == Py_EQ || operation == Py_NE
+            let left = isEquality ? try Object(PyMemoryView_FromObject(me)) : Object(retaining: me)
+            let right = isEquality ? Object(retaining: other) : try Object(PyBytes_FromObject(other))
+            return try Object(PyObject_RichCompare(left.pointer, right.pointer, operation)).take()
         }
+        let isComparable =
+            cpython_is_bytes(other) != 0 || cpython_type(other) == cpython_type(me)
+            || cpython_is_subtype_of(other, cpython_bytearray_type()) != 0
+        guard isComparable else { return newNotImplemented() }
         let left = bytes(me)
         let comparison = try withBuffer(other) { right throws(PythonError) in
-            let common = min(left.count, right.count)
-            let difference = order(left, right, common)
+            let difference = order(left, right, min(left.count, right.count))
             return difference != 0 ? difference : left.count - right.count
         }
-        switch operation {
-        case Py_EQ: return newBool(comparison == 0)
-        case Py_NE: return newBool(comparison != 0)
-        case Py_LT: return newBool(comparison < 0)
-        case Py_LE: return newBool(comparison <= 0)
-        case Py_GT: return newBool(comparison > 0)
-        default: return newBool(comparison >= 0)
-        }
+        return compared(comparison, operation)
     }
 
     private static func contains(_ me: PyPointer?, _ element: PyPointer?) throws(PythonError) -> Bool {
@@ -285,35 +335,37 @@ struct ReactorBuffer {
         return try Object(PyNumber_Remainder(format.pointer, right)).take()
     }
 
-    /// An attribute of the type, else the one of the same name that `bytes(self)` has.
-    private static func attribute(_ me: PyPointer?, _ name: PyPointer?) -> PyPointer? {
-        if let own = PyObject_GenericGetAttr(me, name) { return own }
-        guard let name, let plain = try? text(of: name), !plain.hasPrefix("_"),
-            PyObject_HasAttrString(asObjectOrNil(cpython_bytes_type()), plain) == 1
-        else { return nil }
-        PyErr_Clear()
-        return returning { () throws(PythonError) in
-            let copy = try copy(me)
-            return try Object(PyObject_GetAttr(copy.pointer, name)).take()
-        }
-    }
-
-    private static func asObjectOrNil(_ type: PyType?) -> PyPointer? { type.map { asObject($0) } }
-
-    /// Calls the method of `bytes(self)`.
+    /// Calls the method of `bytes(self)`, with whatever arguments.
     private static func delegate(
-        _ me: PyPointer?, _ name: String, _ arguments: UnsafePointer<PyPointer?>?, _ count: Int
+        _ me: PyPointer?, _ name: StaticString, _ arguments: UnsafePointer<PyPointer?>?, _ count: Int,
+        _ names: PyPointer?
     ) -> PyPointer? {
         returning { () throws(PythonError) in
             let copy = try copy(me)
-            let tuple = try Object(PyTuple_New(count))
-            for index in 0..<count {
-                guard let argument = arguments?[index] else { throw PythonError() }
-                Py_IncRef(argument)
-                PyTuple_SetItem(tuple.pointer, index, argument)
-            }
-            return try callMethod(copy.pointer, name, tuple).take()
+            let method = try Object(PyObject_GetAttrString(copy.pointer, cString(name)))
+            return try Object(cpython_call_with_names(method.pointer, arguments, count, names)).take()
         }
+    }
+
+    /// The only argument, where there is one and it is bytes-like.
+    private static func single(_ arguments: UnsafePointer<PyPointer?>?, _ count: Int, _ names: PyPointer?)
+        -> PyPointer?
+    {
+        guard count == 1, names == nil, let argument = arguments?[0], PyObject_CheckBuffer(argument) != 0
+        else {
+            return nil
+        }
+        return argument
+    }
+
+    private static func reduced(_ me: PyPointer?) throws(PythonError) -> Object {
+        guard let me, let type = cpython_type(me) else { throw PythonError() }
+        let arguments = try Object(PyTuple_New(1))
+        PyTuple_SetItem(arguments.pointer, 0, try copy(me).take())
+        let pair = try Object(PyTuple_New(2))
+        PyTuple_SetItem(pair.pointer, 0, Object(retaining: asObject(type)).take())
+        PyTuple_SetItem(pair.pointer, 1, arguments.take())
+        return pair
     }
 }
 
@@ -330,10 +382,6 @@ private func find(_ sub: UnsafeRawBufferPointer, in bytes: UnsafeRawBufferPointe
     guard let needle = sub.baseAddress, let start = bytes.baseAddress, !sub.isEmpty else { return 0 }
     guard let found = memmem(start, bytes.count, needle, sub.count) else { return nil }
     return UnsafeRawPointer(found) - start
-}
-
-private func equal(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Bool {
-    left.count == right.count && order(left, right, left.count) == 0
 }
 
 /// How the first `count` bytes of two regions compare: below, equal to or above 0.

@@ -51,7 +51,10 @@ enum ReactorModule {
                     let fd = try ReactorModule.descriptor(arguments, 1, "")
                     let calls = ProtocolCalls(state: try ReactorModule.state(of: module))
                     let made = try calls.make(fd, info: info)
-                    try calls.begin(made.pointer, fd)
+                    do throws(PythonError) { try calls.begin(made.pointer, fd) } catch {
+                        calls.unregister(fd)
+                        throw error
+                    }
                     return made.take()
                 }
             },
@@ -79,7 +82,7 @@ enum ReactorModule {
                         arguments, count, "on_write_ready() takes one file descriptor")
                     let state = try ReactorModule.state(of: module)
                     let found = try ReactorModule.known(state, fd)
-                    return try Object(cpython_call_method0(found.pointer, state.names.writeReady)).take()
+                    return try ProtocolCalls(state: state).writable(found.pointer).object(state.names).take()
                 }
             },
             method(
@@ -147,9 +150,10 @@ enum ReactorModule {
     private static func readReady(_ state: ModuleState, _ fd: Int32, _ data: PyPointer?) throws(PythonError)
         -> Object
     {
+        let calls = ProtocolCalls(state: state)
         let found = try known(state, fd)
         if let data {
-            return try Object(cpython_call_method1(found.pointer, state.names.dataReceived, data))
+            return try calls.received(found.pointer, data).object(state.names)
         }
         let buffer = try ReactorBuffer.make(state.bufferType, capacity: 65536)
         let fields = buffer.pointer.cast(to: ReactorBuffer.self)
@@ -158,7 +162,7 @@ enum ReactorModule {
         case .bytes(0): return Object(retaining: state.names.close)
         case .bytes(let count):
             fields.pointee.count = count
-            return try Object(cpython_call_method1(found.pointer, state.names.dataReceived, buffer.pointer))
+            return try calls.received(found.pointer, buffer.pointer).object(state.names)
         case .wouldBlock: return Object(retaining: state.names.continue)
         case .failed(let error): throw osError(error.code)
         }

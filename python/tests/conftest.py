@@ -1,0 +1,70 @@
+"""What the suites share: protocols on socketpairs, and the pace of hypothesis."""
+
+import contextlib
+import socket
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from erlang import reactor
+
+# Machines that test are slow at times; a slow example is no error.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
+
+
+class Connection:
+    """A protocol on one end of a socketpair, and the other end, which is the client's."""
+
+    def __init__(self, factory, info):
+        self.client, self.server = socket.socketpair()
+        self.client.settimeout(10)
+        self.server.setblocking(False)
+        self.fd = self.server.fileno()
+        self.waits_to_write = False
+        reactor.set_protocol_factory(factory)
+        self.protocol = reactor.init_connection(self.fd, info)
+
+    def pump(self):
+        """Do what the reactor does until it would wait; return the last action."""
+        action = self.steps()
+        if action == "close":
+            del self.protocol.write_buffer[: self.protocol.write(self.protocol.write_buffer)]
+        return action
+
+    def steps(self):
+        while True:
+            if self.waits_to_write:
+                action = reactor.on_write_ready(self.fd)
+                if action != "read_pending":
+                    return action
+                self.waits_to_write = False
+            action = reactor.on_read_ready(self.fd)
+            self.waits_to_write = action == "write_pending"
+            if not self.waits_to_write:
+                return action
+
+    def ask(self, request):
+        """Send a request and return what comes back at once."""
+        self.client.sendall(request)
+        self.pump()
+        return self.client.recv(1 << 20)
+
+    def close(self):
+        reactor.close_connection(self.fd)
+        self.client.close()
+        self.server.close()
+
+
+@pytest.fixture
+def connect():
+    """Makes connections: connect(factory, **client_info)."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(factory, **info):
+            connection = Connection(factory, info)
+            stack.callback(connection.close)
+            return connection
+
+        yield connect
+    reactor.set_protocol_factory(None)
