@@ -59,6 +59,7 @@ enum { cpython_file_input = 257, cpython_eval_input = 258 };
     static inline PyObject *cpython_##NAME(void) { return PyExc_##NAME; }
 CPYTHON_EXCEPTION(BaseException)
 CPYTHON_EXCEPTION(BufferError)
+CPYTHON_EXCEPTION(ConnectionError)
 CPYTHON_EXCEPTION(IndexError)
 CPYTHON_EXCEPTION(OverflowError)
 CPYTHON_EXCEPTION(RuntimeError)

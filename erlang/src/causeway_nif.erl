@@ -9,6 +9,8 @@
 -export([submit/4, cast/2, cancel/1, handoff/3]).
 -export_type([context/0, call/0]).
 
+-on_load(may_be_loaded/0).
+
 -nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
        context_start/4, context_stop/1, context_watch/1, context_wake/1, context_stats/1,
        submit/4, cast/2, cancel/1, handoff/3]).
@@ -32,14 +34,25 @@ load() ->
 load_library() ->
     case erlang:load_nif(filename:join(causeway_python:priv_dir(), "libcauseway"), 0) of
         ok ->
-            ok;
+            persistent_term:put(?MODULE, loaded);
         {error, {Reason, _}} when Reason =:= reload; Reason =:= upgrade; Reason =:= load ->
-            {error, {core_already_loaded,
-                     <<"causeway's core runs in this node already and cannot be loaded a second time "
-                       "or upgraded: restart the node">>}};
+            already_loaded();
         {error, {Reason, Text}} ->
             {error, {Reason, unicode:characters_to_binary(["causeway's core could not be loaded: ", Text])}}
     end.
+
+%% A new version of this module could not have the core's functions: the code server keeps the old one
+%% where this is no ok.
+may_be_loaded() ->
+    case persistent_term:get(?MODULE, not_loaded) of
+        not_loaded -> ok;
+        loaded -> already_loaded()
+    end.
+
+already_loaded() ->
+    {error, {core_already_loaded,
+             <<"causeway's core runs in this node already and cannot be loaded a second time "
+               "or upgraded: restart the node">>}}.
 
 %% @doc Whether this version of the module has the core's functions.
 -spec is_loaded() -> boolean().

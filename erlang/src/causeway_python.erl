@@ -145,11 +145,23 @@ answer(Executable, Output) ->
                                  [Key, Value] <- [binary:split(Rest, <<" ">>)]]),
     case Answers of
         #{<<"version">> := VersionText, <<"library">> := Library, <<"looked">> := Looked, <<"executable">> := Real} ->
-            Version = [binary_to_integer(Part) || Part <- binary:split(VersionText, <<" ">>, [global])],
-            check(#{executable => Real, version => Version, library => Library}, Looked);
+            case version(VersionText) of
+                {ok, Version} -> check(#{executable => Real, version => Version, library => Library}, Looked);
+                error -> no_python(Executable, Output)
+            end;
         _ ->
-            {error, {python_failed, text("~ts is no Python 3: it said ~ts", [Executable, Output])}}
+            no_python(Executable, Output)
     end.
+
+version(Text) ->
+    try
+        {ok, [binary_to_integer(Part) || Part <- binary:split(Text, <<" ">>, [global])]}
+    catch
+        error:badarg -> error
+    end.
+
+no_python(Executable, Output) ->
+    {error, {python_failed, text("~ts is no Python 3: it said ~ts", [Executable, Output])}}.
 
 check(#{version := Version, executable := Executable}, _) when Version < ?OLDEST ->
     {error, {python_too_old,

@@ -189,10 +189,7 @@ start_contexts() ->
 %% @doc Makes sure that the default pool has so many contexts. Those that are there stay.
 -spec start_contexts(pos_integer()) -> {ok, [pid()]} | {error, term()}.
 start_contexts(Number) when is_integer(Number), Number > 0 ->
-    case whereis(py_pool_sup) of
-        undefined -> {error, {not_started, <<"the application causeway does not run: application:ensure_all_started(causeway)">>}};
-        _ -> py_pool_sup:start_contexts(Number)
-    end;
+    py_pool_sup:start_contexts(Number);
 start_contexts(Number) ->
     badarg("start_contexts needs a positive number, not ~p", [Number]).
 
@@ -260,21 +257,26 @@ run_exec(Error, _Code, _Options) ->
 
 %% Strings as Unicode has them; what is no text is refused where it is read.
 utf8(List) when is_list(List) ->
-    case unicode:characters_to_binary(List) of
+    try unicode:characters_to_binary(List) of
         Binary when is_binary(Binary) -> Binary;
         _ -> List
+    catch
+        error:badarg -> List
     end;
 utf8(Other) ->
     Other.
 
+-define(IS_TIMEOUT(T), (T =:= infinity orelse (is_integer(T) andalso T >= 0 andalso T =< 16#ffffffff))).
+
 %% A time-out or a map of options, made whole.
-options(Timeout, _Default) when Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#ffffffff ->
+options(Timeout, _Default) when ?IS_TIMEOUT(Timeout) ->
     {ok, #{timeout => Timeout}};
 options(Options, Default) when is_map(Options) ->
-    Whole = maps:merge(#{timeout => Default}, Options),
-    case {options(maps:get(timeout, Whole), Default), maps:get(error, Whole, pair), maps:get(kwargs, Whole, #{}),
-          maps:keys(maps:without([timeout, error, kwargs], Whole))} of
-        {{ok, _}, Form, Kwargs, []} when (Form =:= pair orelse Form =:= map), is_map(Kwargs) -> {ok, Whole};
+    Whole = maps:merge(#{timeout => Default, error => pair, kwargs => #{}}, Options),
+    case Whole of
+        #{timeout := Timeout, error := Form, kwargs := Kwargs}
+          when map_size(Whole) =:= 3, ?IS_TIMEOUT(Timeout), (Form =:= pair orelse Form =:= map), is_map(Kwargs) ->
+            {ok, Whole};
         _ -> badarg("unknown or wrong option in ~tP: there are timeout, error (pair or map) and kwargs", [Options, 8])
     end;
 options(Wrong, _Default) ->

@@ -8,7 +8,7 @@
 -behaviour(gen_server).
 
 -export([start_link/1, stop/1, stats/1]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, format_status/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, code_change/3, format_status/2]).
 -export_type([options/0]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -137,7 +137,12 @@ handle_info(_Message, State) ->
 
 %% @private
 terminate(_Reason, #{native := Native}) ->
+    ok = py_contexts:unregister(self()),
     stop_thread(Native).
+
+%% @private
+code_change(_OldVersion, State, _Extra) ->
+    {ok, State}.
 
 stop_thread(Native) ->
     ok = causeway_nif:context_stop(Native),

@@ -6,8 +6,8 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, register/3, native/1, at/1, pool/0, pool_size/0, forget_pool/0]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export([start_link/0, register/3, unregister/1, native/1, at/1, pool/0, pool_size/0, forget_pool/0]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3]).
 
 -define(TABLE, ?MODULE).
 %% An atom alone: it is hashed by every call.
@@ -22,6 +22,15 @@ start_link() ->
 -spec register(pid(), causeway_nif:context(), undefined | pos_integer()) -> ok.
 register(Pid, Native, Index) ->
     gen_server:call(?MODULE, {register, Pid, Native, Index}).
+
+%% @doc Takes a context out that stops. One that dies without a word is noticed all the same.
+-spec unregister(pid()) -> ok.
+unregister(Pid) ->
+    try
+        gen_server:call(?MODULE, {unregister, Pid})
+    catch
+        exit:_ -> ok
+    end.
 
 %% @doc The native half of a context.
 -spec native(pid()) -> {ok, causeway_nif:context()} | error.
@@ -72,21 +81,36 @@ handle_call({register, Pid, Native, Index}, _From, Members) ->
     Monitor = erlang:monitor(process, Pid),
     ets:insert(?TABLE, {Pid, Native}),
     Index =/= undefined andalso ets:insert(?TABLE, {{index, Index}, Pid}),
-    {reply, ok, renew_pool(Members#{Monitor => {Pid, Index, Native}})}.
+    {reply, ok, renew_pool(Members#{Monitor => {Pid, Index, Native}})};
+handle_call({unregister, Pid}, _From, Members) ->
+    case [Monitor || {Monitor, {Member, _, _}} <- maps:to_list(Members), Member =:= Pid] of
+        [Monitor] ->
+            erlang:demonitor(Monitor, [flush]),
+            {reply, ok, forget(Monitor, Members)};
+        [] ->
+            {reply, ok, Members}
+    end.
 
 %% @private
 handle_cast(_Request, Members) ->
     {noreply, Members}.
 
 %% @private
-handle_info({'DOWN', Monitor, process, Pid, _Reason}, Members) ->
+handle_info({'DOWN', Monitor, process, _Pid, _Reason}, Members) ->
+    {noreply, forget(Monitor, Members)};
+handle_info(_Message, Members) ->
+    {noreply, Members}.
+
+forget(Monitor, Members) ->
     {{Pid, Index, _Native}, Rest} = maps:take(Monitor, Members),
     ets:delete(?TABLE, Pid),
     %% A successor may have taken the place before we heard of the end.
     Index =/= undefined andalso ets:delete_object(?TABLE, {{index, Index}, Pid}),
-    {noreply, renew_pool(Rest)};
-handle_info(_Message, Members) ->
-    {noreply, Members}.
+    renew_pool(Rest).
+
+%% @private
+code_change(_OldVersion, Members, _Extra) ->
+    {ok, Members}.
 
 renew_pool(Members) ->
     Pool = [Native || {_, Native} <- lists:sort([{Index, Native} || {_, Index, Native} <- maps:values(Members),

@@ -24,28 +24,38 @@ start_link() ->
 %% @doc Makes the pool this large; contexts that are there already stay.
 -spec start_contexts(pos_integer()) -> {ok, [pid()]} | {error, term()}.
 start_contexts(Number) ->
-    Results = [start_context(Index) || Index <- lists:seq(1, Number)],
-    case [Reason || {error, Reason} <- Results] of
-        [] -> {ok, [Pid || {ok, Pid} <- Results]};
-        [Reason | _] -> {error, Reason}
+    case whereis(?MODULE) of
+        undefined ->
+            {error, {not_started, <<"the application causeway does not run: application:ensure_all_started(causeway)">>}};
+        _ ->
+            Results = [start_context(Index) || Index <- lists:seq(1, Number)],
+            case [Reason || {error, Reason} <- Results] of
+                [] -> {ok, [Pid || {ok, Pid} <- Results]};
+                [Reason | _] -> {error, Reason}
+            end
     end.
 
 start_context(Index) ->
-    Child = #{id => Index, start => {py_context, start_link, [#{id => Index, pool => Index}]}, shutdown => 5000},
-    case supervisor:start_child(?MODULE, Child) of
-        {error, {already_started, Pid}} -> {ok, Pid};
-        Result -> Result
+    case py_contexts:at(Index) of
+        {ok, Pid} -> {ok, Pid};
+        error -> supervisor:start_child(?MODULE, [#{id => Index, pool => Index}])
     end.
 
 %% @doc Ends the contexts of the pool.
 -spec stop_contexts() -> ok.
 stop_contexts() ->
-    lists:foreach(fun({Id, _, _, _}) ->
-                          ok = supervisor:terminate_child(?MODULE, Id),
-                          ok = supervisor:delete_child(?MODULE, Id)
-                  end, supervisor:which_children(?MODULE)).
+    case whereis(?MODULE) of
+        undefined ->
+            ok;
+        _ ->
+            lists:foreach(fun({_, Pid, _, _}) -> supervisor:terminate_child(?MODULE, Pid) end,
+                          supervisor:which_children(?MODULE))
+    end.
 
 %% @private
+%% Of this kind, because the children of such a supervisor are stopped all at once: a context takes up to a
+%% second where Python is in native code.
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
-    {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, []}}.
+    Context = #{id => py_context, start => {py_context, start_link, []}, shutdown => 5000},
+    {ok, {#{strategy => simple_one_for_one, intensity => 10, period => 10}, [Context]}}.

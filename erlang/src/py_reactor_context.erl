@@ -51,7 +51,8 @@ handoff(Fd, Info) ->
 %% Where it is that of an open `gen_tcp' socket of the calling process (`inet:getfd/1'), the reactor takes
 %% a duplicate and the Erlang socket is closed, so that one descriptor remains.
 %%
-%% Errors: `badf' for what is not open, `eperm' for a file, `max_connections', `no_protocol_factory' before
+%% Errors: `badf' for what is not open, `eperm' for a file, `eexist' for a descriptor that a reactor has
+%% already, `max_connections', `no_protocol_factory' before
 %% Python has set one, `closed' and `{no_context, Text}' for a context that has stopped.
 -spec handoff(pid(), non_neg_integer(), info()) -> ok | {error, term()}.
 handoff(Context, Fd, Info) when is_pid(Context), is_integer(Fd), is_map(Info) ->

@@ -4,7 +4,9 @@ import sys
 
 # Imported on Python's main thread: threading takes whoever imports it for that.
 import threading  # noqa: F401
+import time
 
+import _causeway
 import erlang
 import erlang.reactor  # noqa: F401
 
@@ -16,5 +18,6 @@ def _flush_lines(stream):
 
 
 sys.argv = [""]
+time.sleep = _causeway.sleep
 _flush_lines(sys.stdout)
 _flush_lines(sys.stderr)

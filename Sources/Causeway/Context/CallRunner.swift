@@ -131,6 +131,7 @@ final class CallRunner {
         {
             return own
         }
+        // In the module of the same name, where the process has not defined the name.
         let holder = try self.module(moduleName.pointer)
         if let found = PyObject_GetAttr(holder.pointer, functionName.pointer) { return Object(owning: found) }
         return try dotted(functionName.pointer, of: holder)
@@ -142,12 +143,30 @@ final class CallRunner {
         return try Object(PyImport_Import(name))
     }
 
-    /// A name that the calling process has defined by `py:exec`.
+    /// A name that the calling process has defined by `py:exec`, or an attribute of one.
     private func ownName(_ name: PyPointer, of call: Call) throws(PythonError) -> Object? {
         let globals = try state.namespaces.dict(of: call.caller, leftovers: state.leftovers)
         if let found = PyDict_GetItemWithError(globals.pointer, name) { return Object(retaining: found) }
         if PyErr_Occurred() != nil { throw PythonError() }
+        let path = try text(of: name).split(separator: ".", omittingEmptySubsequences: false)
+        guard path.count > 1, let first = path.first else { return nil }
+        let key = try newString(String(first))
+        if let found = PyDict_GetItemWithError(globals.pointer, key.pointer) {
+            return try attribute(path.dropFirst(), of: Object(retaining: found))
+        }
+        if PyErr_Occurred() != nil { throw PythonError() }
         return nil
+    }
+
+    private func attribute(_ path: ArraySlice<Substring>, of holder: consuming Object) throws(PythonError)
+        -> Object
+    {
+        var object = holder
+        for part in path {
+            let name = try newString(String(part))
+            object = try Object(PyObject_GetAttr(object.pointer, name.pointer))
+        }
+        return object
     }
 
     /// `Class.method` and deeper. The error of the whole name is kept where there is no dot in it.
@@ -160,12 +179,7 @@ final class CallRunner {
             }
             throw PythonError()
         }
-        var object = Object(retaining: holder.pointer)
-        for part in path {
-            let attribute = try newString(String(part))
-            object = try Object(PyObject_GetAttr(object.pointer, attribute.pointer))
-        }
-        return object
+        return try attribute(path[...], of: Object(retaining: holder.pointer))
     }
 
     private func name(_ term: Term, _ what: String, _ decoder: Decoder) throws(PythonError) -> Object {

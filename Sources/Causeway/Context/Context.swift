@@ -33,6 +33,8 @@ final class Context: Resource, @unchecked Sendable {
     let calls: Mailbox<Call>
     let reactorRequests = Mailbox<ReactorRequest>(limit: .max)
     let doorbell = Doorbell()
+    /// What the thread waits on in `time.sleep`; not 0 ends that.
+    let sleep = FutexWord(0)
     let statistics = Statistics()
     /// The number of the call or batch of callbacks that Python is executing; 0 when none. Changed only
     /// with the GIL, so that who holds it knows what an interruption would hit.

@@ -41,6 +41,7 @@ final class ContextThread {
 
     private static func main(_ context: Context) {
         _ = pthread_setname_np(pthread_self(), "causeway-ctx")
+        CurrentContext.set(context)
         let messages = Environment()
         if let thread = ContextThread(context) {
             ContextRegistry.shared.add(context)

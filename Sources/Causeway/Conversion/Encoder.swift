@@ -13,11 +13,12 @@ struct Encoder {
 
     let env: EnvPointer?
     let state: ModuleState
-    private var terms = 0
+    private var terms: Int
 
-    init(env: EnvPointer?, state: ModuleState) {
+    init(env: EnvPointer?, state: ModuleState, terms: Int = 0) {
         self.env = env
         self.state = state
+        self.terms = terms
     }
 
     /// The term for a borrowed object.
@@ -133,6 +134,7 @@ struct Encoder {
     }
 
     private mutating func dict(_ object: PyPointer, _ depth: Int) throws(PythonError) -> Term {
+        if PyDict_Size(object) > LargeMap.threshold { return try largeDict(object, depth) }
         var keys: [Term] = []
         var values: [Term] = []
         var position = 0
@@ -156,10 +158,34 @@ struct Encoder {
                     UnsafeMutablePointer(mutating: values.baseAddress), keys.count, &map)
             }
         }
-        guard made != 0 else {
-            throw valueError("two keys of a dict become the same Erlang term, as 'a' and b'a' do")
-        }
+        guard made != 0 else { throw collision() }
         return map
+    }
+
+    /// A dict of more keys than the function above can be used for: see `LargeMap`.
+    private mutating func largeDict(_ object: PyPointer, _ depth: Int) throws(PythonError) -> Term {
+        var large = LargeMap()
+        var position = 0
+        var key: PyPointer?
+        var value: PyPointer?
+        let size = PyDict_Size(object)
+        while PyDict_Next(object, &position, &key, &value) != 0 {
+            guard let key, let value else { throw PythonError() }
+            let heldValue = Object(retaining: value)
+            var encoder = Encoder(env: large.env, state: state, terms: terms)
+            let keyTerm = try encoder.retained(key, depth)
+            let valueTerm = try encoder.term(heldValue.pointer, depth: depth + 1)
+            terms = encoder.terms
+            guard large.insert(keyTerm, valueTerm) else { throw collision() }
+            guard PyDict_Size(object) == size else {
+                throw runtimeError("a dict changed while it was converted")
+            }
+        }
+        return large.finish(in: env)
+    }
+
+    private func collision() -> PythonError {
+        valueError("two keys of a dict become the same Erlang term, as 'a' and b'a' do")
     }
 
     private mutating func other(_ object: PyPointer, _ depth: Int) throws(PythonError) -> Term {

@@ -88,11 +88,23 @@ struct ExceptionTerm {
     private func typeAtom(_ exception: PyPointer) -> Term {
         let name = typeName(of: exception)
         if let known = existingAtom(env, name) { return known }
-        if state.exceptionNames < 10_000, let made = makeAtom(env, name) {
+        if isBuiltin(exception) || state.exceptionNames < 10_000, let made = makeAtom(env, name) {
             state.exceptionNames += 1
             return made
         }
         return baseAtom(exception) ?? atoms.error
+    }
+
+    /// Of Python's own exceptions there are some seventy.
+    private func isBuiltin(_ exception: PyPointer) -> Bool {
+        guard let type = cpython_type(exception),
+            let module = PyObject_GetAttrString(asObject(type), "__module__")
+        else {
+            PyErr_Clear()
+            return false
+        }
+        defer { Py_DecRef(module) }
+        return describe(module) == "builtins"
     }
 
     private func baseAtom(_ exception: PyPointer) -> Term? {

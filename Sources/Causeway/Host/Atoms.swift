@@ -27,6 +27,7 @@ struct Atoms: Sendable {
     var contextStopped: Term = 0
     var idle: Term = 0
     var log: Term = 0
+    var debug: Term = 0
     var type: Term = 0
     var message: Term = 0
     var traceback: Term = 0
@@ -53,6 +54,7 @@ struct Atoms: Sendable {
     var noProtocolFactory: Term = 0
     var badf: Term = 0
     var eperm: Term = 0
+    var eexist: Term = 0
 
     /// No atoms yet: constant, so that the global below costs nothing to reach.
     init() {}
@@ -85,6 +87,7 @@ struct Atoms: Sendable {
         contextStopped = atom("context_stopped")
         idle = atom("idle")
         log = atom("log")
+        debug = atom("debug")
         type = atom("type")
         message = atom("message")
         traceback = atom("traceback")
@@ -111,6 +114,7 @@ struct Atoms: Sendable {
         noProtocolFactory = atom("no_protocol_factory")
         badf = atom("badf")
         eperm = atom("eperm")
+        eexist = atom("eexist")
     }
 }
 

@@ -67,6 +67,8 @@ final class Janitor: Sendable {
                     context.isInterrupted.store(true, ordering: .relaxed)
                     ThreadState.interrupt(
                         thread: context.threadIdentifier.load(ordering: .relaxed), with: interruption)
+                    context.sleep.store(1)
+                    context.sleep.wake()
                 }
             }
         }

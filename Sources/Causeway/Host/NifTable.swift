@@ -13,6 +13,7 @@ private nonisolated(unsafe) let nifEntry = makeNifEntry(
         // threads of the old one: refused.
         if atoms.ok != 0 { return 1 }
         atoms = Atoms(env)
+        seed = LargeMap.Seed(onScheduler: env)
         return resourceTypes.open(env) ? 0 : 2
     })
 

@@ -40,5 +40,8 @@ final class Connection {
     var isOpen: Bool { descriptor != nil }
 
     /// Closes the descriptor. The poller must have let go of it before.
-    func closeDescriptor() { descriptor = nil }
+    func closeDescriptor() {
+        ServedDescriptors.shared.release(fd)
+        descriptor = nil
+    }
 }

@@ -3,6 +3,7 @@ import Streams
 
 /// A descriptor on its way from Erlang to a reactor, which owns it from now on.
 final class Handoff: Sendable {
+    /// The number, which `ServedDescriptors` has.
     let number: Int32
     /// Where `info` lives.
     let environment: Environment
@@ -14,5 +15,11 @@ final class Handoff: Sendable {
         self.number = number
         self.environment = environment
         self.info = info
+    }
+
+    /// Closes the descriptor of a handoff that nobody takes.
+    func discard() {
+        ServedDescriptors.shared.release(number)
+        _ = Descriptor(owning: number)
     }
 }

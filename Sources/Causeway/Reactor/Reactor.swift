@@ -288,6 +288,7 @@ final class Reactor {
         do throws(PythonError) {
             connection = try makeConnection(handoff)
         } catch {
+            handoff.discard()
             context.connections.subtract(1, ordering: .relaxed)
             return report("protocol factory", of: nil)
         }
@@ -301,13 +302,12 @@ final class Reactor {
         begin(connection)
     }
 
-    /// Where it throws, the descriptor is closed with the only value that owns it.
+    /// Takes the descriptor over where it does not throw.
     private func makeConnection(_ handoff: Handoff) throws(PythonError) -> Connection {
-        let descriptor = Descriptor(owning: handoff.number)
         let info = try Decoder(env: handoff.environment.pointer, state: state).object(handoff.info)
-        let made = try calls.make(descriptor.number, info: info.pointer)
+        let made = try calls.make(handoff.number, info: info.pointer)
         let isNative = calls.writesNatively(made.pointer)
-        return Connection(descriptor, protocolObject: made, writesNatively: isNative)
+        return Connection(Descriptor(owning: handoff.number), protocolObject: made, writesNatively: isNative)
     }
 
     /// Gives a connection its place in the table and in the poller.
@@ -358,7 +358,9 @@ final class Reactor {
 
     /// Ends a connection whose protocol has raised, which is logged. No other is touched.
     private func fail(_ connection: Connection, during callback: StaticString) {
-        report(callback, of: connection)
+        // A peer that has gone is no mistake of the protocol's: nobody is to be called for it at night.
+        let isPeersDoing = PyErr_ExceptionMatches(cpython_ConnectionError()) != 0
+        report(callback, of: connection, level: isPeersDoing ? atoms.debug : atoms.error)
         close(connection)
     }
 
@@ -383,7 +385,7 @@ final class Reactor {
     func closeAll() {
         for request in context.reactorRequests.close() {
             if case .open(let handoff) = request {
-                _ = Descriptor(owning: handoff.number)
+                handoff.discard()
                 context.connections.subtract(1, ordering: .relaxed)
             }
         }
@@ -408,8 +410,8 @@ final class Reactor {
     // MARK: Errors
 
     /// Tells the owner of an exception in a callback, which it logs; the exception is cleared.
-    private func report(_ callback: StaticString, of connection: Connection?) {
-        count(context.statistics.errors)
+    private func report(_ callback: StaticString, of connection: Connection?, level: Term = atoms.error) {
+        if level == atoms.error { count(context.statistics.errors) }
         guard let exception = Exception.take() else { return }
         let env = messages.pointer
         var details: [(Term, Term)] = [(atoms.callback, makeBinary(env, "\(callback)"))]
@@ -418,7 +420,7 @@ final class Reactor {
             details.append((atoms.fd, enif_make_int(env, connection.fd)))
             details.append((atoms.peer, peer(of: connection)))
         }
-        let event = makeTuple(env, atoms.log, atoms.error, makeMap(env, details))
+        let event = makeTuple(env, atoms.log, level, makeMap(env, details))
         send(to: context.owner, messages, makeTuple(env, atoms.causeway, event))
     }
 

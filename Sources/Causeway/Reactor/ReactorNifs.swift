@@ -30,6 +30,10 @@ private func handOff(_ env: EnvPointer?, _ fd: Int32, _ info: Term, to context: 
         context.connections.subtract(1, ordering: .relaxed)
         return makeError(env, atoms.maxConnections)
     }
+    guard ServedDescriptors.shared.claim(fd) else {
+        context.connections.subtract(1, ordering: .relaxed)
+        return makeError(env, atoms.eexist)
+    }
     if kind == .stream {
         let descriptor = Descriptor(owning: fd)
         try? descriptor.makeNonBlocking()
@@ -39,6 +43,7 @@ private func handOff(_ env: EnvPointer?, _ fd: Int32, _ info: Term, to context: 
     let copy = environment.copy(info)
     let handoff = Handoff(owning: fd, environment: environment, info: copy)
     guard context.submit(ReactorRequest.open(handoff)) == .queued else {
+        ServedDescriptors.shared.release(fd)
         context.connections.subtract(1, ordering: .relaxed)
         return makeError(env, atoms.closed)
     }

@@ -1,0 +1,69 @@
+import CPython
+import Glibc
+import Python
+import Streams
+
+/// `time.sleep` inside the BEAM: the janitor can end it.
+///
+/// Python's own sleep can be interrupted by a signal on Python's main thread only, so that a context would
+/// go on sleeping after its caller has died.
+enum Sleep {
+    /// Sleeps without the GIL. On a thread that is no context's nobody can end it.
+    static func sleep(seconds: Double) throws(PythonError) {
+        guard seconds >= 0 else { throw valueError("sleep length must be non-negative") }
+        // As Python has it: 292 years are the limit. The clock began at the last start of the machine, so
+        // that the sum fits as well.
+        guard seconds < 9.2e9 else {
+            throw raised(cpython_OverflowError(), "timestamp too large to convert to C _PyTime_t")
+        }
+        let start = monotonicNanoseconds()
+        let end = start &+ Int64(seconds * 1e9)
+        let word = CurrentContext.get()?.sleep ?? FutexWord(0)
+        word.store(0)
+        let state = PyEval_SaveThread()
+        var now = start
+        while word.value == 0, now < end {
+            word.wait(while: 0, nanoseconds: end - now)
+            now = monotonicNanoseconds()
+        }
+        PyEval_RestoreThread(state)
+    }
+
+    static var functions: [PyMethodDef] {
+        [
+            method(
+                "sleep",
+                "sleep($module, seconds, /)\n--\n\nWhat time.sleep is inside the BEAM: it ends when the call is interrupted."
+            ) { _, arguments, count in
+                returning { () throws(PythonError) in
+                    guard count == 1, let argument = arguments?[0] else {
+                        throw typeError("sleep() takes exactly one argument (\(count) given)")
+                    }
+                    let seconds = PyFloat_AsDouble(argument)
+                    if seconds == -1, PyErr_Occurred() != nil { throw PythonError() }
+                    try Sleep.sleep(seconds: seconds)
+                    return newNone()
+                }
+            }
+        ]
+    }
+}
+
+/// The context of the calling thread.
+enum CurrentContext {
+    private static let key: pthread_key_t = {
+        var key = pthread_key_t()
+        pthread_key_create(&key, nil)
+        return key
+    }()
+
+    /// Nil on a thread that is no context's.
+    static func get() -> Context? {
+        pthread_getspecific(key).map { Unmanaged<Context>.fromOpaque($0).takeUnretainedValue() }
+    }
+
+    /// For a context's thread, which keeps the context as long as it runs.
+    static func set(_ context: Context) {
+        pthread_setspecific(key, Unmanaged.passUnretained(context).toOpaque())
+    }
+}

@@ -1,0 +1,172 @@
+%% @doc What the suites share: the application, waiting for events, and what the system says of this process.
+-module(causeway_ct).
+
+-export([start/0, python_dir/0, ebin_dirs/0]).
+-export([wait_until/1, wait_until/2, milliseconds/1, expect/1, expect/2, mailbox/0]).
+-export([threads/0, context_threads/0, descriptors/0, rss/0, settled/2, context_ticks/0]).
+-export([run_node/2, run_node/3, python_executable/0, script/3]).
+
+-define(PATIENCE, 30000).
+
+%% @doc Starts the application, and lets Python find the helper modules of the suites.
+-spec start() -> ok.
+start() ->
+    {ok, _} = application:ensure_all_started(causeway),
+    {ok, _} = py:start_contexts(),
+    Directory = python_dir(),
+    case py:eval(<<"__import__('sys').path">>) of
+        {ok, [Directory | _]} -> ok;
+        {ok, _} -> {ok, none} = py:call(sys, 'path.insert', [0, Directory]), ok
+    end.
+
+%% @doc Where the helper modules of the suites are.
+-spec python_dir() -> binary().
+python_dir() ->
+    Source = proplists:get_value(source, ?MODULE:module_info(compile)),
+    unicode:characters_to_binary(filename:join(filename:dirname(filename:absname(Source)), "python")).
+
+%% @doc The directories that another node needs in its code path.
+-spec ebin_dirs() -> [file:filename()].
+ebin_dirs() ->
+    [filename:dirname(code:which(Module)) || Module <- [causeway_app, ?MODULE]].
+
+%% @doc Waits until something holds, at most 30 seconds; the last resort where there is no event to wait for.
+-spec wait_until(fun(() -> boolean())) -> ok.
+wait_until(Condition) ->
+    wait_until(Condition, ?PATIENCE).
+
+%% @doc The same with a limit in milliseconds.
+-spec wait_until(fun(() -> boolean()), non_neg_integer()) -> ok.
+wait_until(Condition, Limit) ->
+    poll(Condition, erlang:monotonic_time(millisecond) + Limit).
+
+poll(Condition, Deadline) ->
+    case Condition() of
+        true ->
+            ok;
+        false ->
+            erlang:monotonic_time(millisecond) < Deadline orelse error({still_false, Condition}),
+            receive after 5 -> poll(Condition, Deadline) end
+    end.
+
+%% @doc How long a function takes, and what it returns.
+-spec milliseconds(fun(() -> Result)) -> {non_neg_integer(), Result}.
+milliseconds(Fun) ->
+    {Microseconds, Result} = timer:tc(Fun),
+    {Microseconds div 1000, Result}.
+
+%% @doc Waits for a message.
+-spec expect(term()) -> ok.
+expect(Message) ->
+    expect(Message, ?PATIENCE).
+
+%% @doc The same with a limit in milliseconds.
+-spec expect(term(), timeout()) -> ok.
+expect(Message, Limit) ->
+    receive
+        Message -> ok
+    after Limit -> error({not_received, Message, in_mailbox, mailbox()})
+    end.
+
+%% @doc What is in the mailbox of the calling process.
+-spec mailbox() -> [term()].
+mailbox() ->
+    {messages, Messages} = process_info(self(), messages),
+    Messages.
+
+%% @doc The native threads of this node.
+-spec threads() -> non_neg_integer().
+threads() ->
+    length(tasks()).
+
+%% @doc Those of them that belong to Python contexts.
+-spec context_threads() -> non_neg_integer().
+context_threads() ->
+    length([Task || Task <- tasks(), name(Task) =:= <<"causeway-ctx\n">>]).
+
+tasks() ->
+    {ok, Tasks} = file:list_dir("/proc/self/task"),
+    ["/proc/self/task/" ++ Task || Task <- Tasks].
+
+%% A thread may end between the listing and the look.
+name(Task) ->
+    case file:read_file(Task ++ "/comm") of
+        {ok, Name} -> Name;
+        {error, _} -> <<>>
+    end.
+
+%% @doc The CPU time of all context threads, in ticks of 10 ms.
+-spec context_ticks() -> non_neg_integer().
+context_ticks() ->
+    lists:sum([ticks(Task) || Task <- tasks(), name(Task) =:= <<"causeway-ctx\n">>]).
+
+ticks(Task) ->
+    {ok, Stat} = file:read_file(Task ++ "/stat"),
+    [_, Fields] = binary:split(Stat, <<") ">>),
+    Numbers = binary:split(Fields, <<" ">>, [global]),
+    binary_to_integer(lists:nth(12, Numbers)) + binary_to_integer(lists:nth(13, Numbers)).
+
+%% @doc The open descriptors of this node.
+-spec descriptors() -> non_neg_integer().
+descriptors() ->
+    {ok, Numbers} = file:list_dir("/proc/self/fd"),
+    length(Numbers).
+
+%% @doc The resident memory of this node in bytes.
+-spec rss() -> non_neg_integer().
+rss() ->
+    {ok, Statm} = file:read_file("/proc/self/statm"),
+    [_, Resident | _] = binary:split(Statm, <<" ">>, [global]),
+    binary_to_integer(Resident) * 4096.
+
+%% @doc Waits until a count is back at or below what it was. Garbage on the heap of some process may still
+%% refer to the native half of a context, which then keeps a descriptor: that is let go of.
+-spec settled(fun(() -> integer()), integer()) -> ok.
+settled(Count, Before) ->
+    try
+        wait_until(fun() -> Count() =< Before orelse (collect_garbage() andalso Count() =< Before) end)
+    catch
+        error:{still_false, _} -> error({not_settled, was, Before, is, Count()})
+    end.
+
+collect_garbage() ->
+    [erlang:garbage_collect(Process) || Process <- processes()] =/= [].
+
+%% @doc The Python that the tests use.
+-spec python_executable() -> string().
+python_executable() ->
+    {ok, #{executable := Executable}} = causeway_python:find(),
+    unicode:characters_to_list(Executable).
+
+%% @doc Runs an expression in a node of its own, which then halts; returns exit status and output.
+-spec run_node(string(), [{string(), string() | false}]) -> {non_neg_integer() | timeout, binary()}.
+run_node(Code, Environment) ->
+    run_node(Code, Environment, []).
+
+%% @doc The same with arguments of the emulator.
+-spec run_node(string(), [{string(), string() | false}], [string()]) -> {non_neg_integer() | timeout, binary()}.
+run_node(Code, Environment, Arguments) ->
+    Paths = lists:append([["-pa", Directory] || Directory <- ebin_dirs()]),
+    Port = open_port({spawn_executable, os:find_executable("erl")},
+                     [{args, ["-noshell" | Paths] ++ Arguments ++ ["-eval", Code]},
+                      {env, Environment}, exit_status, stderr_to_stdout, binary]),
+    {os_pid, Process} = erlang:port_info(Port, os_pid),
+    collect(Port, Process, []).
+
+collect(Port, Process, Output) ->
+    receive
+        {Port, {data, Data}} -> collect(Port, Process, [Output, Data]);
+        {Port, {exit_status, Status}} -> {Status, iolist_to_binary(Output)}
+    after ?PATIENCE ->
+        os:cmd("kill -9 " ++ integer_to_list(Process)),
+        catch port_close(Port),
+        {timeout, iolist_to_binary(Output)}
+    end.
+
+%% @doc Writes an executable shell script.
+-spec script(file:filename(), string(), iodata()) -> file:filename().
+script(Directory, Name, Lines) ->
+    Path = filename:join(Directory, Name),
+    ok = file:write_file(Path, ["#!/bin/sh\n", Lines]),
+    ok = file:change_mode(Path, 8#755),
+    Path.

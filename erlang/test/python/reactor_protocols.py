@@ -1,0 +1,226 @@
+"""Protocols for py_reactor_SUITE. What they have to tell goes to the process in `watcher`."""
+
+import hashlib
+import os
+import socket
+import threading
+
+import erlang
+from erlang import reactor
+
+watcher = None
+kept = []
+
+
+def use(name, pid):
+    """Make a protocol of this module the factory, and tell its events to a process."""
+    global watcher
+    watcher = pid
+    kept.clear()
+    reactor.set_protocol_factory(globals()[name] if name else None)
+
+
+def tell(*event):
+    erlang.send(watcher, event)
+
+
+def open_pipe():
+    return os.pipe()
+
+
+def open_pair():
+    """Two descriptors of a connected pair of Unix sockets."""
+    left, right = socket.socketpair()
+    return left.detach(), right.detach()
+
+
+class Echo(reactor.Protocol):
+    """Echoes natively: the base class's write_ready writes."""
+
+    def data_received(self, data):
+        self.write_buffer += data
+        return "write_pending"
+
+
+class Watched(Echo):
+    def connection_made(self, fd, client_info):
+        super().connection_made(fd, client_info)
+        tell("made", fd, client_info)
+
+    def connection_lost(self):
+        tell("lost", self.fd, self.closed)
+
+
+class Receiver(Watched):
+    def data_received(self, data):
+        tell("data", bytes(data))
+        return "continue"
+
+
+class Told(Watched):
+    """Does what the peer says, one command in each piece of data."""
+
+    def data_received(self, data):
+        command = bytes(data).decode()
+        if command == "raise":
+            raise KeyError("data_received raises")
+        if command == "nonsense":
+            return "nonsense"
+        if command == "none":
+            return None
+        if command == "exit":
+            raise SystemExit(3)
+        if command == "close":
+            self.write_buffer += b"good bye"
+            return "close"
+        if command == "raise later":
+            self.write_buffer += b"x"
+            self.fail = True
+            return "write_pending"
+        if command == "loop":
+            tell("looping")
+            while True:
+                pass
+        self.write_buffer += b"did " + bytes(data)
+        return "write_pending"
+
+    fail = False
+
+    def write_ready(self):
+        if self.fail:
+            raise OSError("write_ready raises")
+        return super().write_ready()
+
+
+class RaisesWhenMade(Watched):
+    def connection_made(self, fd, client_info):
+        raise ValueError("connection_made raises")
+
+
+class RaisesWhenLost(Echo):
+    def connection_lost(self):
+        raise ValueError("connection_lost raises")
+
+
+def no_protocol():
+    return object()
+
+
+def raising_factory():
+    raise LookupError("factory raises")
+
+
+class SpeaksFirst(Watched):
+    def connection_made(self, fd, client_info):
+        super().connection_made(fd, client_info)
+        self.write_buffer += b"welcome"
+
+
+class Digest(reactor.Protocol):
+    """Reads 8 bytes of length and so many bytes, and answers their SHA-256."""
+
+    def __init__(self):
+        self.left = None
+        self.sha256 = hashlib.sha256()
+
+    def data_received(self, data):
+        if self.left is None:
+            self.left = int.from_bytes(data[:8], "big")
+            data = data[8:]
+        self.sha256.update(data)
+        self.left -= len(data)
+        if self.left > 0:
+            return "continue"
+        self.write_buffer += self.sha256.digest()
+        return "close"
+
+
+class Source(reactor.Protocol):
+    """Sends as many bytes as it is asked for, a block at a time, then their SHA-256."""
+
+    block = bytes(range(256)) * 256
+
+    def data_received(self, data):
+        self.left = int.from_bytes(data[:8], "big")
+        self.sha256 = hashlib.sha256()
+        return "write_pending"
+
+    def write_ready(self):
+        if not self.write_buffer:
+            if self.left is None:
+                return "close"
+            if self.left == 0:
+                self.left = None
+                self.write_buffer += self.sha256.digest()
+            else:
+                piece = self.block[: self.left]
+                self.left -= len(piece)
+                self.sha256.update(piece)
+                self.write_buffer += piece
+        written = self.write(self.write_buffer)
+        del self.write_buffer[:written]
+        return "continue"
+
+
+class Deferred(Watched):
+    """Answers from another thread."""
+
+    def data_received(self, data):
+        threading.Thread(target=self.answer, args=(bytes(data),)).start()
+        return "async_pending"
+
+    def answer(self, data):
+        self.write_buffer += b"later " + data
+        tell("signalled", reactor.signal_write_ready(self.fd))
+
+
+class Waiting(Watched):
+    def data_received(self, data):
+        tell("waiting", self.fd)
+        return "async_pending"
+
+
+class Keeper(Watched):
+    """Keeps views of what was read beyond the callback."""
+
+    def data_received(self, data):
+        kept.append(memoryview(data) if len(kept) % 2 else data)
+        tell("kept", len(kept))
+        return "continue"
+
+
+def kept_bytes():
+    return b"".join(bytes(piece) for piece in kept)
+
+
+class Reader(Watched):
+    """Uses read() and write() itself."""
+
+    def data_received(self, data):
+        more = self.read(10)
+        self.write_buffer += bytes(data) + b"|" + more
+        return "write_pending"
+
+
+class BrokenPipe(Watched):
+    """Writes to a peer that is gone."""
+
+    def data_received(self, data):
+        tell("writing", self.fd)
+        return "async_pending"
+
+    def write_ready(self):
+        try:
+            for _ in range(10000):
+                if not self.write(b"x" * 65536):
+                    return "continue"
+        except OSError as error:
+            tell("error", type(error).__name__)
+        return "close"
+
+
+def attributes_of(fd):
+    protocol = reactor.get_protocol(fd)
+    if protocol is None:
+        return None
+    return protocol.fd, protocol.closed, protocol.client_info, type(protocol).__name__

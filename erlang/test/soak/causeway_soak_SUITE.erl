@@ -1,0 +1,184 @@
+%% @doc What takes long: memory and descriptors over millions of calls, many connections and contexts.
+-module(causeway_soak_SUITE).
+
+-compile([export_all, nowarn_export_all]).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-define(HELPERS, causeway_helpers).
+
+suite() -> [{timetrap, {minutes, 60}}].
+
+all() ->
+    [twenty_million_calls, conversions_of_every_kind, errors_of_every_kind, different_code_each_time, object_references,
+     short_lived_processes, timed_out_calls, killed_callers, ten_thousand_contexts, hundred_thousand_connections,
+     gigabytes_through_a_connection, a_thousand_starts_and_stops, python_that_never_answers].
+
+init_per_suite(Config) ->
+    true = code:add_patha(filename:dirname(code:which(?MODULE)) ++ "/.."),
+    ok = causeway_ct:start(),
+    Config.
+
+end_per_suite(_Config) ->
+    ok = application:stop(causeway).
+
+init_per_testcase(_Case, Config) ->
+    ok = causeway_ct:start(),
+    Config.
+
+end_per_testcase(_Case, _Config) ->
+    ok.
+
+%% Runs a round a few times until everything is as large as it gets, then many times, and compares.
+stays_flat(Round, WarmUp, Rounds, Allowed) ->
+    [Round() || _ <- lists:seq(1, WarmUp)],
+    ok = calm(),
+    Before = causeway_ct:rss(),
+    Descriptors = causeway_ct:descriptors(),
+    [Round() || _ <- lists:seq(1, Rounds)],
+    ok = calm(),
+    ct:log("~p MB before, ~p MB after ~p rounds", [Before bsr 20, causeway_ct:rss() bsr 20, Rounds]),
+    ok = causeway_ct:settled(fun causeway_ct:rss/0, Before + Allowed),
+    ok = causeway_ct:settled(fun causeway_ct:descriptors/0, Descriptors).
+
+calm() ->
+    [erlang:garbage_collect(Process) || Process <- processes()],
+    {ok, _} = py:call(gc, collect, []),
+    ok.
+
+megabytes(Number) -> Number bsl 20.
+
+twenty_million_calls(_Config) ->
+    Round = fun() -> in_parallel(8, fun() -> repeat(125000, fun() -> {ok, 4.0} = py:call(math, sqrt, [16]) end) end) end,
+    stays_flat(Round, 1, 20, megabytes(24)).
+
+conversions_of_every_kind(_Config) ->
+    Terms = [lists:seq(1, 1000), list_to_tuple(lists:seq(1, 1000)), maps:from_list([{N, <<"v">>} || N <- lists:seq(1, 30)]),
+             binary:copy(<<"x">>, 100000), binary:copy(<<255>>, 100000), 1 bsl 4096, self(), make_ref(), fun erlang:abs/1, 1.5, nan,
+             [[[[]]]], {bytes, <<"b">>}],
+    Round = fun() -> repeat(2000, fun() -> {ok, _} = py:call(?HELPERS, identity, [Terms]) end) end,
+    stays_flat(Round, 2, 10, megabytes(24)).
+
+errors_of_every_kind(_Config) ->
+    Round = fun() ->
+                    repeat(2000, fun() ->
+                                         {error, {_, _}} = py:call(?HELPERS, complain, []),
+                                         {error, #{}} = py:call(?HELPERS, complain_with_cause, [], #{}, #{error => map}),
+                                         {error, {_, _}} = py:call(?HELPERS, identity, [[1 | 2]]),
+                                         {error, {_, _}} = py:call(?HELPERS, self_list, []),
+                                         {error, {_, _}} = py:call(no_such_module, f, []),
+                                         {error, {_, _}} = py:exec(<<"def">>)
+                                 end)
+            end,
+    stays_flat(Round, 2, 10, megabytes(24)).
+
+%% Every piece of code is another one: what is kept of compiled code must not grow for ever.
+different_code_each_time(_Config) ->
+    Counter = counters:new(1, []),
+    Round = fun() ->
+                    repeat(10000, fun() ->
+                                          counters:add(Counter, 1, 1),
+                                          N = counters:get(Counter, 1),
+                                          {ok, N} = py:eval(["0 + ", integer_to_list(N)]),
+                                          {ok, 1} = py:eval(["1 # ", lists:duplicate(2000, $x), integer_to_list(N)])
+                                  end)
+            end,
+    stays_flat(Round, 3, 10, megabytes(24)).
+
+object_references(_Config) ->
+    Round = fun() -> in_parallel(4, fun() -> repeat(25000, fun() -> {ok, _} = py:eval(<<"object()">>) end) end) end,
+    stays_flat(Round, 2, 20, megabytes(24)).
+
+short_lived_processes(_Config) ->
+    Round = fun() -> repeat(5000, fun() -> in_parallel(1, fun() -> ok = py:exec(<<"x = [0] * 1000\ndef f(): return x">>) end) end) end,
+    stays_flat(Round, 2, 20, megabytes(32)).
+
+timed_out_calls(_Config) ->
+    Round = fun() -> in_parallel(8, fun() -> repeat(500, fun() -> _ = py:eval(<<"sum(range(20000))">>, #{}, rand:uniform(3) - 1) end) end) end,
+    stays_flat(Round, 2, 20, megabytes(24)),
+    ?assertEqual([], causeway_ct:mailbox()).
+
+killed_callers(_Config) ->
+    Test = self(),
+    Round = fun() ->
+                    repeat(1000, fun() ->
+                                         Caller = spawn(fun() -> py:call(?HELPERS, loop, [Test]) end),
+                                         ok = causeway_ct:expect(<<"running">>),
+                                         exit(Caller, kill)
+                                 end)
+            end,
+    stays_flat(Round, 1, 10, megabytes(24)),
+    ?assertEqual({ok, 4.0}, py:call(math, sqrt, [16])).
+
+ten_thousand_contexts(_Config) ->
+    Threads = causeway_ct:threads(),
+    Round = fun() ->
+                    repeat(1000, fun() ->
+                                         {ok, Context} = py_context:start_link(#{}),
+                                         {ok, 1} = py:eval(Context, <<"1">>),
+                                         ok = py_context:stop(Context)
+                                 end)
+            end,
+    stays_flat(Round, 1, 10, megabytes(16)),
+    ok = causeway_ct:settled(fun causeway_ct:threads/0, Threads).
+
+hundred_thousand_connections(_Config) ->
+    {ok, none} = py:call(reactor_protocols, use, ['Echo', self()]),
+    Listen = py_reactor_SUITE:listen(),
+    Round = fun() ->
+                    repeat(10000, fun() ->
+                                          {Client, Server} = py_reactor_SUITE:tcp_pair(Listen),
+                                          ok = py_reactor_context:handoff(py_reactor_SUITE:fd(Server), #{}),
+                                          <<"x">> = py_reactor_SUITE:ask(Client, <<"x">>),
+                                          ok = gen_tcp:close(Client)
+                                  end),
+                    ok = causeway_ct:wait_until(fun() -> 0 =:= maps:get(active_connections, py_context:stats(py_reactor_default)) end)
+            end,
+    stays_flat(Round, 1, 10, megabytes(16)),
+    ok = gen_tcp:close(Listen).
+
+gigabytes_through_a_connection(_Config) ->
+    {ok, none} = py:call(reactor_protocols, use, ['Echo', self()]),
+    {Client, Server} = py_reactor_SUITE:tcp_pair(),
+    ok = py_reactor_context:handoff(py_reactor_SUITE:fd(Server), #{}),
+    Block = binary:copy(<<"0123456789abcdef">>, 65536),
+    Round = fun() -> repeat(100, fun() -> echo(Client, Block) end) end,
+    stays_flat(Round, 1, 20, megabytes(24)),
+    ok = gen_tcp:close(Client).
+
+echo(Client, Block) ->
+    Sender = spawn_monitor(fun() -> ok = gen_tcp:send(Client, Block) end),
+    {ok, Block} = gen_tcp:recv(Client, byte_size(Block), 20000),
+    receive {'DOWN', _, process, Pid, normal} when {Pid, []} =/= Sender -> ok end.
+
+a_thousand_starts_and_stops(_Config) ->
+    Threads = causeway_ct:threads(),
+    Round = fun() ->
+                    repeat(100, fun() ->
+                                        ok = application:stop(causeway),
+                                        ok = application:start(causeway),
+                                        {ok, 4.0} = py:call(math, sqrt, [16])
+                                end)
+            end,
+    stays_flat(Round, 1, 10, megabytes(16)),
+    ok = causeway_ct:settled(fun causeway_ct:threads/0, Threads).
+
+%% An executable that hangs when it is asked what it is: the start ends with an error all the same.
+python_that_never_answers(Config) ->
+    Hanging = causeway_ct:script(proplists:get_value(priv_dir, Config), "hanging", "exec sleep 1000\n"),
+    {Milliseconds, {Status, Output}} =
+        causeway_ct:milliseconds(fun() ->
+                                         causeway_ct:run_node("{error, R} = application:ensure_all_started(causeway), io:format(\"~p~n\", [R]), erlang:halt(0).",
+                                                              [{"CAUSEWAY_PYTHON", Hanging}])
+                                 end),
+    ?assertEqual({0, Output}, {Status, Output}),
+    ?assert(Milliseconds < 29000).
+
+%% Helpers
+
+repeat(0, _Fun) -> ok;
+repeat(Number, Fun) -> Fun(), repeat(Number - 1, Fun).
+
+in_parallel(Number, Fun) ->
+    Workers = [spawn_monitor(Fun) || _ <- lists:seq(1, Number)],
+    [receive {'DOWN', Monitor, process, Worker, Reason} -> ?assertEqual(normal, Reason) end || {Worker, Monitor} <- Workers].
