@@ -41,8 +41,9 @@ soak: build ## the tests that take long
 test-sanitize: setup ## the core's tests under the address and thread sanitizers
 	@for sanitizer in address thread; do \
 	    echo "== swift test, $$sanitizer sanitizer"; \
+	    define=$$(echo $$sanitizer | tr a-z A-Z)_SANITIZER; \
 	    swift test --disable-xctest --filter StreamsTests --sanitize=$$sanitizer \
-	        --scratch-path .build/sanitize-$$sanitizer || exit; \
+	        -Xswiftc -D$$define --scratch-path .build/sanitize-$$sanitizer || exit; \
 	done
 
 .PHONY: bench

@@ -53,7 +53,8 @@ public final class Mailbox<Element: Sendable>: Sendable {
             contents.elements[contents.first] = nil
             contents.first += 1
             if contents.first == contents.elements.count {
-                contents.elements.removeAll(keepingCapacity: contents.first <= 1024)
+                // The room of a usual queue is kept, that of a rush is given back.
+                contents.elements.removeAll(keepingCapacity: contents.elements.capacity <= 2048)
                 contents.first = 0
             } else if contents.first >= 1024, contents.first * 2 >= contents.elements.count {
                 contents.elements.removeFirst(contents.first)

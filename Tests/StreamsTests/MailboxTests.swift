@@ -248,9 +248,7 @@ struct MailboxTests {
         for number in 0..<burst { _ = mailbox.push(number) }
         for _ in 0..<burst { _ = mailbox.popFirst() }
         #expect(mailbox.isEmpty)
-        withKnownIssue("the array keeps the room of its longest queue: `first` never gets past 1024") {
-            #expect(mailbox.reserved <= 2048)
-        }
+        #expect(mailbox.reserved <= 2048)
     }
 
     @Test("gives all memory back at its close")

@@ -189,7 +189,7 @@ sleep_sleeps_as_long_as_it_should(Config) ->
 
 sleep_of_wrong_arguments(Config) ->
     Context = context(Config),
-    [?assertMatch({Code, {error, {Type, _}}}, {Code, py:exec(Context, ["import time\ntime.sleep(", Code, ")"])})
+    [?assertMatch({Code, {error, {Type, _}}}, {Code, py:exec(Context, ["import time\ntime.sleep(", Code, ")"], 1000)})
      || {Code, Type} <- [{"-1", 'ValueError'}, {"'1'", 'TypeError'}, {"None", 'TypeError'}, {"", 'TypeError'},
                          {"1, 2", 'TypeError'}, {"float('nan')", 'ValueError'}, {"float('inf')", 'OverflowError'}, {"1e300", 'OverflowError'}]].
 
