@@ -15,6 +15,8 @@
 
 -define(KEY, {?MODULE, started}).
 -define(OLDEST, [3, 11]).
+%% How long an executable may take to say which Python it is.
+-define(PATIENCE, 10000).
 
 %% @doc Makes Python run in this node, if it does not yet.
 %%
@@ -127,15 +129,31 @@ executable(Wanted) ->
 ask(Executable) ->
     Port = erlang:open_port({spawn_executable, Executable},
                             [{args, ["-c", ?QUESTION]}, exit_status, binary, stderr_to_stdout, hide]),
-    case collect(Port, <<>>) of
+    case collect(Port, <<>>, erlang:monotonic_time(millisecond) + ?PATIENCE) of
+        {silent, Output} ->
+            {error, {python_failed, text("~ts did not say within ~p seconds which Python it is: ~ts",
+                                         [Executable, ?PATIENCE div 1000, Output])}};
         {0, Output} -> answer(Executable, Output);
         {Status, Output} -> {error, {python_failed, text("~ts exited with ~p: ~ts", [Executable, Status, Output])}}
     end.
 
-collect(Port, Output) ->
+collect(Port, Output, Deadline) ->
     receive
-        {Port, {data, Data}} -> collect(Port, <<Output/binary, Data/binary>>);
+        {Port, {data, Data}} -> collect(Port, <<Output/binary, Data/binary>>, Deadline);
         {Port, {exit_status, Status}} -> {Status, Output}
+    after max(0, Deadline - erlang:monotonic_time(millisecond)) ->
+        kill(Port),
+        {silent, Output}
+    end.
+
+%% Closing a port ends only programs that look at their input.
+kill(Port) ->
+    case erlang:port_info(Port, os_pid) of
+        {os_pid, Process} ->
+            _ = os:cmd("kill -9 " ++ integer_to_list(Process)),
+            receive {Port, {exit_status, _}} -> ok end;
+        undefined ->
+            ok
     end.
 
 answer(Executable, Output) ->

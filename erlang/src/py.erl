@@ -255,16 +255,33 @@ run_exec({ok, _}, _Code, Error) ->
 run_exec(Error, _Code, _Options) ->
     Error.
 
-%% Strings as Unicode has them; what is no text is refused where it is read.
+%% iodata in UTF-8, or a string as Unicode has it. What is neither is refused where it is read.
 utf8(List) when is_list(List) ->
+    case iodata(List) of
+        {ok, Binary} -> Binary;
+        error -> string(List)
+    end;
+utf8(Other) ->
+    Other.
+
+iodata(List) ->
+    try iolist_to_binary(List) of
+        Binary ->
+            case unicode:characters_to_binary(Binary) of
+                Binary -> {ok, Binary};
+                _ -> error
+            end
+    catch
+        error:badarg -> error
+    end.
+
+string(List) ->
     try unicode:characters_to_binary(List) of
         Binary when is_binary(Binary) -> Binary;
         _ -> List
     catch
         error:badarg -> List
-    end;
-utf8(Other) ->
-    Other.
+    end.
 
 -define(IS_TIMEOUT(T), (T =:= infinity orelse (is_integer(T) andalso T >= 0 andalso T =< 16#ffffffff))).
 

@@ -154,5 +154,7 @@ stop_thread(Native) ->
     end.
 
 %% @private
-format_status(_Option, [_Dictionary, #{native := Native, options := Options}]) ->
-    [{data, [{"Options", Options}, {"Statistics", causeway_nif:context_stats(Native)}]}].
+format_status(normal, [_Dictionary, #{native := Native, options := Options}]) ->
+    [{data, [{"Options", Options}, {"Statistics", causeway_nif:context_stats(Native)}]}];
+format_status(terminate, [_Dictionary, State]) ->
+    State.

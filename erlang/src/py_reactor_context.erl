@@ -102,12 +102,22 @@ take_over(Native, Socket, Fd, Info) ->
             Error
     end.
 
-client_info(#{addr := Address} = Info) when is_list(Address) ->
-    Info#{addr := unicode:characters_to_binary(Address)};
-client_info(#{addr := Address} = Info) when is_tuple(Address) ->
-    case inet:ntoa(Address) of
-        {error, einval} -> Info;
-        Text -> Info#{addr := list_to_binary(Text)}
-    end;
+%% Keys become str, also where an atom would become None or True.
 client_info(Info) ->
-    Info.
+    maps:from_list([{key(Key), value(Key, Value)} || {Key, Value} <- maps:to_list(Info)]).
+
+key(Key) when is_atom(Key) -> atom_to_binary(Key);
+key(Key) -> Key.
+
+value(Key, Address) when Key =:= addr; Key =:= <<"addr">> -> address(Address);
+value(_Key, Value) -> Value.
+
+address(Address) when is_list(Address) ->
+    unicode:characters_to_binary(Address);
+address(Address) when is_tuple(Address) ->
+    case inet:ntoa(Address) of
+        {error, einval} -> Address;
+        Text -> list_to_binary(Text)
+    end;
+address(Address) ->
+    Address.

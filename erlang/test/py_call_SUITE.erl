@@ -101,7 +101,10 @@ eval_takes_iodata(_Config) ->
     ?assertEqual({ok, 3}, py:eval("1 + 2")),
     ?assertEqual({ok, 3}, py:eval(["1", <<" + ">>, [["2"]]])),
     ?assertEqual({ok, 3}, py:eval(<<"  1 +\t2\n">>)),
-    ?assertEqual({ok, <<"é"/utf8>>}, py:eval(<<"'é'"/utf8>>)).
+    ?assertEqual({ok, <<"é"/utf8>>}, py:eval(<<"'é'"/utf8>>)),
+    %% Bytes in UTF-8, and a string as Unicode has it.
+    ?assertEqual({ok, <<"é"/utf8>>}, py:eval(["'", 195, 169, "'"])),
+    ?assertEqual({ok, <<"é€"/utf8>>}, py:eval("'é€'")).
 
 exec_takes_iodata(_Config) ->
     ?assertEqual(ok, py:exec("a = 1")),

@@ -177,10 +177,10 @@ client_info_arrives(Config) ->
     use('Watched'),
     {_Client, Server} = tcp_pair(),
     ok = py_reactor_context:handoff(context(Config), fd(Server),
-                                    #{type => tcp, <<"binary">> => [1, {2}], port => 80, nothing => undefined, pid => self()}),
+                                    #{type => tcp, <<"binary">> => [1, {2}], port => 80, nothing => undefined, none => 1, pid => self()}),
     receive
         {<<"made">>, Fd, Info} ->
-            ?assertEqual(#{<<"type">> => <<"tcp">>, <<"binary">> => [1, {2}], <<"port">> => 80, <<"nothing">> => none, <<"pid">> => self()}, Info),
+            ?assertEqual(#{<<"none">> => 1, <<"type">> => <<"tcp">>, <<"binary">> => [1, {2}], <<"port">> => 80, <<"nothing">> => none, <<"pid">> => self()}, Info),
             ?assertEqual({ok, {Fd, false, Info, <<"Watched">>}}, py:call(?PROTOCOLS, attributes_of, [Fd]))
     after 10000 -> error(causeway_ct:mailbox())
     end.

@@ -9,7 +9,7 @@ import Python
 /// into memory when written out end in a `ValueError`.
 struct Encoder {
     /// How many terms one result may have.
-    static let maximumTerms = 1 << 27
+    static let maximumTerms = 1 << 26
 
     let env: EnvPointer?
     let state: ModuleState
