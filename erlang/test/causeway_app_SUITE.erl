@@ -89,7 +89,9 @@ python_too_old(Config) ->
     says(start_error(python_too_old, [{"CAUSEWAY_PYTHON", Old}]), ["3.8.1", "3.11"]).
 
 real_python_too_old(_Config) ->
-    Candidates = ["/root/.pyenv/versions/3.10.13/bin/python" | [Found || Name <- ["python3.10", "python3.9", "python3.8"], Found <- [os:find_executable(Name)], Found =/= false]],
+    Pyenv = string:trim(os:cmd("pyenv root 2>/dev/null")),
+    Candidates = filelib:wildcard(Pyenv ++ "/versions/3.{8,9,10}.*/bin/python")
+        ++ [Found || Name <- ["python3.10", "python3.9", "python3.8"], Found <- [os:find_executable(Name)], Found =/= false],
     case [Candidate || Candidate <- Candidates, filelib:is_regular(Candidate), works(Candidate)] of
         [Old | _] -> says(start_error(python_too_old, [{"CAUSEWAY_PYTHON", Old}]), ["3.11"]);
         [] -> {skip, "no Python older than 3.11 is on this machine"}

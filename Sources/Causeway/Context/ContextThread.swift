@@ -1,6 +1,4 @@
 import Beam
-import CPlatform
-import Glibc
 import Python
 import Streams
 
@@ -19,28 +17,10 @@ final class ContextThread {
 
     /// Starts the thread. Its owner is told `{causeway, started}`, and `{causeway, stopped}` at the end.
     static func start(_ context: Context) throws(Errno) {
-        var attributes = pthread_attr_t()
-        pthread_attr_init(&attributes)
-        defer { pthread_attr_destroy(&attributes) }
-        pthread_attr_setstacksize(&attributes, nativeStackSize)
-        pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-        var thread = pthread_t()
-        let argument = Unmanaged.passRetained(context)
-        let result = pthread_create(
-            &thread, &attributes,
-            { argument in
-                guard let argument else { return nil }
-                ContextThread.main(Unmanaged<Context>.fromOpaque(argument).takeRetainedValue())
-                return nil
-            }, argument.toOpaque())
-        guard result == 0 else {
-            argument.release()
-            throw Errno(result)
-        }
+        try NativeThread.start(name: "causeway-ctx", stackSize: pythonStackSize) { ContextThread.main(context) }
     }
 
     private static func main(_ context: Context) {
-        _ = pthread_setname_np(pthread_self(), "causeway-ctx")
         CurrentContext.set(context)
         let messages = Environment()
         if let thread = ContextThread(context) {
@@ -152,4 +132,4 @@ final class ContextThread {
 
 /// The stack of every native thread that runs Python: deep recursion needs what the main thread of a
 /// process usually has, and more.
-let nativeStackSize = 16 << 20
+let pythonStackSize = 16 << 20

@@ -2,7 +2,6 @@ import Beam
 import CErlNif
 import CPlatform
 import CPython
-import Glibc
 import Python
 import Streams
 import Synchronization
@@ -44,33 +43,14 @@ final class PythonHost: Sendable {
             return !started.isStarting
         }
         guard isFirst else { return false }
-        var attributes = pthread_attr_t()
-        pthread_attr_init(&attributes)
-        defer { pthread_attr_destroy(&attributes) }
-        pthread_attr_setstacksize(&attributes, nativeStackSize)
-        pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-        let argument = Unmanaged.passRetained(Box(settings))
-        var thread = pthread_t()
-        let result = pthread_create(
-            &thread, &attributes,
-            { argument in
-                guard let argument else { return nil }
-                PythonHost.shared.main(Unmanaged<Box>.fromOpaque(argument).takeRetainedValue().settings)
-                return nil
-            }, argument.toOpaque())
-        if result == 0 { return true }
-        argument.release()
-        throw Errno(result)
-    }
-
-    private final class Box: Sendable {
-        let settings: Settings
-        init(_ settings: Settings) { self.settings = settings }
+        try NativeThread.start(name: "causeway-python", stackSize: pythonStackSize) {
+            PythonHost.shared.main(settings)
+        }
+        return true
     }
 
     /// Python's main thread: initialises it, then does the janitor's work for ever.
     private func main(_ settings: Settings) {
-        _ = pthread_setname_np(pthread_self(), "causeway-python")
         let messages = Environment()
         do throws(PythonError) {
             initialise(settings)
