@@ -15,9 +15,11 @@ final class ContextThread {
     private let reactor: Reactor
     private var spin = Spin()
 
-    /// Starts the thread. Its owner is told `{causeway, started}`, and `{causeway, stopped}` at the end.
+    /// Starts the thread. Its owner is told `{causeway, started}`, at the end `{causeway, stopped}`.
     static func start(_ context: Context) throws(Errno) {
-        try NativeThread.start(name: "causeway-ctx", stackSize: pythonStackSize) { ContextThread.main(context) }
+        try NativeThread.start(name: "causeway-ctx", stackSize: pythonStackSize) {
+            ContextThread.main(context)
+        }
     }
 
     private static func main(_ context: Context) {
