@@ -18,6 +18,6 @@ def _flush_lines(stream):
 
 
 sys.argv = [""]
-time.sleep = _causeway.sleep
+time.sleep = _causeway._sleep
 _flush_lines(sys.stdout)
 _flush_lines(sys.stderr)

@@ -32,8 +32,8 @@ enum Sleep {
     static var functions: [PyMethodDef] {
         [
             method(
-                "sleep",
-                "sleep($module, seconds, /)\n--\n\nWhat time.sleep is inside the BEAM: it ends when the call is interrupted."
+                "_sleep",
+                "_sleep($module, seconds, /)\n--\n\nWhat time.sleep is inside the BEAM: it ends when the call is interrupted."
             ) { _, arguments, count in
                 returning { () throws(PythonError) in
                     guard count == 1, let argument = arguments?[0] else {
