@@ -79,6 +79,7 @@ struct Decoder {
             throw valueError("a bitstring whose length is not a whole number of bytes has no Python form")
         }
         let bytes = UnsafeRawBufferPointer(start: binary.data, count: binary.size)
+        state.decodedBytes &+= bytes.count
         // Most binary data is not UTF-8 within its first bytes. Found out here it costs nothing;
         // Python's decoder would copy everything into an exception.
         if startsAsUTF8(bytes), let base = bytes.baseAddress {
@@ -124,6 +125,7 @@ struct Decoder {
         guard enif_get_list_length(env, term, &length) != 0 else {
             throw valueError("an improper list has no Python form")
         }
+        state.decodedBytes &+= 16 &* Int(length)
         let list = try Object(PyList_New(Int(length)))
         var rest = term
         var head: Term = 0

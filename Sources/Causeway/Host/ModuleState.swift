@@ -24,6 +24,9 @@ final class ModuleState: @unchecked Sendable {
     /// Names of atoms that were seen, so that each is converted once. Atoms are never collected.
     private(set) var atomNames: [Term: PyPointer] = [:]
     let leftovers = Leftovers()
+    /// About how many bytes of terms were read since somebody set it to 0. Another thread may do so while
+    /// this one runs Python code: it is good for decisions that may be wrong.
+    var decodedBytes = 0
     /// How many atoms were made for names of exceptions.
     var exceptionNames = 0
     private var compiled: [String: PyPointer] = [:]
