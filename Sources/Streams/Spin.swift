@@ -29,6 +29,8 @@ public struct Spin {
                 cplatform_pause()
                 if hasWork() { return true }
             }
+            // Whoever is to bring the work may be waiting for this very core.
+            cplatform_yield()
         } while lasts()
         return false
     }
