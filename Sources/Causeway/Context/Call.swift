@@ -20,7 +20,9 @@ final class Call: Resource, @unchecked Sendable {
     /// How errors are wanted.
     enum ErrorForm: Int { case pair = 0, map = 1 }
 
-    let number: UInt64
+    /// By which the janitor knows what it would interrupt: given by the context's thread when the call begins,
+    /// and read by others only after they have seen that it runs.
+    private(set) var number: UInt64 = 0
     let caller: ErlNifPid
     /// Where `tag` and `request` live. Cleared by the thread that has answered.
     let environment: Environment
@@ -34,13 +36,11 @@ final class Call: Resource, @unchecked Sendable {
     /// Where it is queued. No cycle lasts: a context lets go of every call that is over.
     let context: Context
     private let state = Atomic<UInt8>(State.queued)
-    private static let lastNumber = Atomic<UInt64>(0)
 
     init(
         caller: ErlNifPid, environment: consuming Environment, tag: Term, request: Term, errorForm: ErrorForm,
         isDetached: Bool, context: Context
     ) {
-        number = Call.lastNumber.add(1, ordering: .relaxed).newValue
         self.caller = caller
         self.environment = environment
         self.tag = tag
@@ -51,12 +51,18 @@ final class Call: Resource, @unchecked Sendable {
     }
 
     /// Takes the call to be run; false when it was cancelled while it was queued.
-    func begin() -> Bool { move(from: State.queued, to: State.running) }
+    func begin(as number: UInt64) -> Bool {
+        self.number = number
+        return move(from: State.queued, to: State.running)
+    }
 
     /// Takes the right to answer; false when the call was cancelled.
     func claimAnswer() -> Bool {
         move(from: State.running, to: State.answered) || move(from: State.queued, to: State.answered)
     }
+
+    /// Whether it was answered. One that was given up may still keep its context busy.
+    var isAnswered: Bool { state.load(ordering: .sequentiallyConsistent) == State.answered }
 
     /// Gives the call up: it will not be answered, and what it runs is interrupted.
     ///

@@ -7,6 +7,7 @@ import Python
 final class CallRunner {
     let context: Context
     let state: ModuleState
+    private var lastNumber: UInt64 = 0
     /// From how many bytes on a request is freed as soon as it is answered.
     private static let largeRequest = 4096
     /// Answers are made here, one after the other: sending one clears it.
@@ -19,7 +20,8 @@ final class CallRunner {
 
     /// Runs one call and answers it, unless its caller has given it up.
     func run(_ call: Call) {
-        guard call.begin() else { return }
+        lastNumber += 1
+        guard call.begin(as: lastNumber) else { return }
         count(context.statistics.calls)
         context.setRunning(call)
         context.activity.store(call.number, ordering: .relaxed)
@@ -27,7 +29,6 @@ final class CallRunner {
         let result = result(of: call)
         context.activity.store(0, ordering: .relaxed)
         dropInterruption()
-        context.setRunning(nil)
         guard call.claimAnswer() else { return answers.clear() }
         if call.isDetached {
             answers.clear()
@@ -131,19 +132,32 @@ final class CallRunner {
     {
         let moduleName = try name(module, "the module", decoder)
         let functionName = try name(function, "the function", decoder)
-        if PyUnicode_Compare(moduleName.pointer, state.names.main) == 0,
-            let own = try ownName(functionName.pointer, of: call)
-        {
+        if isMain(moduleName.pointer), let own = try ownName(functionName.pointer, of: call) {
             return own
         }
         // In the module of the same name, where the process has not defined the name.
         let holder = try self.module(moduleName.pointer)
         if let found = PyObject_GetAttr(holder.pointer, functionName.pointer) { return Object(owning: found) }
-        return try dotted(functionName.pointer, of: holder)
+        PyErr_Clear()
+        // Another thread may be importing the module just now: this waits for it.
+        let imported = try Object(PyImport_Import(moduleName.pointer))
+        if let found = PyObject_GetAttr(imported.pointer, functionName.pointer) {
+            return Object(owning: found)
+        }
+        return try dotted(functionName.pointer, of: imported)
     }
 
+    /// Names of atoms are interned, as `main` is; others are compared.
+    private func isMain(_ name: PyPointer) -> Bool {
+        name == state.names.main || PyUnicode_Compare(name, state.names.main) == 0
+    }
+
+    /// A look into `sys.modules`, without the question whether the import has ended, which takes longer than
+    /// a small call: `callable` asks it where a function is missing.
     private func module(_ name: PyPointer) throws(PythonError) -> Object {
-        if let known = PyImport_GetModule(name) { return Object(owning: known) }
+        if let modules = PyImport_GetModuleDict(), let known = PyDict_GetItemWithError(modules, name) {
+            return Object(retaining: known)
+        }
         if PyErr_Occurred() != nil { throw PythonError() }
         return try Object(PyImport_Import(name))
     }

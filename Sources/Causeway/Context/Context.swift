@@ -77,7 +77,7 @@ final class Context: Resource, @unchecked Sendable {
     var isQuiet: Bool { calls.isEmpty && reactorRequests.isEmpty }
 
     /// How many calls are queued or running.
-    var load: Int { calls.count + (running.withLock { $0 == nil } ? 0 : 1) }
+    var load: Int { calls.count + (running.withLock { $0?.isAnswered ?? true } ? 0 : 1) }
 
     /// Queues a call and wakes the thread.
     func submit(_ call: Call) -> Mailbox<Call>.Outcome {
@@ -93,7 +93,7 @@ final class Context: Resource, @unchecked Sendable {
         return outcome
     }
 
-    /// The thread begins with a call, or is done with the one before.
+    /// The thread begins with a call, or is done with the last one of a turn.
     func setRunning(_ call: Call?) { running.withLock { $0 = call } }
 
     /// Makes the thread stop: nothing is accepted any more, who waits for an answer gets one, and what

@@ -80,6 +80,7 @@ final class ContextThread {
             runner.run(call)
             left -= 1
         }
+        if left < ContextThread.callsPerTurn { context.setRunning(nil) }
     }
 
     // MARK: Waiting
