@@ -36,7 +36,7 @@ static inline int cplatform_eventfd(void) { return eventfd(0, EFD_CLOEXEC | EFD_
 static inline int cplatform_futex_wait(uint32_t *word, uint32_t expected) {
     return (int)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
 }
-static inline int cplatform_futex_wait_until(uint32_t *word, uint32_t expected, int64_t nanoseconds) {
+static inline int cplatform_futex_wait_for(uint32_t *word, uint32_t expected, int64_t nanoseconds) {
     struct timespec limit = { nanoseconds / 1000000000, nanoseconds % 1000000000 };
     return (int)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, &limit, NULL, 0);
 }

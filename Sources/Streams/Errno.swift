@@ -17,8 +17,8 @@ public struct Errno: Error, Equatable, Sendable, CustomStringConvertible {
     @inline(never)
     public static func last() -> Errno { Errno(cplatform_errno()) }
 
-    /// The POSIX name in the spelling that Erlang uses (`ebadf`), or `errno_N` for one that Erlang's
-    /// users never match on.
+    /// The POSIX name in the spelling that Erlang uses (`ebadf`), nil for one that Erlang's users never
+    /// match on.
     public var name: StaticString? {
         switch code {
         case EACCES: "eacces"

@@ -39,7 +39,7 @@ public final class FutexWord: @unchecked Sendable {
         // An Atomic<UInt32> is laid out as its value: the kernel reads the same four bytes.
         unsafe word.withMemoryRebound(to: UInt32.self, capacity: 1) { address in
             if let nanoseconds {
-                _ = unsafe cplatform_futex_wait_until(address, value, nanoseconds)
+                _ = unsafe cplatform_futex_wait_for(address, value, nanoseconds)
             } else {
                 _ = unsafe cplatform_futex_wait(address, value)
             }

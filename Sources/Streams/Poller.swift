@@ -101,7 +101,7 @@ public struct Poller: ~Copyable {
         case read
         /// Writable.
         case write
-        /// Only that the peer is gone, which the kernel always tells.
+        /// Only a reset or the end of both directions, which the kernel always tells.
         case nothing
 
         fileprivate var mask: UInt32 {

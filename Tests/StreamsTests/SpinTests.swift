@@ -125,15 +125,19 @@ struct SpinTests {
     @Test("spins for about 20 µs and no longer")
     func duration() throws {
         var shortest = Int64.max
+        var cheapest = Int64.max
         for _ in 0..<50 {
             var spin = try paying()
             let start = monotonicNanoseconds()
+            let used = cpuTime()
             _ = looksInVain(&spin)
+            cheapest = min(cheapest, cpuTime() - used)
             shortest = min(shortest, monotonicNanoseconds() - start)
         }
         #expect(shortest >= 20_000)
-        // The shortest of many: the others may have been interrupted. Sanitizers are slow.
-        #expect(shortest < 1_000_000)
+        // Of the processor, not of the clock: it yields to others, who may take their time. The cheapest of
+        // many, because interrupts count too.
+        #expect(cheapest < 1_000_000)
     }
 
     @Test("sees work that another thread makes")

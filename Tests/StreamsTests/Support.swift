@@ -138,6 +138,13 @@ func eventually(
     return true
 }
 
+/// How many nanoseconds of a processor this thread has used: the same however busy the machine is.
+func cpuTime() -> Int64 {
+    var time = timespec()
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+    return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
+}
+
 /// Random numbers that are the same in every run.
 struct Randomness: RandomNumberGenerator {
     private var state: UInt64
