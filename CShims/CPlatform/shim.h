@@ -7,7 +7,6 @@
 #include <linux/futex.h>
 #include <malloc.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
@@ -48,8 +47,6 @@ static inline int cplatform_futex_wake(uint32_t *word, int count) {
 static inline int cplatform_duplicate(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 3); }
 static inline int cplatform_status_flags(int fd) { return fcntl(fd, F_GETFL); }
 static inline int cplatform_set_status_flags(int fd, int flags) { return fcntl(fd, F_SETFL, flags); }
-
-static inline void cplatform_yield(void) { sched_yield(); }
 
 /* Tells the core that this is a loop that waits for another one. */
 static inline void cplatform_pause(void) {

@@ -24,15 +24,11 @@ public struct Spin {
     public mutating func wait(until hasWork: () -> Bool) -> Bool {
         if hasWork() { return true }
         guard begins() else { return false }
-        var rounds = 0
         repeat {
             for _ in 0..<32 {
                 cplatform_pause()
                 if hasWork() { return true }
             }
-            rounds &+= 1
-            // After some microseconds: whoever is to bring the work may be waiting for this very core.
-            if rounds > 8 { cplatform_yield() }
         } while lasts()
         return false
     }
