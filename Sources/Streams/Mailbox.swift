@@ -9,6 +9,7 @@ public final class Mailbox<Element: Sendable>: Sendable {
         // Elements before `first` were taken; the array is made compact when half of it is such.
         @usableFromInline var elements: [Element?] = []
         @usableFromInline var first = 0
+        @usableFromInline var inHand: [Element] = []
         @usableFromInline var isClosed = false
         @inlinable init() {}
     }
@@ -47,30 +48,58 @@ public final class Mailbox<Element: Sendable>: Sendable {
     @inlinable
     public func popFirst() -> Element? {
         if isEmpty { return nil }
-        return contents.withLock { contents in
-            guard contents.first < contents.elements.count else { return nil }
-            let element = contents.elements[contents.first]
-            contents.elements[contents.first] = nil
-            contents.first += 1
-            if contents.first == contents.elements.count {
-                // The room of a usual queue is kept, that of a rush is given back.
-                contents.elements.removeAll(keepingCapacity: contents.elements.capacity <= 2048)
-                contents.first = 0
-            } else if contents.first >= 1024, contents.first * 2 >= contents.elements.count {
-                contents.elements.removeFirst(contents.first)
-                contents.first = 0
-            }
-            waiting.store(contents.elements.count - contents.first, ordering: .sequentiallyConsistent)
-            return element
+        return contents.withLock { pop(&$0) }
+    }
+
+    /// Takes the oldest element into the hand: it is work that somebody has begun. `close` finds it there,
+    /// until `finish` puts it down; work begun on top of other work is put down first.
+    @inlinable
+    public func takeFirst() -> Element? {
+        if isEmpty { return nil }
+        return contents.withLock { take(&$0) }
+    }
+
+    /// Puts down the element that was taken last, and takes the next where wanted, under one lock.
+    @inlinable
+    public func finish(takingNext: Bool) -> Element? {
+        contents.withLock { contents in
+            _ = contents.inHand.popLast()
+            return takingNext ? take(&contents) : nil
         }
     }
 
-    /// Refuses everything from now on and returns what was still waiting.
+    @inlinable
+    func take(_ contents: inout Contents) -> Element? {
+        guard let element = pop(&contents) else { return nil }
+        contents.inHand.append(element)
+        return element
+    }
+
+    @inlinable
+    func pop(_ contents: inout Contents) -> Element? {
+        guard contents.first < contents.elements.count else { return nil }
+        let element = contents.elements[contents.first]
+        contents.elements[contents.first] = nil
+        contents.first += 1
+        if contents.first == contents.elements.count {
+            // The room of a usual queue is kept, that of a rush is given back.
+            contents.elements.removeAll(keepingCapacity: contents.elements.capacity <= 2048)
+            contents.first = 0
+        } else if contents.first >= 1024, contents.first * 2 >= contents.elements.count {
+            contents.elements.removeFirst(contents.first)
+            contents.first = 0
+        }
+        waiting.store(contents.elements.count - contents.first, ordering: .sequentiallyConsistent)
+        return element
+    }
+
+    /// Refuses everything from now on, and returns what somebody has in hand and what was still waiting.
     public func close() -> [Element] {
         contents.withLock { contents in
             contents.isClosed = true
             waiting.store(0, ordering: .sequentiallyConsistent)
-            let rest = contents.elements[contents.first...].compactMap { $0 }
+            let rest = contents.inHand + contents.elements[contents.first...].compactMap { $0 }
+            contents.inHand = []
             contents.elements = []
             contents.first = 0
             return rest

@@ -87,6 +87,51 @@ struct MailboxTests {
         #expect(mailbox.close() == [])
     }
 
+    @Test("close gives back what is in hand too, the work that was begun first before the rest")
+    func inHand() {
+        let mailbox = Mailbox<Int>(limit: 10)
+        #expect(mailbox.takeFirst() == nil)
+        #expect(mailbox.finish(takingNext: true) == nil)
+        for number in 0..<6 { #expect(mailbox.push(number) == .queued) }
+        #expect(mailbox.takeFirst() == 0)
+        #expect(mailbox.finish(takingNext: true) == 1)
+        // On top of 1, 2 is begun and ended, then 3 and 4.
+        #expect(mailbox.takeFirst() == 2)
+        #expect(mailbox.finish(takingNext: false) == nil)
+        #expect(mailbox.takeFirst() == 3)
+        #expect(mailbox.takeFirst() == 4)
+        #expect(mailbox.count == 1)
+        #expect(mailbox.close() == [1, 3, 4, 5])
+        #expect(mailbox.finish(takingNext: true) == nil)
+        #expect(mailbox.close() == [])
+    }
+
+    @Test("an element is in hand or waiting at every moment: close finds it", arguments: 0..<50)
+    func closeDuringWork(seed: Int) {
+        let mailbox = Mailbox<Int>(limit: .max)
+        for number in 0..<1000 { _ = mailbox.push(number) }
+        let finished = Mutex<Int>(0)
+        let rest = Mutex<[Int]>([])
+        onThreads(2) { index in
+            if index == 0 {
+                var next = mailbox.takeFirst()
+                while next != nil {
+                    next = mailbox.finish(takingNext: true)
+                    // Only what is put down before the end of all is certainly done.
+                    finished.withLock { $0 += 1 }
+                }
+            } else {
+                for _ in 0..<(seed * 20) { sched_yield() }
+                rest.withLock { $0 = mailbox.close() }
+            }
+        }
+        let left = rest.withLock { $0 }
+        let done = finished.withLock { $0 }
+        // Nothing between the one that was put down last and the first that was given back.
+        if let first = left.first { #expect(first == done || first == done - 1) }
+        #expect(left == Array((left.first ?? 1000)..<1000))
+    }
+
     @Test("says closed, not full, where it is both")
     func closedAndFull() {
         let mailbox = Mailbox<Int>(limit: 0)

@@ -6,14 +6,14 @@
 -export([load/0, is_loaded/0]).
 -export([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0]).
 -export([context_start/4, context_stop/1, context_watch/1, context_wake/1, context_stats/1]).
--export([submit/4, cast/2, cancel/1, handoff/3]).
+-export([submit/3, cast/2, cancel/1, handoff/3]).
 -export_type([context/0, call/0]).
 
 -on_load(may_be_loaded/0).
 
 -nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
        context_start/4, context_stop/1, context_watch/1, context_wake/1, context_stats/1,
-       submit/4, cast/2, cancel/1, handoff/3]).
+       submit/3, cast/2, cancel/1, handoff/3]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
@@ -107,8 +107,8 @@ context_stats(_Context) -> erlang:nif_error(not_loaded).
 
 %% @doc Queues a call; the answer is the message `{Tag, Result}'. Of several contexts the one with the
 %% least to do is taken. ErrorForm: 0 for pairs, 1 for maps.
--spec submit(context() | tuple(), reference(), tuple(), 0 | 1) -> call() | full | closed.
-submit(_Contexts, _Tag, _Request, _ErrorForm) -> erlang:nif_error(not_loaded).
+-spec submit(context() | tuple(), {Tag :: reference(), Request :: tuple()}, 0 | 1) -> call() | full | closed.
+submit(_Contexts, _TaggedRequest, _ErrorForm) -> erlang:nif_error(not_loaded).
 
 %% @doc Queues a call that nobody waits for.
 -spec cast(context() | tuple(), tuple()) -> ok | full | closed.

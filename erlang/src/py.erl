@@ -125,9 +125,13 @@ cast(Module, Function, Args) ->
 -spec cast(name(), name(), args(), kwargs()) -> ok | error();
           (pid(), name(), name(), args()) -> ok | error().
 cast(Context, Module, Function, Args) when is_pid(Context) ->
-    with_request(py_call:native(Context), Module, Function, Args, #{}, fun py_call:cast/2);
+    send(py_call:native(Context), request(Module, Function, Args, #{}));
 cast(Module, Function, Args, Kwargs) ->
-    with_request(py_call:pool(), Module, Function, Args, Kwargs, fun py_call:cast/2).
+    send(py_call:pool(), request(Module, Function, Args, Kwargs)).
+
+send({ok, Target}, {ok, Request}) -> py_call:cast(Target, Request);
+send({error, _} = Error, _Request) -> Error;
+send(_Target, Error) -> Error.
 
 %% @doc Starts a call and returns at once; {@link await/2} in the same process gets the result.
 %%
@@ -140,12 +144,17 @@ spawn_call(Module, Function, Args) ->
 -spec spawn_call(name(), name(), args(), kwargs()) -> reference() | error();
                 (pid(), name(), name(), args()) -> reference() | error().
 spawn_call(Context, Module, Function, Args) when is_pid(Context) ->
-    started(with_request(py_call:native(Context), Module, Function, Args, #{}, fun py_call:start/2));
+    start(py_call:native(Context), request(Module, Function, Args, #{}));
 spawn_call(Module, Function, Args, Kwargs) ->
-    started(with_request(py_call:pool(), Module, Function, Args, Kwargs, fun py_call:start/2)).
+    start(py_call:pool(), request(Module, Function, Args, Kwargs)).
 
-started({ok, Reference}) -> Reference;
-started(Error) -> Error.
+start({ok, Target}, {ok, Request}) ->
+    case py_call:start(Target, Request) of
+        {ok, Reference} -> Reference;
+        Error -> Error
+    end;
+start({error, _} = Error, _Request) -> Error;
+start(_Target, Error) -> Error.
 
 %% @doc Waits at most 30 seconds for a call that {@link spawn_call/3} has started.
 -spec await(reference()) -> result().
@@ -220,20 +229,21 @@ version() ->
 %% Requests
 
 pooled(Options, Module, Function, Args, Kwargs) ->
-    with_request(py_call:pool(), Module, Function, Args, Kwargs, fun(Target, Request) -> py_call:run(Target, Request, Options) end).
+    run(py_call:pool(), request(Module, Function, Args, Kwargs), Options).
 
 in_context(Context, Options, Module, Function, Args, Kwargs) ->
-    with_request(py_call:native(Context), Module, Function, Args, Kwargs,
-                 fun(Target, Request) -> py_call:run(Target, Request, Options) end).
+    run(py_call:native(Context), request(Module, Function, Args, Kwargs), Options).
 
-with_request({error, _} = Error, _Module, _Function, _Args, _Kwargs, _Fun) ->
-    Error;
-with_request({ok, Target}, Module, Function, Args, Kwargs, Fun)
+run({ok, Target}, {ok, Request}, Options) -> py_call:run(Target, Request, Options);
+run({error, _} = Error, _Request, _Options) -> Error;
+run(_Target, Error, _Options) -> Error.
+
+request(Module, Function, Args, Kwargs)
   when (is_atom(Module) orelse is_binary(Module) orelse is_list(Module)),
        (is_atom(Function) orelse is_binary(Function) orelse is_list(Function)),
        is_list(Args), is_map(Kwargs) ->
-    Fun(Target, {call, utf8(Module), utf8(Function), Args, Kwargs});
-with_request(_Target, Module, Function, Args, Kwargs, _Fun) ->
+    {ok, {call, utf8(Module), utf8(Function), Args, Kwargs}};
+request(Module, Function, Args, Kwargs) ->
     badarg("a call needs a module, a function (atoms, strings or binaries), a list of arguments and a map of "
            "keyword arguments, not ~tP, ~tP, ~tP, ~tP", [Module, 8, Function, 8, Args, 8, Kwargs, 8]).
 

@@ -19,7 +19,7 @@
 -spec run(target(), request(), options()) -> ok | {ok, term()} | {error, term()}.
 run(Target, Request, Options) ->
     Tag = make_ref(),
-    case causeway_nif:submit(Target, Tag, Request, error_form(Options)) of
+    case causeway_nif:submit(Target, {Tag, Request}, error_form(Options)) of
         full ->
             overloaded();
         closed ->
@@ -42,7 +42,7 @@ give_up(Call, Tag) ->
 -spec start(target(), request()) -> {ok, reference()} | {error, term()}.
 start(Target, Request) ->
     Tag = make_ref(),
-    case causeway_nif:submit(Target, Tag, Request, 0) of
+    case causeway_nif:submit(Target, {Tag, Request}, 0) of
         full -> overloaded();
         closed -> stopped();
         Call ->

@@ -47,7 +47,9 @@ sleep_variants_time_out(Config) ->
          {Milliseconds, {ok, 1}} = causeway_ct:milliseconds(fun() -> py:eval(Context, <<"1">>) end),
          ?assert(Milliseconds < 3000)
      end || Code <- [<<"from time import sleep\nsleep(30)">>, <<"import time\ntime.sleep(30.5)">>,
-                     <<"import time\ntime.sleep(1e9)">>]].
+                     <<"import time\ntime.sleep(1e9)">>,
+                     %% C code that goes from one sleep into the next.
+                     <<"import time\nlist(map(time.sleep, [40, 40, 40]))">>]].
 
 gil_in_c_code_times_out(Config) ->
     Context = context(Config),

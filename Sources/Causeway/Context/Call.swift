@@ -61,9 +61,6 @@ final class Call: Resource, @unchecked Sendable {
         move(from: State.running, to: State.answered) || move(from: State.queued, to: State.answered)
     }
 
-    /// Whether it was answered. One that was given up may still keep its context busy.
-    var isAnswered: Bool { state.load(ordering: .sequentiallyConsistent) == State.answered }
-
     /// Gives the call up: it will not be answered, and what it runs is interrupted.
     ///
     /// False when the answer is on its way already.

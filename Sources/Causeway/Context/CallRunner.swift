@@ -23,12 +23,13 @@ final class CallRunner {
         lastNumber += 1
         guard call.begin(as: lastNumber) else { return }
         count(context.statistics.calls)
-        context.setRunning(call)
+        context.isBusy.store(true, ordering: .relaxed)
         context.activity.store(call.number, ordering: .relaxed)
         state.decodedBytes = 0
         let result = result(of: call)
         context.activity.store(0, ordering: .relaxed)
-        dropInterruption()
+        context.dropInterruption()
+        context.isBusy.store(false, ordering: .relaxed)
         guard call.claimAnswer() else { return answers.clear() }
         if call.isDetached {
             answers.clear()
@@ -39,12 +40,6 @@ final class CallRunner {
         // Small ones are freed sooner where they were made: memory of the BEAM that another thread frees
         // goes a long way, a fifth of a small call.
         if state.decodedBytes > CallRunner.largeRequest { call.environment.clear() }
-    }
-
-    /// An interruption that came when the call was over must not hit the next one.
-    private func dropInterruption() {
-        guard context.isInterrupted.exchange(false, ordering: .relaxed) else { return }
-        ThreadState.interrupt(thread: context.threadIdentifier.load(ordering: .relaxed), with: nil)
     }
 
     private func result(of call: Call) -> Term {

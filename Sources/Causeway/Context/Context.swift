@@ -1,6 +1,7 @@
 import Beam
 import CErlNif
 import Glibc
+import Python
 import Streams
 import Synchronization
 
@@ -46,7 +47,9 @@ final class Context: Resource, @unchecked Sendable {
     /// `threading.get_ident()` of the thread; 0 before it runs.
     let threadIdentifier = Atomic<UInt>(0)
 
-    private let running = Mutex<Call?>(nil)
+    /// Whether a call is being run whose answer is not sent yet. Only a hint, for who chooses a context.
+    let isBusy = Atomic<Bool>(false)
+
     private let ending = Atomic<Bool>(false)
     private let ended = Atomic<Bool>(false)
     private let watched = Atomic<Bool>(false)
@@ -77,7 +80,7 @@ final class Context: Resource, @unchecked Sendable {
     var isQuiet: Bool { calls.isEmpty && reactorRequests.isEmpty }
 
     /// How many calls are queued or running.
-    var load: Int { calls.count + (running.withLock { $0?.isAnswered ?? true } ? 0 : 1) }
+    var load: Int { calls.count + (isBusy.load(ordering: .relaxed) ? 1 : 0) }
 
     /// Queues a call and wakes the thread.
     func submit(_ call: Call) -> Mailbox<Call>.Outcome {
@@ -93,8 +96,13 @@ final class Context: Resource, @unchecked Sendable {
         return outcome
     }
 
-    /// The thread begins with a call, or is done with the last one of a turn.
-    func setRunning(_ call: Call?) { running.withLock { $0 = call } }
+    /// Takes an interruption back that was set and perhaps not raised yet: it must not hit what comes next.
+    /// On the context's thread, with the GIL.
+    func dropInterruption() {
+        guard isInterrupted.exchange(false, ordering: .relaxed) else { return }
+        ThreadState.interrupt(thread: threadIdentifier.load(ordering: .relaxed), with: nil)
+        sleep.store(0)
+    }
 
     /// Makes the thread stop: nothing is accepted any more, who waits for an answer gets one, and what
     /// Python executes is interrupted. On a BEAM thread, any number of times.
@@ -102,7 +110,6 @@ final class Context: Resource, @unchecked Sendable {
         if ending.exchange(true, ordering: .sequentiallyConsistent) { return }
         doorbell.ring()
         for call in calls.close() { answerStopped(call, env) }
-        if let call = running.withLock({ $0 }) { answerStopped(call, env) }
         Janitor.shared.interruptUntilEnded(self)
     }
 

@@ -51,9 +51,9 @@ var contextNifs: [ErlNifFunc] {
         nif("context_stats", 1) { env, _, arguments in
             withContext(env, arguments) { context, env in statistics(of: context, env) }
         },
-        /// submit(Context | {Context, …}, Tag, Request, ErrorForm) -> Call | full | closed | badarg
+        /// submit(Context | {Context, …}, {Tag, Request}, ErrorForm) -> Call | full | closed | badarg
         /// The answer is the message `{Tag, Result}`. Of several contexts the one with the least to do is taken.
-        nif("submit", 4) { env, _, arguments in submit(env, arguments, isDetached: false) },
+        nif("submit", 3) { env, _, arguments in submit(env, arguments, isDetached: false) },
         /// cast(Context | {Context, …}, Request) -> ok | full | closed | badarg
         nif("cast", 2) { env, _, arguments in submit(env, arguments, isDetached: true) },
         /// cancel(Call) -> cancelled | sent. After `sent` the answer is in the mailbox or on its way.
@@ -80,12 +80,21 @@ private func submit(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, isDet
     let environment = Environment()
     var caller = ErlNifPid()
     _ = enif_self(env, &caller)
-    let form = isDetached ? 0 : integer(env, arguments[3]) ?? 0
-    let tag = isDetached ? atoms.undefined : environment.copy(arguments[1])
-    let request = environment.copy(arguments[isDetached ? 1 : 2])
+    // One copy of both: each costs as much as the other parts of this function together.
+    var tag = atoms.undefined
+    var request = environment.copy(arguments[1])
+    var form = Call.ErrorForm.pair
+    if !isDetached {
+        var count: Int32 = 0
+        var pair: UnsafePointer<Term>?
+        guard enif_get_tuple(environment.pointer, request, &count, &pair) != 0, count == 2, let pair,
+            let wanted = integer(env, arguments[2]).flatMap(Call.ErrorForm.init(rawValue:))
+        else { return enif_make_badarg(env) }
+        (tag, request, form) = (pair[0], pair[1], wanted)
+    }
     let call = Call(
-        caller: caller, environment: environment, tag: tag, request: request,
-        errorForm: Call.ErrorForm(rawValue: form) ?? .pair, isDetached: isDetached, context: context)
+        caller: caller, environment: environment, tag: tag, request: request, errorForm: form,
+        isDetached: isDetached, context: context)
     let term: Term
     if isDetached {
         term = atoms.ok

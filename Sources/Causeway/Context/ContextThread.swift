@@ -76,11 +76,12 @@ final class ContextThread {
 
     private func runCalls() {
         var left = ContextThread.callsPerTurn
-        while left > 0, !context.isEnding, let call = context.calls.popFirst() {
+        var next = context.calls.takeFirst()
+        while let call = next {
             runner.run(call)
             left -= 1
+            next = context.calls.finish(takingNext: left > 0)
         }
-        if left < ContextThread.callsPerTurn { context.setRunning(nil) }
     }
 
     // MARK: Waiting

@@ -9,7 +9,10 @@ import Streams
 /// go on sleeping after its caller has died.
 enum Sleep {
     /// Sleeps without the GIL. On a thread that is no context's nobody can end it.
-    static func sleep(seconds: Double) throws(PythonError) {
+    ///
+    /// It raises what interrupts it itself: C code that sleeps again at once, as `map(time.sleep, …)` does,
+    /// would not come by where Python raises it.
+    static func sleep(seconds: Double, _ state: ModuleState) throws(PythonError) {
         guard seconds >= 0 else { throw valueError("sleep length must be non-negative") }
         // As Python has it: 292 years are the limit. The clock began at the last start of the machine, so
         // that the sum fits as well.
@@ -18,15 +21,20 @@ enum Sleep {
         }
         let start = monotonicNanoseconds()
         let end = start &+ Int64(seconds * 1e9)
-        let word = CurrentContext.get()?.sleep ?? FutexWord(0)
-        word.store(0)
-        let state = PyEval_SaveThread()
+        let context = CurrentContext.get()
+        let word = context?.sleep ?? FutexWord(0)
+        let thread = PyEval_SaveThread()
         var now = start
         while word.value == 0, now < end {
             word.wait(while: 0, nanoseconds: end - now)
             now = monotonicNanoseconds()
         }
-        PyEval_RestoreThread(state)
+        PyEval_RestoreThread(thread)
+        // With the GIL, as the janitor is where it writes that word.
+        guard let context, word.exchange(0) != 0 else { return }
+        context.dropInterruption()
+        PyErr_SetObject(state.interruption, nil)
+        throw PythonError()
     }
 
     static var functions: [PyMethodDef] {
@@ -34,14 +42,15 @@ enum Sleep {
             method(
                 "_sleep",
                 "_sleep($module, seconds, /)\n--\n\nWhat time.sleep is inside the BEAM: it ends when the call is interrupted."
-            ) { _, arguments, count in
+            ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     guard count == 1, let argument = arguments?[0] else {
                         throw typeError("sleep() takes exactly one argument (\(count) given)")
                     }
                     let seconds = PyFloat_AsDouble(argument)
                     if seconds == -1, PyErr_Occurred() != nil { throw PythonError() }
-                    try Sleep.sleep(seconds: seconds)
+                    guard let state = ModuleState.of(module: module) else { throw PythonError() }
+                    try Sleep.sleep(seconds: seconds, state)
                     return newNone()
                 }
             }
