@@ -26,7 +26,10 @@ final class CallRunner {
         context.isBusy.store(true, ordering: .relaxed)
         context.activity.store(call.number, ordering: .relaxed)
         state.decodedBytes = 0
+        let outer = context.current
+        context.current = .passUnretained(call)
         let result = result(of: call)
+        context.current = outer
         context.activity.store(0, ordering: .relaxed)
         context.dropInterruption()
         context.isBusy.store(false, ordering: .relaxed)

@@ -50,6 +50,9 @@ final class Context: Resource, @unchecked Sendable {
     /// Whether a call is being run whose answer is not sent yet. Only a hint, for who chooses a context.
     let isBusy = Atomic<Bool>(false)
 
+    /// The innermost call that the thread runs, kept by who runs it. Only for that thread.
+    var current: Unmanaged<Call>?
+
     private let ending = Atomic<Bool>(false)
     private let ended = Atomic<Bool>(false)
     private let watched = Atomic<Bool>(false)

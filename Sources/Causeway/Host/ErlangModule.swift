@@ -37,6 +37,17 @@ enum ErlangModule {
                     return try ErlangModule.whereis(try text(of: name), state).take()
                 }
             },
+            method(
+                "_caller",
+                "_caller($module, /)\n--\n\nThe Erlang process whose call the calling thread runs, or None."
+            ) { module, _, _ in
+                returning { () throws(PythonError) in
+                    guard let call = CurrentContext.get()?.current?.takeUnretainedValue(),
+                        let state = ModuleState.of(module: module)
+                    else { return newNone() }
+                    return try TermObject.make(state.pidType, call.caller.pid).take()
+                }
+            },
             method("in_beam", "in_beam($module, /)\n--\n\nWhether this Python runs inside the BEAM.") {
                 _, _, _ in
                 newBool(hostIsBeam)
