@@ -49,6 +49,7 @@ static inline PyTypeObject *cpython_slice_type(void) { return &PySlice_Type; }
 static inline PyTypeObject *cpython_bytearray_type(void) { return &PyByteArray_Type; }
 static inline PyTypeObject *cpython_memoryview_type(void) { return &PyMemoryView_Type; }
 static inline PyTypeObject *cpython_bytes_type(void) { return &PyBytes_Type; }
+static inline PyTypeObject *cpython_unicode_type(void) { return &PyUnicode_Type; }
 static inline PyTypeObject *cpython_set_type(void) { return &PySet_Type; }
 static inline PyTypeObject *cpython_frozenset_type(void) { return &PyFrozenSet_Type; }
 static inline unsigned long cpython_running_version(void) { return Py_Version; }
@@ -62,6 +63,7 @@ CPYTHON_EXCEPTION(BufferError)
 CPYTHON_EXCEPTION(ConnectionError)
 CPYTHON_EXCEPTION(IndexError)
 CPYTHON_EXCEPTION(OverflowError)
+CPYTHON_EXCEPTION(RecursionError)
 CPYTHON_EXCEPTION(RuntimeError)
 CPYTHON_EXCEPTION(TypeError)
 CPYTHON_EXCEPTION(UnicodeDecodeError)

@@ -166,10 +166,25 @@ public struct TypeFlags: OptionSet, Sendable {
 public func makeType<Instance>(
     in module: PyPointer, name: StaticString, _: Instance.Type, flags: TypeFlags, slots: [PyType_Slot]
 ) throws(PythonError) -> PyType {
+    try makeType(
+        in: module, base: nil, name: name, size: MemoryLayout<Instance>.size, flags: flags, slots: slots)
+}
+
+/// Makes a type that adds slots to another and has no fields of its own. It can be subclassed no further.
+public func makeSubtype(in module: PyPointer, of base: PyType?, name: StaticString, slots: [PyType_Slot])
+    throws(PythonError) -> PyType
+{
+    try makeType(in: module, base: base.map(asObject), name: name, size: 0, flags: .immutable, slots: slots)
+}
+
+private func makeType(
+    in module: PyPointer, base: PyPointer?, name: StaticString, size: Int, flags: TypeFlags,
+    slots: [PyType_Slot]
+) throws(PythonError) -> PyType {
     let table = immortal(slots + [PyType_Slot()])
     defer { table.deallocate() }
     var spec = PyType_Spec(
-        name: cString(name), basicsize: Int32(truncatingIfNeeded: MemoryLayout<Instance>.size), itemsize: 0,
+        name: cString(name), basicsize: Int32(truncatingIfNeeded: size), itemsize: 0,
         flags: flags.union(.standard).rawValue, slots: table)
-    return asType(try Object(PyType_FromModuleAndSpec(module, &spec, nil)).take())
+    return asType(try Object(PyType_FromModuleAndSpec(module, &spec, base)).take())
 }

@@ -34,6 +34,13 @@ public final class FutexWord: @unchecked Sendable {
         unsafe word.pointee.exchange(value, ordering: .sequentiallyConsistent)
     }
 
+    /// Writes the word if it has the expected value; whether it had.
+    public func compareExchange(expected: UInt32, desired: UInt32) -> Bool {
+        unsafe word.pointee.compareExchange(
+            expected: expected, desired: desired, ordering: .sequentiallyConsistent
+        ).exchanged
+    }
+
     /// Sleeps while the word has this value, at most `nanoseconds` where given. May return early.
     public func wait(while value: UInt32, nanoseconds: Int64? = nil) {
         // An Atomic<UInt32> is laid out as its value: the kernel reads the same four bytes.

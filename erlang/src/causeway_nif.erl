@@ -5,20 +5,24 @@
 
 -export([load/0, is_loaded/0]).
 -export([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0]).
--export([context_start/4, context_stop/1, context_watch/1, context_wake/1, context_stats/1]).
+-export([context_start/4, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1, context_stats/1]).
+-export([callbacks_update/1, callback_begin/1, callback_answer/2]).
 -export([submit/3, cast/2, cancel/1, handoff/3]).
--export_type([context/0, call/0]).
+-export_type([context/0, call/0, callback/0]).
 
 -on_load(may_be_loaded/0).
 
 -nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
-       context_start/4, context_stop/1, context_watch/1, context_wake/1, context_stats/1,
+       context_start/4, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
+       context_stats/1, callbacks_update/1, callback_begin/1, callback_answer/2,
        submit/3, cast/2, cancel/1, handoff/3]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
 -opaque call() :: reference().
 %% A call in progress. When the last reference is gone, the call is given up.
+-opaque callback() :: reference().
+%% A call of an Erlang function by Python. When the last reference is gone, Python is told that there is no answer.
 
 %% @doc Loads the core. libpython must be open already.
 %%
@@ -100,6 +104,22 @@ context_watch(_Context) -> erlang:nif_error(not_loaded).
 %% @doc Tells the context's thread to look at its connections.
 -spec context_wake(context()) -> ok.
 context_wake(_Context) -> erlang:nif_error(not_loaded).
+
+%% @doc Interrupts what the context executes.
+-spec context_interrupt(context()) -> ok | idle.
+context_interrupt(_Context) -> erlang:nif_error(not_loaded).
+
+%% @doc Makes the caller the server of the functions with these names.
+-spec callbacks_update([binary()]) -> ok.
+callbacks_update(_Names) -> erlang:nif_error(not_loaded).
+
+%% @doc The caller is about to run the function; false when Python does not wait any more.
+-spec callback_begin(callback()) -> boolean().
+callback_begin(_Callback) -> erlang:nif_error(not_loaded).
+
+%% @doc Gives Python the result. Only the first answer counts.
+-spec callback_answer(callback(), tuple()) -> ok.
+callback_answer(_Callback, _Result) -> erlang:nif_error(not_loaded).
 
 %% @doc Counters.
 -spec context_stats(context()) -> #{atom() => integer()}.

@@ -29,6 +29,7 @@
 -export([call/3, call/4, call/5, eval/1, eval/2, eval/3, eval/4, exec/1, exec/2, exec/3]).
 -export([cast/3, cast/4, spawn_call/3, spawn_call/4, await/1, await/2]).
 -export([context/0, context/1, start_contexts/0, start_contexts/1, stop_contexts/0, contexts_started/0]).
+-export([register_function/2, register_function/3, unregister_function/1, interrupt/1]).
 -export([dup_fd/1, version/0]).
 -export_type([name/0, args/0, kwargs/0, options/0, result/0, error/0]).
 
@@ -211,6 +212,63 @@ stop_contexts() ->
 -spec contexts_started() -> boolean().
 contexts_started() ->
     py_contexts:pool_size() > 0.
+
+%% @doc Lets Python call a fun by a name, as `erlang.call('name', ...)', `erlang.name(...)' or after
+%% `from erlang import name'. The fun gets one list of the arguments, in a process of its own, and may call
+%% Python again, also in the context that waits for it.
+%%
+%% What it returns is converted as arguments are. Where it fails, Python raises `erlang.ErlangError'. When Python
+%% does not wait any more, because its call was given up, the process is ended with the reason `shutdown'.
+-spec register_function(name(), fun(([term()]) -> term())) -> ok | error().
+register_function(Name, Fun) when is_function(Fun, 1) ->
+    register_named(Name, Fun);
+register_function(Name, Fun) ->
+    badarg("register_function needs a name and a fun of one argument, the list of Python's arguments, not ~tP, ~tP",
+           [Name, 8, Fun, 8]).
+
+%% @doc The same for an exported function of one argument; it is looked up when it is called.
+-spec register_function(name(), module(), atom()) -> ok | error().
+register_function(Name, Module, Function) when is_atom(Module), is_atom(Function) ->
+    register_named(Name, {Module, Function});
+register_function(Name, Module, Function) ->
+    badarg("register_function needs a name, a module and a function, not ~tP, ~tP, ~tP",
+           [Name, 8, Module, 8, Function, 8]).
+
+register_named(Name, Function) ->
+    with_name(Name, fun(Binary) -> py_callbacks:register(Binary, Function) end).
+
+%% @doc Takes a function back. Calls of it that run go on.
+-spec unregister_function(name()) -> ok | error().
+unregister_function(Name) ->
+    with_name(Name, fun py_callbacks:unregister/1).
+
+with_name(Name, Fun) ->
+    Binary = if
+                 is_atom(Name) -> atom_to_binary(Name);
+                 true -> utf8(Name)
+             end,
+    case {is_binary(Binary) andalso unicode:characters_to_binary(Binary) =:= Binary, whereis(py_callbacks)} of
+        {false, _} -> badarg("the name of a function is an atom, a string or a binary in UTF-8, not ~tP", [Name, 8]);
+        {true, undefined} -> {error, {not_started, <<"the application causeway does not run">>}};
+        {true, _} -> Fun(Binary)
+    end.
+
+%% @doc Interrupts what a context executes: Python raises `erlang.CallInterrupted' there, which is no
+%% `Exception', at the next bytecode. Its caller gets that as an error unless the code catches it.
+%%
+%% Returns at once. `{error, {idle, _}}' where nothing is executed. Native code is not interrupted before
+%% it returns to Python.
+-spec interrupt(pid()) -> ok | error().
+interrupt(Context) ->
+    case py_call:native(Context) of
+        {ok, Native} ->
+            case causeway_nif:context_interrupt(Native) of
+                ok -> ok;
+                idle -> {error, {idle, <<"the context executes nothing that could be interrupted">>}}
+            end;
+        {error, _} = Error ->
+            Error
+    end.
 
 %% @doc A second descriptor for the same open file or socket, closed on exec. Both are to be closed.
 -spec dup_fd(non_neg_integer()) -> {ok, non_neg_integer()} | {error, atom() | {errno, integer()}}.

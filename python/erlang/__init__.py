@@ -8,7 +8,43 @@ the protocols of ``erlang.reactor`` can be driven by hand there.
 so that ``except Exception`` lets it through.
 """
 
-from _causeway import CallInterrupted, Pid, Ref, Term, in_beam, send, whereis
+from _causeway import Atom, CallInterrupted, Pid, Ref, Term, in_beam, self, send, whereis
 
-__all__ = ["CallInterrupted", "Pid", "Ref", "Term", "in_beam", "send", "whereis"]
+from erlang._callbacks import ErlangError, call
+from erlang._callbacks import function as _function
+
+__all__ = [
+    "Atom",
+    "CallInterrupted",
+    "ErlangError",
+    "Pid",
+    "Ref",
+    "Term",
+    "atom",
+    "call",
+    "in_beam",
+    "self",
+    "send",
+    "whereis",
+]
 __version__ = "0.1.0"
+
+
+def atom(name):
+    """What becomes the atom of a name in Erlang, where a plain ``str`` becomes a binary.
+
+    Atoms are never freed: Python may make 100,000 that were not there, then their conversion is a ValueError.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of an atom is a str, not {type(name).__name__}")
+    if len(name) > 255:
+        raise ValueError(f"an atom has at most 255 characters, not {len(name)}")
+    return Atom(name)
+
+
+def __getattr__(name):
+    """A registered Erlang function is an attribute of this module, unless something else has its name."""
+    function = _function(name)
+    if function is None:
+        raise AttributeError(f"module 'erlang' has no attribute {name!r}, nor has Erlang registered such a function")
+    return function

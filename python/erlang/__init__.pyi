@@ -1,10 +1,33 @@
+from typing import Any
+
+from _causeway import Atom as Atom
 from _causeway import CallInterrupted as CallInterrupted
 from _causeway import Pid as Pid
 from _causeway import Ref as Ref
 from _causeway import Term as Term
 from _causeway import in_beam as in_beam
+from _causeway import self as self
 from _causeway import send as send
 from _causeway import whereis as whereis
 
-__all__ = ["CallInterrupted", "Pid", "Ref", "Term", "in_beam", "send", "whereis"]
+from erlang._callbacks import ErlangError as ErlangError
+from erlang._callbacks import call as call
+
+__all__ = [
+    "Atom",
+    "CallInterrupted",
+    "ErlangError",
+    "Pid",
+    "Ref",
+    "Term",
+    "atom",
+    "call",
+    "in_beam",
+    "self",
+    "send",
+    "whereis",
+]
 __version__: str
+
+def atom(name: str) -> Atom: ...
+def __getattr__(name: str) -> Any: ...

@@ -61,6 +61,9 @@ final class Call: Resource, @unchecked Sendable {
         move(from: State.running, to: State.answered) || move(from: State.queued, to: State.answered)
     }
 
+    /// Whether it was given up.
+    var isCancelled: Bool { state.load(ordering: .sequentiallyConsistent) == State.cancelled }
+
     /// Gives the call up: it will not be answered, and what it runs is interrupted.
     ///
     /// False when the answer is on its way already.

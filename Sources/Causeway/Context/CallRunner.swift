@@ -7,7 +7,6 @@ import Python
 final class CallRunner {
     let context: Context
     let state: ModuleState
-    private var lastNumber: UInt64 = 0
     /// From how many bytes on a request is freed as soon as it is answered.
     private static let largeRequest = 4096
     /// Answers are made here, one after the other: sending one clears it.
@@ -20,17 +19,17 @@ final class CallRunner {
 
     /// Runs one call and answers it, unless its caller has given it up.
     func run(_ call: Call) {
-        lastNumber += 1
-        guard call.begin(as: lastNumber) else { return }
+        guard call.begin(as: context.nextCall()) else { return }
         count(context.statistics.calls)
         context.isBusy.store(true, ordering: .relaxed)
+        let outerActivity = context.activity.load(ordering: .relaxed)
         context.activity.store(call.number, ordering: .relaxed)
         state.decodedBytes = 0
         let outer = context.current
         context.current = .passUnretained(call)
         let result = result(of: call)
         context.current = outer
-        context.activity.store(0, ordering: .relaxed)
+        context.activity.store(outerActivity, ordering: .relaxed)
         context.dropInterruption()
         context.isBusy.store(false, ordering: .relaxed)
         guard call.claimAnswer() else { return answers.clear() }

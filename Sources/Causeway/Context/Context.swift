@@ -44,6 +44,9 @@ final class Context: Resource, @unchecked Sendable {
     let connections = Atomic<Int>(0)
     /// An interruption was set that may not have been raised yet. Changed only with the GIL.
     let isInterrupted = Atomic<Bool>(false)
+    /// The number of the call in which the thread has raised an interruption itself: once is enough. Changed
+    /// only with the GIL.
+    let raised = Atomic<UInt64>(0)
     /// `threading.get_ident()` of the thread; 0 before it runs.
     let threadIdentifier = Atomic<UInt>(0)
 
@@ -63,6 +66,14 @@ final class Context: Resource, @unchecked Sendable {
         self.owner = owner
         self.options = options
         calls = Mailbox(limit: options.maximumQueue)
+    }
+
+    private var lastCall: UInt64 = 0
+
+    /// A number for the next call. On the context's thread.
+    func nextCall() -> UInt64 {
+        lastCall += 1
+        return lastCall
     }
 
     private static let lastCallback = Atomic<UInt64>(1 << 63)

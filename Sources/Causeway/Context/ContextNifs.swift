@@ -47,6 +47,15 @@ var contextNifs: [ErlNifFunc] {
                 return atoms.ok
             }
         },
+        /// context_interrupt(Context) -> ok | idle: interrupts what it executes, as if the caller had given it up.
+        nif("context_interrupt", 1) { env, _, arguments in
+            withContext(env, arguments) { context, _ in
+                let activity = context.activity.load(ordering: .relaxed)
+                guard activity != 0 else { return atoms.idle }
+                Janitor.shared.interrupt(context, activity: activity, isRepeated: true)
+                return atoms.ok
+            }
+        },
         /// context_stats(Context) -> map()
         nif("context_stats", 1) { env, _, arguments in
             withContext(env, arguments) { context, env in statistics(of: context, env) }

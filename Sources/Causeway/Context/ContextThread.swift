@@ -1,19 +1,31 @@
 import Beam
+import CPython
+import Glibc
 import Python
 import Streams
 
 /// The native thread of a context: it waits in one place for calls and connections, takes the GIL once
 /// for a batch of both, and ends when the context does.
+///
+/// While Python waits for an Erlang function on this thread, the thread goes on serving on top of that
+/// (`wait(for:)`): the function may need this very context.
 final class ContextThread {
     /// How many calls one turn serves before connections are looked at again.
     private static let callsPerTurn = 64
 
-    private let context: Context
+    let context: Context
     private let threadState: ThreadState
     private let state: ModuleState
-    private let runner: CallRunner
     private let reactor: Reactor
     private var spin = Spin()
+    /// A runner for each level of calls: the first for calls on their own, the next for calls that are served
+    /// while one waits for Erlang, and so on. Each has an environment for answers.
+    private var runners: [CallRunner]
+    private var level = 0
+    /// What Python waits for on this thread, the innermost where there are several.
+    private var awaited: Callback?
+    /// How deep calls may be nested: each level takes up to some 10 KB of the thread's stack.
+    private static let maximumLevel = 500
 
     /// Starts the thread. Its owner is told `{causeway, started}`, at the end `{causeway, stopped}`.
     static func start(_ context: Context) throws(Errno) {
@@ -23,9 +35,9 @@ final class ContextThread {
     }
 
     private static func main(_ context: Context) {
-        CurrentContext.set(context)
         let messages = Environment()
         if let thread = ContextThread(context) {
+            pthread_setspecific(ContextThread.key, Unmanaged.passUnretained(thread).toOpaque())
             ContextRegistry.shared.add(context)
             send(to: context.owner, messages, makeTuple(messages.pointer, atoms.causeway, atoms.started))
             thread.run()
@@ -50,7 +62,7 @@ final class ContextThread {
         self.threadState = threadState
         self.state = state
         context.threadIdentifier.store(threadState.identifier, ordering: .sequentiallyConsistent)
-        runner = CallRunner(context: context, state: state)
+        runners = [CallRunner(context: context, state: state)]
         reactor = Reactor(context: context, state: state)
     }
 
@@ -78,10 +90,68 @@ final class ContextThread {
         var left = ContextThread.callsPerTurn
         var next = context.calls.takeFirst()
         while let call = next {
-            runner.run(call)
+            runners[level].run(call)
             left -= 1
             next = context.calls.finish(takingNext: left > 0)
         }
+    }
+
+    // MARK: Serving while Python waits
+
+    private static let key: pthread_key_t = {
+        var key = pthread_key_t()
+        pthread_key_create(&key, nil)
+        return key
+    }()
+
+    /// The context's thread that calls this; nil on any other thread.
+    static var current: ContextThread? {
+        pthread_getspecific(key).map { Unmanaged<ContextThread>.fromOpaque($0).takeUnretainedValue() }
+    }
+
+    /// Serves calls and connections until a callback is over. With the GIL, on this thread.
+    ///
+    /// Throws where the call that waits is interrupted, or the context stops.
+    func wait(for callback: Callback) throws(PythonError) {
+        guard level < ContextThread.maximumLevel else {
+            throw raised(
+                cpython_RecursionError(),
+                "maximum depth exceeded: \(level) calls of Erlang functions wait for each other on this context")
+        }
+        let activity = context.activity.load(ordering: .relaxed)
+        let outer = awaited
+        awaited = callback
+        level += 1
+        if level == runners.count { runners.append(CallRunner(context: context, state: state)) }
+        context.isBusy.store(false, ordering: .relaxed)
+        defer {
+            level -= 1
+            awaited = outer
+            context.isBusy.store(true, ordering: .relaxed)
+        }
+        while true {
+            guard !isInterrupted else {
+                context.raised.store(activity, ordering: .relaxed)
+                context.dropInterruption()
+                PyErr_SetObject(state.interruption, nil)
+                throw PythonError()
+            }
+            guard callback.outcome == nil else { return }
+            threadState.leave()
+            waitForWork()
+            reactor.readReady()
+            threadState.enter()
+            // The call that waits would be hit by an interruption that is meant for one on top.
+            guard !isInterrupted, callback.outcome == nil else { continue }
+            turn()
+            context.activity.store(activity, ordering: .relaxed)
+        }
+    }
+
+    /// Whether what waits here for Erlang is to be ended.
+    private var isInterrupted: Bool {
+        context.isEnding || context.isInterrupted.load(ordering: .relaxed)
+            || context.current?.takeUnretainedValue().isCancelled ?? false
     }
 
     // MARK: Waiting
@@ -109,7 +179,11 @@ final class ContextThread {
         if events == 0, !hasWork { park(asking: true) }
     }
 
-    private var hasWork: Bool { !context.isQuiet || !state.leftovers.isEmpty || context.isEnding }
+    private var hasWork: Bool {
+        if !context.isQuiet || !state.leftovers.isEmpty || context.isEnding || reactor.hasWork { return true }
+        guard let awaited else { return false }
+        return awaited.outcome != nil || isInterrupted
+    }
 
     /// Sleeps until somebody rings. With connections the owner is asked to have the BEAM watch them.
     private func park(asking: Bool) {

@@ -21,7 +21,7 @@ enum Sleep {
         }
         let start = monotonicNanoseconds()
         let end = start &+ Int64(seconds * 1e9)
-        let context = CurrentContext.get()
+        let context = ContextThread.current?.context
         let word = context?.sleep ?? FutexWord(0)
         let thread = PyEval_SaveThread()
         var now = start
@@ -55,24 +55,5 @@ enum Sleep {
                 }
             }
         ]
-    }
-}
-
-/// The context of the calling thread.
-enum CurrentContext {
-    private static let key: pthread_key_t = {
-        var key = pthread_key_t()
-        pthread_key_create(&key, nil)
-        return key
-    }()
-
-    /// Nil on a thread that is no context's.
-    static func get() -> Context? {
-        pthread_getspecific(key).map { Unmanaged<Context>.fromOpaque($0).takeUnretainedValue() }
-    }
-
-    /// For a context's thread, which keeps the context as long as it runs.
-    static func set(_ context: Context) {
-        pthread_setspecific(key, Unmanaged.passUnretained(context).toOpaque())
     }
 }

@@ -49,7 +49,10 @@ struct Encoder {
         if object == cpython_none() { return atoms.none }
         if object == cpython_true() { return atoms.true }
         if object == cpython_false() { return atoms.false }
-        if cpython_is_unicode(object) != 0 { return try string(object) }
+        if cpython_is_unicode(object) != 0 {
+            if cpython_type(object) == state.atomType { return try AtomObject.term(env, object, state) }
+            return try string(object)
+        }
         if cpython_is_long(object) != 0 { return try integer(object) }
         if cpython_is_subtype_of(object, cpython_float_type()) != 0 { return float(object) }
         if cpython_is_bytes(object) != 0 { return try bytes(object) }

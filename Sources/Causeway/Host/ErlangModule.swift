@@ -38,11 +38,25 @@ enum ErlangModule {
                 }
             },
             method(
+                "self",
+                "self($module, /)\n--\n\nThe process on whose behalf this code runs: the caller in a call, the context's\nprocess in a reactor's callback.\n\nRaises RuntimeError in a thread that runs neither, and outside the BEAM."
+            ) { module, _, _ in
+                returning { () throws(PythonError) in
+                    try ErlangModule.requireBeam("self")
+                    guard let context = ContextThread.current?.context else {
+                        throw runtimeError("self() is no Erlang process here: this thread is no context's")
+                    }
+                    guard let state = ModuleState.of(module: module) else { throw PythonError() }
+                    let process = context.current?.takeUnretainedValue().caller ?? context.owner
+                    return try TermObject.make(state.pidType, process.pid).take()
+                }
+            },
+            method(
                 "_caller",
                 "_caller($module, /)\n--\n\nThe Erlang process whose call the calling thread runs, or None."
             ) { module, _, _ in
                 returning { () throws(PythonError) in
-                    guard let call = CurrentContext.get()?.current?.takeUnretainedValue(),
+                    guard let call = ContextThread.current?.context.current?.takeUnretainedValue(),
                         let state = ModuleState.of(module: module)
                     else { return newNone() }
                     return try TermObject.make(state.pidType, call.caller.pid).take()
@@ -56,7 +70,7 @@ enum ErlangModule {
     }
 
     /// What needs Erlang says so where there is none, instead of failing in some other way.
-    private static func requireBeam(_ function: String) throws(PythonError) {
+    static func requireBeam(_ function: String) throws(PythonError) {
         if hostIsBeam { return }
         throw runtimeError(
             "erlang.\(function)() needs a BEAM: this Python runs by itself. "

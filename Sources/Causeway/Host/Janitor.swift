@@ -14,17 +14,31 @@ final class Janitor: Sendable {
     /// is interrupted, and interrupted again: Python code may catch the first.
     private static let patience: Int64 = 20_000_000
 
+    private struct Interruption {
+        let context: Context
+        let activity: UInt64
+        /// Also where the context's thread has raised one in that call already.
+        let isRepeated: Bool
+
+        /// Whether it would still hit what it is meant for. With the GIL.
+        var isDue: Bool {
+            context.activity.load(ordering: .relaxed) == activity
+                && (isRepeated || context.raised.load(ordering: .relaxed) != activity)
+        }
+    }
+
     private struct Work {
-        var interruptions: [(context: Context, activity: UInt64)] = []
+        var interruptions: [Interruption] = []
         var ending: [(context: Context, seen: UInt64)] = []
     }
 
     private let work = Mutex(Work())
     private let bell = FutexWord(0)
 
-    /// Interrupts what a context executes, if it still executes that.
-    func interrupt(_ context: Context, activity: UInt64) {
-        work.withLock { $0.interruptions.append((context, activity)) }
+    /// Interrupts what a context executes, if it still executes that. Once, unless it is to be repeated.
+    func interrupt(_ context: Context, activity: UInt64, isRepeated: Bool = false) {
+        let interruption = Interruption(context: context, activity: activity, isRepeated: isRepeated)
+        work.withLock { $0.interruptions.append(interruption) }
         ring()
     }
 
@@ -56,19 +70,24 @@ final class Janitor: Sendable {
             for index in work.ending.indices {
                 let context = work.ending[index].context
                 let activity = context.activity.load(ordering: .relaxed)
-                if activity != 0, activity == work.ending[index].seen { due.append((context, activity)) }
+                if activity != 0, activity == work.ending[index].seen {
+                    due.append(Interruption(context: context, activity: activity, isRepeated: true))
+                }
                 work.ending[index].seen = activity
             }
             return (due, !work.ending.isEmpty)
         }
         if !due.isEmpty {
             threadState.withGIL {
-                for (context, activity) in due where context.activity.load(ordering: .relaxed) == activity {
+                for work in due where work.isDue {
+                    let context = work.context
                     context.isInterrupted.store(true, ordering: .relaxed)
                     ThreadState.interrupt(
                         thread: context.threadIdentifier.load(ordering: .relaxed), with: interruption)
                     context.sleep.store(1)
                     context.sleep.wake()
+                    // It may wait for an Erlang function.
+                    context.doorbell.ring()
                 }
             }
         }

@@ -11,6 +11,7 @@ final class ModuleState: @unchecked Sendable {
     let pidType: PyType
     let refType: PyType
     let termType: PyType
+    let atomType: PyType
     /// What is raised where a call is interrupted: `erlang.CallInterrupted`.
     let interruption: PyPointer
     let names: Names
@@ -27,8 +28,9 @@ final class ModuleState: @unchecked Sendable {
     /// About how many bytes of terms were read since somebody set it to 0. Another thread may do so while
     /// this one runs Python code: it is good for decisions that may be wrong.
     var decodedBytes = 0
-    /// How many atoms were made for names of exceptions.
+    /// How many atoms were made for names of exceptions, and for `erlang.Atom`.
     var exceptionNames = 0
+    var newAtoms = 0
     private var compiled: [String: PyPointer] = [:]
     private var describer: PyPointer?
 
@@ -41,6 +43,7 @@ final class ModuleState: @unchecked Sendable {
         termType = try TermObject.makeType(
             in: module, name: "erlang.Term", doc: "An Erlang term that Python can only hold: a fun or a port."
         )
+        atomType = try AtomObject.makeType(in: module)
         interruption = try Object(
             PyErr_NewExceptionWithDoc(
                 "erlang.CallInterrupted",
@@ -49,7 +52,7 @@ final class ModuleState: @unchecked Sendable {
         ).take()
         names = try Names()
         protocols = try Object(PyDict_New()).take()
-        for type in [bufferType, protocolType, pidType, refType, termType] {
+        for type in [bufferType, protocolType, pidType, refType, termType, atomType] {
             guard PyModule_AddType(module, type) == 0 else { throw PythonError() }
         }
         guard PyModule_AddObjectRef(module, "CallInterrupted", interruption) == 0 else { throw PythonError() }

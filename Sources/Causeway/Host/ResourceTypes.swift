@@ -4,6 +4,7 @@ import Beam
 struct ResourceTypes {
     var context = ResourceType<Context>()
     var call = ResourceType<Call>()
+    var callback = ResourceType<Callback>()
     var object = ResourceType<ObjectReference>()
     var namespace = ResourceType<Namespace>()
 
@@ -13,11 +14,13 @@ struct ResourceTypes {
     mutating func open(_ env: EnvPointer?) -> Bool {
         guard let context = ResourceType<Context>(env, name: "context"),
             let call = ResourceType<Call>(env, name: "call"),
+            let callback = ResourceType<Callback>(env, name: "callback"),
             let object = ResourceType<ObjectReference>(env, name: "object"),
             let namespace = ResourceType<Namespace>(env, name: "namespace")
         else { return false }
         self.context = context
         self.call = call
+        self.callback = callback
         self.object = object
         self.namespace = namespace
         return true

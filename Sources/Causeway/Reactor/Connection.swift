@@ -23,6 +23,13 @@ final class Connection {
     /// What the poller was last told.
     var interest = Poller.Interest.read
     var mode = Mode.reading
+    /// Not registered with the poller for now; `interest` says as what it will be again.
+    var isOutOfPoller = false
+    /// One of the protocol's methods runs.
+    var isInCallback = false
+    /// What came during that method: a signal that the protocol may write, and the wish to close.
+    var isSignalled = false
+    var isToBeClosed = false
     /// Nil once the connection is over: the descriptor is closed by then.
     private var descriptor: Descriptor?
     /// The number, which may be another's once the connection is over.

@@ -8,6 +8,9 @@ import Synchronization
 
 /// The connections of one context: reads without the GIL, callbacks in one hold of it for all that is
 /// ready, writes at once. It belongs to the context's thread.
+///
+/// A callback that waits for an Erlang function lets the thread serve on: then turns run on top of a turn.
+/// What was read is served in its order all the same, and a connection that is in a callback gets no other.
 final class Reactor {
     /// How many connections one poll serves.
     private static let eventsPerPoll = 64
@@ -37,6 +40,8 @@ final class Reactor {
     private var connections = SlotTable<Connection>()
     private var events = 0
     private var ready: [Ready] = []
+    /// How many of these were taken to be served.
+    private var served = 0
     /// One buffer for each event of a poll, filled in order; nil where none was made yet.
     private var buffers: [PyPointer?]
     private static let bell = Poller.Token(slot: .max, generation: 0)
@@ -53,7 +58,7 @@ final class Reactor {
     var isServing: Bool { connections.count > 0 }
 
     /// Whether `serveReady` has something to do.
-    var hasWork: Bool { !ready.isEmpty || hasUnread }
+    var hasWork: Bool { served < ready.count || hasUnread }
 
     /// Something was ready for which there was no buffer.
     private var hasUnread = false
@@ -77,6 +82,8 @@ final class Reactor {
     /// Reads what the last poll found, as far as there are buffers: those that are missing are made under
     /// the GIL, and read then.
     func readReady() {
+        // What a turn below this one has read comes first. Events come again: they are level-triggered.
+        guard served == ready.count else { return }
         hasUnread = false
         filledBuffers = 0
         guard events > 0 else { return }
@@ -87,7 +94,12 @@ final class Reactor {
                 continue
             }
             guard let connection = connections[event.token] else { continue }
-            note(event, of: connection)
+            if connection.isInCallback {
+                // Or the poller would tell again and again until the callback returns.
+                leavePoller(connection)
+            } else {
+                note(event, of: connection)
+            }
         }
         events = 0
     }
@@ -109,7 +121,7 @@ final class Reactor {
         case .waitingForSignal:
             // The kernel tells of a peer that is gone whatever it was asked; the protocol's next write
             // finds out by itself. Until then the connection is out of the poller, or it would spin.
-            if event.isHungUp { poller?.remove(connection.fd) }
+            if event.isHungUp { leavePoller(connection) }
         }
     }
 
@@ -135,7 +147,8 @@ final class Reactor {
         refillBuffers()
         if ready.isEmpty { return }
         var since = monotonicNanoseconds()
-        for item in ready where item.connection.isOpen {
+        while let item = takeReady() {
+            guard item.connection.isOpen else { continue }
             context.activity.store(Context.nextCallback(), ordering: .relaxed)
             serve(item)
             context.activity.store(0, ordering: .relaxed)
@@ -146,7 +159,17 @@ final class Reactor {
                 since = monotonicNanoseconds()
             }
         }
-        ready.removeAll(keepingCapacity: true)
+    }
+
+    private func takeReady() -> Ready? {
+        guard served < ready.count else { return nil }
+        let item = ready[served]
+        served += 1
+        if served == ready.count {
+            ready.removeAll(keepingCapacity: true)
+            served = 0
+        }
+        return item
     }
 
     private func refillBuffers() {
@@ -172,25 +195,29 @@ final class Reactor {
 
     private func deliver(_ index: Int, to connection: Connection) {
         guard let buffer = buffers[index] else { return }
+        // Out of its place meanwhile: a turn on top of this one must not read into it.
+        buffers[index] = nil
         let size = buffer.cast(to: ReactorBuffer.self).pointee.count
         count(context.statistics.requests)
         count(context.statistics.bytesIn, size)
         do throws(PythonError) {
-            let action = try calls.received(connection.protocolObject, buffer)
-            takeBack(index)
+            let action = try inCallback(connection) { () throws(PythonError) in
+                try calls.received(connection.protocolObject, buffer)
+            }
+            takeBack(buffer, index)
             apply(action, to: connection)
         } catch {
-            takeBack(index)
+            takeBack(buffer, index)
             fail(connection, during: "data_received")
         }
     }
 
     /// Reuses a buffer that nobody else refers to, and gives any other away.
-    private func takeBack(_ index: Int) {
-        guard let buffer = buffers[index] else { return }
+    private func takeBack(_ buffer: PyPointer, _ index: Int) {
         let fields = buffer.cast(to: ReactorBuffer.self)
-        if cpython_refcount(buffer) == 1, fields.pointee.exports == 0 {
+        if cpython_refcount(buffer) == 1, fields.pointee.exports == 0, buffers[index] == nil {
             fields.pointee.count = 0
+            buffers[index] = buffer
             return
         }
         // Whoever keeps it keeps what was read, not the room for more; a memoryview forbids to move it.
@@ -201,20 +228,57 @@ final class Reactor {
             fields.pointee.capacity = fields.pointee.count
         }
         Py_DecRef(buffer)
+        guard buffers[index] == nil else { return }
         buffers[index] = (try? ReactorBuffer.make(state.bufferType, capacity: Reactor.readSize))?.take()
         if buffers[index] == nil { PyErr_Clear() }
     }
 
+    /// Runs a callback of a connection. What comes for the connection meanwhile waits until it is over.
+    @inline(__always)
+    private func inCallback<Result>(
+        _ connection: Connection, _ body: () throws(PythonError) -> Result
+    ) throws(PythonError) -> Result {
+        connection.isInCallback = true
+        connection.isSignalled = false
+        defer {
+            connection.isInCallback = false
+            if connection.isOutOfPoller { enterPoller(connection) }
+        }
+        return try body()
+    }
+
+    private func leavePoller(_ connection: Connection) {
+        poller?.remove(connection.fd)
+        connection.isOutOfPoller = true
+    }
+
+    private func enterPoller(_ connection: Connection) {
+        guard connection.isOpen else { return }
+        connection.isOutOfPoller = false
+        do throws(Errno) {
+            try poller?.add(connection.fd, token: connection.token, interest: connection.interest)
+        } catch { close(connection) }
+    }
+
     private func apply(_ action: Action, to connection: Connection) {
         guard connection.isOpen else { return }
+        if connection.isToBeClosed { return close(connection) }
         switch action {
         case .continue: break
         case .readPending: setMode(.reading, of: connection)
         // Tried at once: most writes have room.
         case .writePending: write(connection)
-        case .asyncPending: setMode(.waitingForSignal, of: connection)
+        case .asyncPending: waitForSignal(connection)
         case .close: drainAndClose(connection)
         }
+    }
+
+    /// Waits for `signal_write_ready`, which may have come during the callback that asks for this.
+    private func waitForSignal(_ connection: Connection) {
+        setMode(.waitingForSignal, of: connection)
+        guard connection.isSignalled, connection.isOpen else { return }
+        connection.isSignalled = false
+        write(connection)
     }
 
     /// Lets a connection write, by Python where its class wants that.
@@ -228,10 +292,15 @@ final class Reactor {
                 setMode(isDone ? .reading : .writing, of: connection)
                 return
             }
-            switch try calls.writable(connection.protocolObject) {
+            let action = try inCallback(connection) { () throws(PythonError) in
+                try calls.writable(connection.protocolObject)
+            }
+            guard connection.isOpen else { return }
+            if connection.isToBeClosed { return close(connection) }
+            switch action {
             case .continue, .writePending: setMode(.writing, of: connection)
             case .readPending: setMode(.reading, of: connection)
-            case .asyncPending: setMode(.waitingForSignal, of: connection)
+            case .asyncPending: waitForSignal(connection)
             case .close: drainAndClose(connection)
             }
         } catch {
@@ -250,13 +319,10 @@ final class Reactor {
             }
         guard connection.interest != interest else { return }
         connection.interest = interest
+        // It was taken out while it waited for a signal from a peer that is gone.
+        if connection.isOutOfPoller { return enterPoller(connection) }
         do throws(Errno) {
-            do throws(Errno) {
-                try poller?.modify(connection.fd, token: connection.token, interest: interest)
-            } catch  where error.code == ENOENT {
-                // It was taken out while it waited for a signal from a peer that is gone.
-                try poller?.add(connection.fd, token: connection.token, interest: interest)
-            }
+            try poller?.modify(connection.fd, token: connection.token, interest: interest)
         } catch {
             close(connection)
         }
@@ -272,13 +338,15 @@ final class Reactor {
             switch request {
             case .open(let handoff): open(handoff)
             case .writeReady(let token):
-                if let connection = connections[token], connection.isOpen,
-                    connection.mode == .waitingForSignal
-                {
+                guard let connection = connections[token], connection.isOpen else { continue }
+                if connection.isInCallback {
+                    connection.isSignalled = true
+                } else if connection.mode == .waitingForSignal {
                     write(connection)
                 }
             case .close(let token):
-                if let connection = connections[token] { close(connection) }
+                guard let connection = connections[token] else { continue }
+                if connection.isInCallback { connection.isToBeClosed = true } else { close(connection) }
             }
         }
     }
@@ -329,8 +397,11 @@ final class Reactor {
         ProtocolObject.attach(connection.protocolObject, context, connection.token)
         do throws(PythonError) {
             try during(Context.nextCallback()) { () throws(PythonError) in
-                try calls.begin(connection.protocolObject, connection.fd)
+                try inCallback(connection) { () throws(PythonError) in
+                    try calls.begin(connection.protocolObject, connection.fd)
+                }
             }
+            if connection.isToBeClosed { return close(connection) }
             // A server that speaks first has filled its write_buffer.
             if ProtocolObject.unwritten(connection.protocolObject) > 0 { write(connection) }
         } catch {
@@ -368,7 +439,7 @@ final class Reactor {
     /// descriptor is closed.
     private func close(_ connection: Connection) {
         guard connection.isOpen else { return }
-        poller?.remove(connection.fd)
+        if !connection.isOutOfPoller { poller?.remove(connection.fd) }
         connections.remove(connection.token)
         do throws(PythonError) {
             try calls.lost(connection.protocolObject)
@@ -395,6 +466,7 @@ final class Reactor {
             context.activity.store(0, ordering: .relaxed)
         }
         ready = []
+        served = 0
         for buffer in buffers { Py_DecRef(buffer) }
         buffers = []
     }
@@ -413,23 +485,25 @@ final class Reactor {
     private func report(_ callback: StaticString, of connection: Connection?, level: Term = atoms.error) {
         if level == atoms.error { count(context.statistics.errors) }
         guard let exception = Exception.take() else { return }
-        let env = messages.pointer
+        // Its own: what describes an exception may wait for Erlang, and another be reported meanwhile.
+        let report = Environment()
+        let env = report.pointer
         var details: [(Term, Term)] = [(atoms.callback, makeBinary(env, "\(callback)"))]
         details.append((atoms.error, ExceptionTerm(env: env, state: state).map(of: exception.value.pointer)))
         if let connection {
             details.append((atoms.fd, enif_make_int(env, connection.fd)))
-            details.append((atoms.peer, peer(of: connection)))
+            details.append((atoms.peer, peer(of: connection, env)))
         }
         let event = makeTuple(env, atoms.log, level, makeMap(env, details))
-        send(to: context.owner, messages, makeTuple(env, atoms.causeway, event))
+        send(to: context.owner, report, makeTuple(env, atoms.causeway, event))
     }
 
     /// What Erlang told about the connection.
-    private func peer(of connection: Connection) -> Term {
+    private func peer(of connection: Connection, _ env: EnvPointer?) -> Term {
         guard let info = connection.protocolObject.cast(to: ProtocolObject.self).pointee.clientInfo else {
             return atoms.undefined
         }
-        var encoder = Encoder(env: messages.pointer, state: state)
+        var encoder = Encoder(env: env, state: state)
         guard let term = try? encoder.term(info) else {
             PyErr_Clear()
             return atoms.undefined

@@ -1,0 +1,79 @@
+import Beam
+import CErlNif
+import Streams
+import Synchronization
+
+/// One call of an Erlang function by Python, from when it is sent until its result is taken or nobody waits
+/// for it any more.
+///
+/// The process that runs the function holds it by a term: where that process ends without an answer, so does
+/// the term, and whoever waits is told.
+final class Callback: Resource, @unchecked Sendable {
+    private enum State {
+        static let waiting: UInt32 = 0
+        /// A NIF is writing the answer.
+        static let answering: UInt32 = 1
+        static let answered: UInt32 = 2
+        /// The process has ended without one.
+        static let lost: UInt32 = 3
+        /// Python does not wait any more.
+        static let abandoned: UInt32 = 4
+    }
+
+    /// How it ended.
+    enum Outcome { case answered, lost }
+
+    /// Where the answer lives. Written by the NIF before the state says so, read by Python's thread afterwards.
+    let environment = Environment()
+    private(set) var answer: Term = 0
+    private let state = FutexWord(State.waiting)
+    /// The context whose thread waits; nil for any other thread of Python, which sleeps on `state`.
+    private let context: Context?
+    private let runner = Mutex<ErlNifPid?>(nil)
+
+    init(context: Context?) { self.context = context }
+
+    /// Nil while there is neither answer nor hope to be told that there is none.
+    var outcome: Outcome? {
+        switch state.value {
+        case State.answered: .answered
+        case State.lost: .lost
+        default: nil
+        }
+    }
+
+    /// Sleeps until it is over. For threads that no context waits on, without the GIL.
+    func sleep() {
+        while outcome == nil { state.wait(while: state.value) }
+    }
+
+    /// Python does not wait any more: returns the process to be told, if it runs.
+    func abandon() -> ErlNifPid? {
+        guard state.compareExchange(expected: State.waiting, desired: State.abandoned) else { return nil }
+        return runner.withLock { $0 }
+    }
+
+    /// The process begins; false when nobody waits for it any more. From its NIF.
+    func begin(_ process: ErlNifPid) -> Bool {
+        runner.withLock { $0 = process }
+        return state.value == State.waiting
+    }
+
+    /// The process answers, once. From its NIF.
+    func answer(with result: Term) {
+        guard state.compareExchange(expected: State.waiting, desired: State.answering) else { return }
+        answer = environment.copy(result)
+        finish(State.answered)
+    }
+
+    // The last term is gone: nobody can answer any more.
+    override func unreferenced(_ env: EnvPointer?) {
+        guard state.compareExchange(expected: State.waiting, desired: State.answering) else { return }
+        finish(State.lost)
+    }
+
+    private func finish(_ end: UInt32) {
+        state.store(end)
+        if let context { context.doorbell.ring() } else { state.wake() }
+    }
+}

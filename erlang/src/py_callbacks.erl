@@ -1,0 +1,100 @@
+%% @private
+%% @doc Erlang functions that Python calls by name: who they are, and the processes that run them.
+-module(py_callbacks).
+
+-behaviour(gen_server).
+
+-export([start_link/0, register/2, unregister/1]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export_type([name/0, callable/0]).
+
+-type name() :: binary().
+-type callable() :: fun(([term()]) -> term()) | {module(), atom()}.
+
+%% How long the text of an error may be: errors of nested calls hold each other.
+-define(TEXT_LIMIT, 1000).
+
+%% @doc Starts the server.
+-spec start_link() -> {ok, pid()} | {error, term()}.
+start_link() ->
+    gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
+
+%% @doc Lets Python call a function by a name; an earlier one of that name is replaced.
+-spec register(name(), callable()) -> ok.
+register(Name, Function) ->
+    gen_server:call(?MODULE, {register, Name, Function}, infinity).
+
+%% @doc Takes it back. Calls that run go on.
+-spec unregister(name()) -> ok.
+unregister(Name) ->
+    gen_server:call(?MODULE, {unregister, Name}, infinity).
+
+%% @private
+-spec init([]) -> {ok, #{name() => callable()}}.
+init([]) ->
+    {ok, update(#{})}.
+
+%% @private
+handle_call({register, Name, Function}, _From, Functions) ->
+    {reply, ok, update(Functions#{Name => Function})};
+handle_call({unregister, Name}, _From, Functions) ->
+    {reply, ok, update(maps:remove(Name, Functions))}.
+
+%% @private
+handle_cast(_Request, Functions) ->
+    {noreply, Functions}.
+
+%% @private
+handle_info({causeway, {call, Callback, Name, Arguments, Caller}}, Functions) ->
+    case Functions of
+        #{Name := Function} ->
+            _ = spawn(fun() -> run(Callback, Function, Arguments, Caller) end),
+            ok;
+        #{} ->
+            causeway_nif:callback_answer(Callback, {error, unknown})
+    end,
+    {noreply, Functions};
+handle_info({causeway, {cancelled, Process}}, Functions) ->
+    %% Nobody waits for it any more. One that traps exits may tidy up.
+    exit(Process, shutdown),
+    {noreply, Functions};
+handle_info(_Message, Functions) ->
+    {noreply, Functions}.
+
+%% The core answers for names that it does not know without asking us.
+update(Functions) ->
+    ok = causeway_nif:callbacks_update(maps:keys(Functions)),
+    Functions.
+
+%% A process of its own, so that it may call Python again, take its time, and fail.
+run(Callback, Function, Arguments, Caller) ->
+    %% On whose behalf it runs, as Elixir's Task says it.
+    is_pid(Caller) andalso put('$callers', [Caller]),
+    case causeway_nif:callback_begin(Callback) of
+        true -> causeway_nif:callback_answer(Callback, result(Function, Arguments));
+        false -> ok
+    end.
+
+result(Function, Arguments) ->
+    try apply_function(Function, Arguments) of
+        Value -> {ok, Value}
+    catch
+        Class:Reason:Stack -> {error, Class, Reason, text(Class, Reason), [frame(Entry) || Entry <- Stack]}
+    end.
+
+apply_function({Module, Function}, Arguments) -> Module:Function(Arguments);
+apply_function(Fun, Arguments) -> Fun(Arguments).
+
+text(Class, Reason) ->
+    unicode:characters_to_binary(io_lib:format("~ts: ~0tp", [Class, Reason], [{chars_limit, ?TEXT_LIMIT}])).
+
+frame({Module, Function, Arity, Location}) ->
+    #{module => Module,
+      function => Function,
+      arity => if is_list(Arity) -> length(Arity); true -> Arity end,
+      file => unicode:characters_to_binary(proplists:get_value(file, Location, "")),
+      line => proplists:get_value(line, Location, 0)};
+frame({Fun, Arguments, Location}) when is_function(Fun) ->
+    {module, Module} = erlang:fun_info(Fun, module),
+    {name, Name} = erlang:fun_info(Fun, name),
+    frame({Module, Name, Arguments, Location}).

@@ -1,0 +1,75 @@
+"""Erlang functions as Python sees them."""
+
+from functools import partial
+
+import _causeway
+
+
+class ErlangError(RuntimeError):
+    """Raised where an Erlang function that Python has called ends with an exception.
+
+    ``kind`` is ``'error'``, ``'exit'`` or ``'throw'``; ``reason`` is the converted term, or ``None`` where
+    it has no form in Python; ``stacktrace`` is a list of dicts with ``module``, ``function``, ``arity``,
+    ``file`` and ``line``, the innermost call first.
+    """
+
+    def __init__(self, text, kind=None, reason=None, stacktrace=()):
+        super().__init__(text)
+        self.kind = kind
+        self.reason = reason
+        self.stacktrace = list(stacktrace)
+
+    def __reduce__(self):
+        return type(self), (str(self), self.kind, self.reason, self.stacktrace)
+
+
+def call(name, /, *arguments):
+    """Call the function that Erlang has registered under a name, and return its result.
+
+    The function gets one list of the arguments and runs in a process of its own. Meanwhile the calling
+    context goes on serving, so that the function may call Python again, to any depth; in other threads
+    only that thread waits, without Python's lock.
+
+    Raises NameError for a name that is not registered, ErlangError where the function fails or its process
+    is killed, RecursionError where calls are nested too deep, RuntimeError outside the BEAM, and ValueError
+    for an argument that has no form in Erlang.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of an Erlang function is a str, not {type(name).__name__}")
+    if not _causeway._is_function(name):
+        raise _unknown(name)
+    answer = _causeway._call(name, arguments)
+    if answer[0] == "ok":
+        return answer[1]
+    match answer:
+        case ("error", "unknown"):
+            raise _unknown(name)
+        case ("error", kind, reason, text, stacktrace):
+            raise _error(name, text, kind, reason, stacktrace)
+        case _:
+            raise ErlangError(f"the process of the Erlang function {name!r} ended before it answered", "exit")
+
+
+def function(name):
+    """The registered Erlang function of a name as a Python function, or None."""
+    return partial(call, name) if _causeway._is_function(name) else None
+
+
+def _error(name, text, kind, reason, stacktrace):
+    error = ErlangError(text, kind, reason, stacktrace)
+    error.add_note(f"in the Erlang function {name!r}")
+    for frame in stacktrace:
+        place = f" ({frame['file']}, line {frame['line']})" if frame["file"] else ""
+        error.add_note(f"  {frame['module']}:{frame['function']}/{frame['arity']}{place}")
+    return error
+
+
+def _unknown(name):
+    if not _causeway.in_beam():
+        return RuntimeError(
+            "erlang.call() needs a BEAM: this Python runs by itself. "
+            "Start Python from Erlang with the application causeway"
+        )
+    return NameError(
+        f"no Erlang function is registered as {name!r}: py:register_function({name}, Fun) does that", name=name
+    )
