@@ -127,7 +127,8 @@ context_stats(_Context) -> erlang:nif_error(not_loaded).
 
 %% @doc Queues a call; the answer is the message `{Tag, Result}'. Of several contexts the one with the
 %% least to do is taken. ErrorForm: 0 for pairs, 1 for maps.
--spec submit(context() | tuple(), {Tag :: reference(), Request :: tuple()}, 0 | 1) -> call() | full | closed.
+-spec submit(context() | tuple(), Tagged, 0 | 1) -> call() | full | closed when
+      Tagged :: {Tag :: reference(), Request :: tuple()} | {Tag :: reference(), Request :: tuple(), OnBehalfOf :: pid()}.
 submit(_Contexts, _TaggedRequest, _ErrorForm) -> erlang:nif_error(not_loaded).
 
 %% @doc Queues a call that nobody waits for.

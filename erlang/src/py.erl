@@ -29,14 +29,21 @@
 -export([call/3, call/4, call/5, eval/1, eval/2, eval/3, eval/4, exec/1, exec/2, exec/3]).
 -export([cast/3, cast/4, spawn_call/3, spawn_call/4, await/1, await/2]).
 -export([context/0, context/1, start_contexts/0, start_contexts/1, stop_contexts/0, contexts_started/0]).
+-export([stream/3, stream/4, stream_eval/1, stream_eval/2, stream_start/3, stream_start/4, stream_cancel/1,
+         stream_demand/2]).
 -export([register_function/2, register_function/3, unregister_function/1, interrupt/1]).
 -export([dup_fd/1, version/0]).
--export_type([name/0, args/0, kwargs/0, options/0, result/0, error/0]).
+-export_type([name/0, args/0, kwargs/0, options/0, stream_options/0, result/0, error/0]).
 
 -type name() :: atom() | string() | binary().
 -type args() :: [term()].
 -type kwargs() :: #{name() => term()}.
 -type options() :: #{timeout => timeout(), error => pair | map, kwargs => kwargs()}.
+-type stream_options() :: #{owner => pid(),
+                            context => pid(),
+                            kwargs => kwargs(),
+                            window => pos_integer(),
+                            demand => non_neg_integer()}.
 -type error() :: {error, {atom(), string() | binary()} | map() | timeout}.
 -type result() :: {ok, term()} | error().
 
@@ -213,6 +220,83 @@ stop_contexts() ->
 contexts_started() ->
     py_contexts:pool_size() > 0.
 
+%% @doc Calls a function and collects what the generator, or anything else that can be iterated over, that it
+%% returns yields. All of it is in memory at once: see {@link stream_start/3}. No limit of time.
+-spec stream(name(), name(), args()) -> {ok, [term()]} | error().
+stream(Module, Function, Args) ->
+    stream(Module, Function, Args, #{}).
+
+%% @doc The same with keyword arguments, or in a context.
+-spec stream(name(), name(), args(), kwargs()) -> {ok, [term()]} | error();
+            (pid(), name(), name(), args()) -> {ok, [term()]} | error().
+stream(Context, Module, Function, Args) when is_pid(Context) ->
+    collect(py_call:native(Context), request(Module, Function, Args, #{}));
+stream(Module, Function, Args, Kwargs) ->
+    collect(py_call:pool(), request(Module, Function, Args, Kwargs)).
+
+%% @doc Evaluates an expression among the names of the calling process, and collects what its value yields.
+-spec stream_eval(iodata()) -> {ok, [term()]} | error().
+stream_eval(Code) ->
+    stream_eval(Code, #{}).
+
+%% @doc The same with more names, or in a context.
+-spec stream_eval(iodata(), kwargs()) -> {ok, [term()]} | error();
+                 (pid(), iodata()) -> {ok, [term()]} | error().
+stream_eval(Context, Code) when is_pid(Context) ->
+    collect(py_call:native(Context), eval_request(Code, #{}));
+stream_eval(Code, Locals) ->
+    collect(py_call:pool(), eval_request(Code, Locals)).
+
+collect(Target, {ok, Request}) -> run(Target, {ok, {collect, Request}}, #{timeout => infinity});
+collect(Target, Error) -> run(Target, Error, #{}).
+
+%% @doc Calls a function and sends what its generator yields to the calling process, as
+%% `{py_stream, Reference, {data, Item}}', at the end `{py_stream, Reference, done}' or
+%% `{py_stream, Reference, {error, Reason}}'. Returns at once.
+%%
+%% The generator does not run further ahead of its consumer than a window of 1000 items: while that many
+%% messages wait in the consumer's mailbox it is not resumed. It ends with its consumer.
+-spec stream_start(name(), name(), args()) -> {ok, reference()} | error().
+stream_start(Module, Function, Args) ->
+    stream_start(Module, Function, Args, #{}).
+
+%% @doc The same with options: `owner', the process of this node that gets the messages; `context'; `kwargs';
+%% `window'; and `demand', the number of items that may be sent before {@link stream_demand/2} asks for more.
+-spec stream_start(name(), name(), args(), stream_options()) -> {ok, reference()} | error().
+stream_start(Module, Function, Args, Options) when is_map(Options) ->
+    Wrong = [Option || Option <- maps:to_list(Options), not is_stream_option(Option)],
+    case {Wrong, request(Module, Function, Args, maps:get(kwargs, Options, #{}))} of
+        {[], {ok, Request}} -> py_stream:start(Request, Options);
+        {[], Error} -> Error;
+        {_, _} -> badarg("wrong options of a stream: ~tP; there are owner (a pid of this node), context (a pid), "
+                         "kwargs (a map), window (from 1) and demand (from 0)", [Wrong, 8])
+    end;
+stream_start(_Module, _Function, _Args, Options) ->
+    badarg("the options of a stream are a map, not ~tP", [Options, 8]).
+
+is_stream_option({owner, Pid}) -> is_pid(Pid) andalso node(Pid) =:= node();
+is_stream_option({context, Pid}) -> is_pid(Pid);
+is_stream_option({kwargs, Kwargs}) -> is_map(Kwargs);
+is_stream_option({window, Number}) -> is_integer(Number) andalso Number > 0;
+is_stream_option({demand, Number}) -> is_integer(Number) andalso Number >= 0;
+is_stream_option(_Other) -> false.
+
+%% @doc Ends a stream: its generator is interrupted where it runs, and freed. Messages of the stream that wait in
+%% the mailbox of the calling process are thrown away. A stream that has ended is no error.
+-spec stream_cancel(reference()) -> ok | error().
+stream_cancel(Reference) when is_reference(Reference) ->
+    py_stream:cancel(Reference);
+stream_cancel(Other) ->
+    badarg("stream_cancel needs the reference that stream_start returned, not ~tP", [Other, 8]).
+
+%% @doc Lets a stream send so many more items. From the first time on it sends only what it was asked for.
+-spec stream_demand(reference(), pos_integer()) -> ok | error().
+stream_demand(Reference, Number) when is_reference(Reference), is_integer(Number), Number > 0 ->
+    py_stream:demand(Reference, Number);
+stream_demand(Reference, Number) ->
+    badarg("stream_demand needs the reference that stream_start returned and a number from 1, not ~tP, ~tP",
+           [Reference, 8, Number, 8]).
+
 %% @doc Lets Python call a fun by a name, as `erlang.call('name', ...)', `erlang.name(...)' or after
 %% `from erlang import name'. The fun gets one list of the arguments, in a process of its own, and may call
 %% Python again, also in the context that waits for it.
@@ -305,14 +389,14 @@ request(Module, Function, Args, Kwargs) ->
     badarg("a call needs a module, a function (atoms, strings or binaries), a list of arguments and a map of "
            "keyword arguments, not ~tP, ~tP, ~tP, ~tP", [Module, 8, Function, 8, Args, 8, Kwargs, 8]).
 
-run_eval({ok, Target}, Code, Locals, {ok, Options}) when is_map(Locals), (is_binary(Code) orelse is_list(Code)) ->
-    py_call:run(Target, {eval, utf8(Code), Locals}, Options);
-run_eval({ok, _}, Code, Locals, {ok, _}) ->
-    badarg("eval needs iodata and a map of names, not ~tP, ~tP", [Code, 8, Locals, 8]);
-run_eval({ok, _}, _Code, _Locals, Error) ->
-    Error;
-run_eval(Error, _Code, _Locals, _Options) ->
-    Error.
+run_eval(Target, Code, Locals, {ok, Options}) -> run(Target, eval_request(Code, Locals), Options);
+run_eval({ok, _}, _Code, _Locals, Error) -> Error;
+run_eval(Error, _Code, _Locals, _Options) -> Error.
+
+eval_request(Code, Locals) when is_map(Locals), (is_binary(Code) orelse is_list(Code)) ->
+    {ok, {eval, utf8(Code), Locals}};
+eval_request(Code, Locals) ->
+    badarg("eval needs iodata and a map of names, not ~tP, ~tP", [Code, 8, Locals, 8]).
 
 run_exec({ok, Target}, Code, {ok, Options}) when is_binary(Code); is_list(Code) ->
     py_call:run(Target, {exec, utf8(Code)}, Options);

@@ -2,10 +2,11 @@
 %% @doc The way of a request to a context and of its answer back.
 -module(py_call).
 
--export([run/3, start/2, await/2, cast/2, pool/0, native/1, error_text/2]).
+-export([run/3, start/2, start/3, await/2, cancel/1, forget/1, cast/2, pool/0, native/1, error_text/2]).
 -export_type([request/0, options/0, target/0]).
 
--type request() :: {call, name(), name(), [term()], map()} | {eval, iodata(), map()} | {exec, iodata()}.
+-type request() :: {call, name(), name(), [term()], map()} | {eval, iodata(), map()} | {exec, iodata()}
+                 | {collect, request()} | {stream, request()} | {next, reference(), pos_integer(), pid(), reference()}.
 -type name() :: atom() | string() | binary().
 -type target() :: causeway_nif:context() | tuple().
 -type options() :: #{timeout => timeout(), error => pair | map}.
@@ -42,7 +43,16 @@ give_up(Call, Tag) ->
 -spec start(target(), request()) -> {ok, reference()} | {error, term()}.
 start(Target, Request) ->
     Tag = make_ref(),
-    case causeway_nif:submit(Target, {Tag, Request}, 0) of
+    submit(Target, Tag, {Tag, Request}).
+
+%% @doc The same on behalf of another process, whose names the request sees.
+-spec start(target(), request(), pid()) -> {ok, reference()} | {error, term()}.
+start(Target, Request, Beneficiary) ->
+    Tag = make_ref(),
+    submit(Target, Tag, {Tag, Request, Beneficiary}).
+
+submit(Target, Tag, Tagged) ->
+    case causeway_nif:submit(Target, Tagged, 0) of
         full -> overloaded();
         closed -> stopped();
         Call ->
@@ -65,6 +75,21 @@ await(Tag, Timeout) ->
             after Timeout -> {error, timeout}
             end
     end.
+
+%% @doc Gives up a request that {@link start/2} has sent: after this no answer comes.
+-spec cancel(reference()) -> ok.
+cancel(Tag) ->
+    _ = case erase(?HANDLE(Tag)) of
+            undefined -> ok;
+            Call -> causeway_nif:cancel(Call) =:= sent andalso receive {Tag, _} -> ok end
+        end,
+    ok.
+
+%% @doc The answer has come and was taken from the mailbox by the process itself.
+-spec forget(reference()) -> ok.
+forget(Tag) ->
+    _ = erase(?HANDLE(Tag)),
+    ok.
 
 %% @doc Sends a request that nobody waits for.
 -spec cast(target(), request()) -> ok | {error, term()}.

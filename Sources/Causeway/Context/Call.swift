@@ -24,11 +24,14 @@ final class Call: Resource, @unchecked Sendable {
     /// and read by others only after they have seen that it runs.
     private(set) var number: UInt64 = 0
     let caller: ErlNifPid
+    /// On whose behalf it runs, whose names it sees: the caller, or the process that has started a stream.
+    let beneficiary: ErlNifPid
     /// Where `tag` and `request` live. Cleared by the thread that has answered.
     let environment: Environment
     /// The first element of the answer `{Tag, Result}`.
     let tag: Term
-    /// `{call, Module, Function, Args, Kwargs}`, `{eval, Code, Locals}` or `{exec, Code}`.
+    /// `{call, Module, Function, Args, Kwargs}`, `{eval, Code, Locals}` or `{exec, Code}`, perhaps in a
+    /// `{collect, Request}` or `{stream, Request}`; `{next, Iterator, Count, Owner, Reference}`.
     let request: Term
     let errorForm: ErrorForm
     /// A cast: nobody waits, and the end of its term does not cancel it.
@@ -38,10 +41,11 @@ final class Call: Resource, @unchecked Sendable {
     private let state = Atomic<UInt8>(State.queued)
 
     init(
-        caller: ErlNifPid, environment: consuming Environment, tag: Term, request: Term, errorForm: ErrorForm,
+        caller: ErlNifPid, beneficiary: ErlNifPid? = nil, environment: consuming Environment, tag: Term, request: Term, errorForm: ErrorForm,
         isDetached: Bool, context: Context
     ) {
         self.caller = caller
+        self.beneficiary = beneficiary ?? caller
         self.environment = environment
         self.tag = tag
         self.request = request

@@ -46,8 +46,14 @@ final class CallRunner {
 
     private func result(of call: Call) -> Term {
         do throws(PythonError) {
-            let value = try evaluate(call)
-            guard let value else { return atoms.ok }
+            let request = call.request
+            if let inner = part(of: request, after: atoms.stream, call) {
+                guard let value = try evaluate(inner, of: call) else { throw valueError("no value to iterate over") }
+                let iterator = try Object(PyObject_GetIter(value.pointer))
+                let encoder = Encoder(env: answers.pointer, state: state)
+                return makeTuple(answers.pointer, atoms.ok, try encoder.reference(iterator.pointer))
+            }
+            guard let value = try evaluate(request, of: call) else { return atoms.ok }
             var encoder = Encoder(env: answers.pointer, state: state)
             return makeTuple(answers.pointer, atoms.ok, try encoder.term(value.pointer))
         } catch {
@@ -55,12 +61,22 @@ final class CallRunner {
         }
     }
 
-    /// The value of a call, or nil for one that has none.
-    private func evaluate(_ call: Call) throws(PythonError) -> Object? {
+    /// `Request` of `{Kind, Request}`, nil for any other request.
+    private func part(of request: Term, after kind: Term, _ call: Call) -> Term? {
+        var arity: Int32 = 0
+        var parts: UnsafePointer<Term>?
+        guard enif_get_tuple(call.environment.pointer, request, &arity, &parts) != 0, let parts, arity == 2,
+            parts[0] == kind
+        else { return nil }
+        return parts[1]
+    }
+
+    /// The value of a request, or nil for one that has none.
+    private func evaluate(_ request: Term, of call: Call) throws(PythonError) -> Object? {
         let env = call.environment.pointer
         var arity: Int32 = 0
         var parts: UnsafePointer<Term>?
-        guard enif_get_tuple(env, call.request, &arity, &parts) != 0, let parts else {
+        guard enif_get_tuple(env, request, &arity, &parts) != 0, let parts else {
             throw valueError("the request could not be read")
         }
         let decoder = Decoder(env: env, state: state)
@@ -70,8 +86,14 @@ final class CallRunner {
                 module: parts[1], function: parts[2], arguments: parts[3], keywords: parts[4], of: call,
                 decoder)
         case (atoms.eval, 3): return try eval(parts[1], locals: parts[2], of: call, decoder)
+        case (atoms.collect, 2):
+            guard let value = try evaluate(parts[1], of: call) else { return nil }
+            return try Object(PySequence_List(value.pointer))
+        case (atoms.next, 5):
+            return try StreamRunner(call: call, state: state).run(
+                iterator: parts[1], count: parts[2], owner: parts[3], reference: parts[4])
         case (atoms.exec, 2):
-            let globals = try state.namespaces.dict(of: call.caller, leftovers: state.leftovers)
+            let globals = try state.namespaces.dict(of: call.beneficiary, leftovers: state.leftovers)
             let code = try state.code(try source(parts[1], env), mode: Int32(cpython_file_input))
             _ = try Object(PyEval_EvalCode(code.pointer, globals.pointer, globals.pointer))
             return nil
@@ -161,7 +183,7 @@ final class CallRunner {
 
     /// A name that the calling process has defined by `py:exec`, or an attribute of one.
     private func ownName(_ name: PyPointer, of call: Call) throws(PythonError) -> Object? {
-        let globals = try state.namespaces.dict(of: call.caller, leftovers: state.leftovers)
+        let globals = try state.namespaces.dict(of: call.beneficiary, leftovers: state.leftovers)
         if let found = PyDict_GetItemWithError(globals.pointer, name) { return Object(retaining: found) }
         if PyErr_Occurred() != nil { throw PythonError() }
         let path = try text(of: name).split(separator: ".", omittingEmptySubsequences: false)
@@ -215,7 +237,7 @@ final class CallRunner {
         // As Python's own eval does, blanks before the expression are allowed.
         let compiled = try state.code(
             String(source.drop { $0 == " " || $0 == "\t" || $0 == "\n" }), mode: Int32(cpython_eval_input))
-        let globals = try state.namespaces.dict(of: call.caller, leftovers: state.leftovers)
+        let globals = try state.namespaces.dict(of: call.beneficiary, leftovers: state.leftovers)
         var localCount = 0
         _ = enif_get_map_size(decoder.env, locals, &localCount)
         if localCount == 0 {

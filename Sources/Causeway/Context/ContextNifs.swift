@@ -60,7 +60,8 @@ var contextNifs: [ErlNifFunc] {
         nif("context_stats", 1) { env, _, arguments in
             withContext(env, arguments) { context, env in statistics(of: context, env) }
         },
-        /// submit(Context | {Context, …}, {Tag, Request}, ErrorForm) -> Call | full | closed | badarg
+        /// submit(Context | {Context, …}, {Tag, Request} | {Tag, Request, OnBehalfOf}, ErrorForm)
+        ///     -> Call | full | closed | badarg
         /// The answer is the message `{Tag, Result}`. Of several contexts the one with the least to do is taken.
         nif("submit", 3) { env, _, arguments in submit(env, arguments, isDetached: false) },
         /// cast(Context | {Context, …}, Request) -> ok | full | closed | badarg
@@ -89,6 +90,7 @@ private func submit(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, isDet
     let environment = Environment()
     var caller = ErlNifPid()
     _ = enif_self(env, &caller)
+    var beneficiary: ErlNifPid?
     // One copy of both: each costs as much as the other parts of this function together.
     var tag = atoms.undefined
     var request = environment.copy(arguments[1])
@@ -96,13 +98,18 @@ private func submit(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, isDet
     if !isDetached {
         var count: Int32 = 0
         var pair: UnsafePointer<Term>?
-        guard enif_get_tuple(environment.pointer, request, &count, &pair) != 0, count == 2, let pair,
+        guard enif_get_tuple(environment.pointer, request, &count, &pair) != 0, count >= 2, let pair,
             let wanted = integer(env, arguments[2]).flatMap(Call.ErrorForm.init(rawValue:))
         else { return enif_make_badarg(env) }
         (tag, request, form) = (pair[0], pair[1], wanted)
+        if count == 3 {
+            var process = ErlNifPid()
+            guard enif_get_local_pid(env, pair[2], &process) != 0 else { return enif_make_badarg(env) }
+            beneficiary = process
+        }
     }
     let call = Call(
-        caller: caller, environment: environment, tag: tag, request: request, errorForm: form,
+        caller: caller, beneficiary: beneficiary, environment: environment, tag: tag, request: request, errorForm: form,
         isDetached: isDetached, context: context)
     let term: Term
     if isDetached {

@@ -252,7 +252,8 @@ struct Encoder {
         return try integer(held.pointer)
     }
 
-    private func reference(_ object: PyPointer) throws(PythonError) -> Term {
+    /// A reference to an object, also where it has a form of its own in Erlang.
+    func reference(_ object: PyPointer) throws(PythonError) -> Term {
         guard
             let term = resourceTypes.object.makeTerm(env, ObjectReference(object, leftovers: state.leftovers))
         else {

@@ -16,6 +16,11 @@ struct Atoms: Sendable {
     var call: Term = 0
     var eval: Term = 0
     var exec: Term = 0
+    var collect: Term = 0
+    var stream: Term = 0
+    var next: Term = 0
+    var data: Term = 0
+    var pyStream: Term = 0
     var full: Term = 0
     var closed: Term = 0
     var cancelled: Term = 0
@@ -76,6 +81,11 @@ struct Atoms: Sendable {
         call = atom("call")
         eval = atom("eval")
         exec = atom("exec")
+        collect = atom("collect")
+        stream = atom("stream")
+        next = atom("next")
+        data = atom("data")
+        pyStream = atom("py_stream")
         full = atom("full")
         closed = atom("closed")
         cancelled = atom("cancelled")

@@ -47,7 +47,7 @@ enum ErlangModule {
                         throw runtimeError("self() is no Erlang process here: this thread is no context's")
                     }
                     guard let state = ModuleState.of(module: module) else { throw PythonError() }
-                    let process = context.current?.takeUnretainedValue().caller ?? context.owner
+                    let process = context.current?.takeUnretainedValue().beneficiary ?? context.owner
                     return try TermObject.make(state.pidType, process.pid).take()
                 }
             },
@@ -59,7 +59,7 @@ enum ErlangModule {
                     guard let call = ContextThread.current?.context.current?.takeUnretainedValue(),
                         let state = ModuleState.of(module: module)
                     else { return newNone() }
-                    return try TermObject.make(state.pidType, call.caller.pid).take()
+                    return try TermObject.make(state.pidType, call.beneficiary.pid).take()
                 }
             },
             method("in_beam", "in_beam($module, /)\n--\n\nWhether this Python runs inside the BEAM.") {

@@ -1,0 +1,156 @@
+%% @private
+%% @doc One Python iterator whose items go to a process as messages, no further ahead of it than a window.
+-module(py_stream).
+
+-behaviour(gen_server).
+
+-export([start/2, cancel/1, demand/2, start_link/1]).
+-export([init/1, handle_continue/2, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+-export_type([options/0]).
+
+-type options() :: #{owner => pid(), context => pid(), kwargs => map(), window => pos_integer(),
+                     demand => non_neg_integer()}.
+
+-define(TABLE, py_streams).
+-define(WINDOW, 1000).
+%% How long a stream waits, in milliseconds, before it looks again whether its consumer has caught up.
+-define(PAUSE, 1).
+
+%% @doc Starts a stream of what a request returns, on behalf of the caller.
+-spec start(py_call:request(), options()) -> {ok, reference()} | {error, term()}.
+start(Request, Options) ->
+    case target(Options) of
+        {ok, Target} ->
+            Reference = make_ref(),
+            Arguments = Options#{request => Request, target => Target, reference => Reference, starter => self(),
+                                 owner => maps:get(owner, Options, self())},
+            case py_stream_sup:start_stream(Arguments) of
+                {ok, _Pid} -> {ok, Reference};
+                {error, _} = Error -> Error
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+%% One context for all of a stream: iterators may belong to the thread that has made them.
+target(#{context := Context}) -> py_call:native(Context);
+target(_Options) ->
+    case py:context() of
+        {error, _} = Error -> Error;
+        Context -> py_call:native(Context)
+    end.
+
+%% @doc Ends a stream. Its iterator is interrupted and freed; messages of it that the caller has not taken are
+%% thrown away.
+-spec cancel(reference()) -> ok.
+cancel(Reference) ->
+    ok = ask(Reference, cancel),
+    flush(Reference).
+
+%% @doc Lets a stream that was started with `demand' send that many more items.
+-spec demand(reference(), pos_integer()) -> ok.
+demand(Reference, Number) ->
+    ask(Reference, {demand, Number}).
+
+ask(Reference, Request) ->
+    try ets:lookup_element(?TABLE, Reference, 2) of
+        Pid -> gen_server:call(Pid, Request, infinity)
+    catch
+        error:badarg -> ok;
+        %% It has come to its end by itself.
+        exit:_ -> ok
+    end.
+
+flush(Reference) ->
+    receive
+        {py_stream, Reference, _} -> flush(Reference)
+    after 0 -> ok
+    end.
+
+%% @private
+-spec start_link(map()) -> {ok, pid()} | {error, term()}.
+start_link(Arguments) ->
+    gen_server:start_link(?MODULE, Arguments, []).
+
+%% @private
+init(#{reference := Reference, owner := Owner} = Arguments) ->
+    ets:insert(?TABLE, {Reference, self()}),
+    _ = erlang:monitor(process, Owner),
+    State = maps:with([reference, owner, target], Arguments),
+    {ok, State#{iterator => undefined,
+                call => undefined,
+                window => maps:get(window, Arguments, ?WINDOW),
+                demand => maps:get(demand, Arguments, infinity)},
+     {continue, {open, maps:get(request, Arguments), maps:get(starter, Arguments)}}}.
+
+%% @private
+handle_continue({open, Request, Starter}, #{target := Target} = State) ->
+    called(py_call:start(Target, {stream, Request}, Starter), State).
+
+called({ok, Tag}, State) -> {noreply, State#{call := Tag}};
+called({error, Reason}, State) -> finish({error, Reason}, State).
+
+%% @private
+handle_call(cancel, _From, State) ->
+    {stop, normal, ok, give_up(State)};
+handle_call({demand, Number}, _From, #{demand := infinity} = State) ->
+    {reply, ok, State#{demand := Number}};
+handle_call({demand, Number}, _From, #{demand := Demand} = State) ->
+    self() ! continue,
+    {reply, ok, State#{demand := Demand + Number}}.
+
+%% @private
+handle_cast(_Request, State) ->
+    {noreply, State}.
+
+%% @private
+handle_info({Tag, Result}, #{call := Tag} = State) ->
+    ok = py_call:forget(Tag),
+    answered(Result, State#{call := undefined});
+handle_info(continue, #{call := undefined, iterator := Iterator} = State) when Iterator =/= undefined ->
+    next(State);
+handle_info({'DOWN', _Monitor, process, _Owner, _Reason}, State) ->
+    {stop, normal, give_up(State)};
+handle_info(_Message, State) ->
+    {noreply, State}.
+
+answered({ok, Iterator}, #{iterator := undefined} = State) -> next(State#{iterator := Iterator});
+answered({ok, {Sent, true}}, State) -> next(sent(Sent, State));
+answered({ok, {_Sent, false}}, State) -> finish(done, State);
+answered({error, Reason}, State) -> finish({error, Reason}, State).
+
+sent(_Number, #{demand := infinity} = State) -> State;
+sent(Number, #{demand := Demand} = State) -> State#{demand := Demand - Number}.
+
+%% Asks for as many items as the owner has room for.
+next(#{owner := Owner, window := Window, demand := infinity} = State) ->
+    case process_info(Owner, message_queue_len) of
+        {message_queue_len, Length} when Length < Window ->
+            take(Window - Length, State);
+        {message_queue_len, _} ->
+            _ = erlang:send_after(?PAUSE, self(), continue),
+            {noreply, State};
+        undefined ->
+            {stop, normal, State}
+    end;
+next(#{demand := 0} = State) ->
+    {noreply, State};
+next(#{window := Window, demand := Demand} = State) ->
+    take(min(Window, Demand), State).
+
+take(Number, #{target := Target, iterator := Iterator, owner := Owner, reference := Reference} = State) ->
+    called(py_call:start(Target, {next, Iterator, Number, Owner, Reference}), State).
+
+finish(Event, #{owner := Owner, reference := Reference} = State) ->
+    Owner ! {py_stream, Reference, Event},
+    {stop, normal, State}.
+
+give_up(#{call := undefined} = State) -> State;
+give_up(#{call := Tag} = State) ->
+    ok = py_call:cancel(Tag),
+    State#{call := undefined}.
+
+%% @private
+terminate(_Reason, #{reference := Reference}) ->
+    ets:delete(?TABLE, Reference),
+    ok.
