@@ -13,8 +13,10 @@
 
 -define(TABLE, py_streams).
 -define(WINDOW, 1000).
-%% How long a stream waits, in milliseconds, before it looks again whether its consumer has caught up.
+%% How long a stream waits, in milliseconds, before it looks again whether its consumer has caught up: first
+%% and at most.
 -define(PAUSE, 1).
+-define(LONGEST_PAUSE, 64).
 
 %% @doc Starts a stream of what a request returns, on behalf of the caller.
 -spec start(py_call:request(), options()) -> {ok, reference()} | {error, term()}.
@@ -79,6 +81,7 @@ init(#{reference := Reference, owner := Owner} = Arguments) ->
     State = maps:with([reference, owner, target], Arguments),
     {ok, State#{iterator => undefined,
                 call => undefined,
+                pause => ?PAUSE,
                 window => maps:get(window, Arguments, ?WINDOW),
                 demand => maps:get(demand, Arguments, infinity)},
      {continue, {open, maps:get(request, Arguments), maps:get(starter, Arguments)}}}.
@@ -123,20 +126,33 @@ sent(_Number, #{demand := infinity} = State) -> State;
 sent(Number, #{demand := Demand} = State) -> State#{demand := Demand - Number}.
 
 %% Asks for as many items as the owner has room for.
-next(#{owner := Owner, window := Window, demand := infinity} = State) ->
-    case process_info(Owner, message_queue_len) of
-        {message_queue_len, Length} when Length < Window ->
-            take(Window - Length, State);
-        {message_queue_len, _} ->
-            _ = erlang:send_after(?PAUSE, self(), continue),
-            {noreply, State};
-        undefined ->
-            {stop, normal, State}
+next(#{window := Window, demand := infinity} = State) ->
+    case waiting(State) of
+        undefined -> {stop, normal, State};
+        Number when Number < Window -> take(Window - Number, State#{pause := ?PAUSE});
+        _ -> pause(State)
     end;
 next(#{demand := 0} = State) ->
     {noreply, State};
 next(#{window := Window, demand := Demand} = State) ->
     take(min(Window, Demand), State).
+
+%% How many messages of the stream wait in the mailbox of its owner, at most. Which of them are ours is counted
+%% only where there are many: the owner may well take those of another stream first.
+waiting(#{owner := Owner, window := Window, reference := Reference}) ->
+    case process_info(Owner, message_queue_len) of
+        {message_queue_len, Length} when Length < Window ->
+            Length;
+        _ ->
+            case process_info(Owner, messages) of
+                {messages, Messages} -> length([ours || {py_stream, Of, _} <- Messages, Of =:= Reference]);
+                undefined -> undefined
+            end
+    end.
+
+pause(#{pause := Pause} = State) ->
+    _ = erlang:send_after(Pause, self(), continue),
+    {noreply, State#{pause := min(2 * Pause, ?LONGEST_PAUSE)}}.
 
 take(Number, #{target := Target, iterator := Iterator, owner := Owner, reference := Reference} = State) ->
     called(py_call:start(Target, {next, Iterator, Number, Owner, Reference}), State).
