@@ -93,6 +93,14 @@ public final class Mailbox<Element: Sendable>: Sendable {
         return element
     }
 
+    /// Shows all elements that are in hand or wait, oldest first, under the lock: the body must be short.
+    public func forEach(_ body: (Element) -> Void) {
+        contents.withLock { contents in
+            for element in contents.inHand { body(element) }
+            for element in contents.elements[contents.first...] { if let element { body(element) } }
+        }
+    }
+
     /// Refuses everything from now on, and returns what somebody has in hand and what was still waiting.
     public func close() -> [Element] {
         contents.withLock { contents in

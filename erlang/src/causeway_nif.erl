@@ -7,7 +7,7 @@
 -export([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0]).
 -export([context_start/4, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1, context_stats/1]).
 -export([callbacks_update/1, callback_begin/1, callback_answer/2]).
--export([submit/3, cast/2, cancel/1, handoff/3]).
+-export([submit/4, cast/2, cancel/1, handoff/3]).
 -export_type([context/0, call/0, callback/0]).
 
 -on_load(may_be_loaded/0).
@@ -15,7 +15,7 @@
 -nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
        context_start/4, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
        context_stats/1, callbacks_update/1, callback_begin/1, callback_answer/2,
-       submit/3, cast/2, cancel/1, handoff/3]).
+       submit/4, cast/2, cancel/1, handoff/3]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
@@ -126,10 +126,11 @@ callback_answer(_Callback, _Result) -> erlang:nif_error(not_loaded).
 context_stats(_Context) -> erlang:nif_error(not_loaded).
 
 %% @doc Queues a call; the answer is the message `{Tag, Result}'. Of several contexts the one with the
-%% least to do is taken. ErrorForm: 0 for pairs, 1 for maps.
--spec submit(context() | tuple(), Tagged, 0 | 1) -> call() | full | closed when
+%% least to do is taken. ErrorForm: 0 for pairs, 1 for maps. Every call is answered, at the latest with
+%% `{error, timeout}' when its time is over: nobody needs a timer.
+-spec submit(context() | tuple(), Tagged, 0 | 1, timeout()) -> call() | full | closed when
       Tagged :: {Tag :: reference(), Request :: tuple()} | {Tag :: reference(), Request :: tuple(), OnBehalfOf :: pid()}.
-submit(_Contexts, _TaggedRequest, _ErrorForm) -> erlang:nif_error(not_loaded).
+submit(_Contexts, _TaggedRequest, _ErrorForm, _Timeout) -> erlang:nif_error(not_loaded).
 
 %% @doc Queues a call that nobody waits for.
 -spec cast(context() | tuple(), tuple()) -> ok | full | closed.

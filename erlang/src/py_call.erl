@@ -20,23 +20,16 @@
 -spec run(target(), request(), options()) -> ok | {ok, term()} | {error, term()}.
 run(Target, Request, Options) ->
     Tag = make_ref(),
-    case causeway_nif:submit(Target, {Tag, Request}, error_form(Options)) of
+    case causeway_nif:submit(Target, {Tag, Request}, error_form(Options), maps:get(timeout, Options)) of
         full ->
             overloaded();
         closed ->
             stopped();
         Call ->
-            %% The call lives as long as this variable does: past the receive.
-            receive
-                {Tag, Result} -> Result
-            after maps:get(timeout, Options) -> give_up(Call, Tag)
-            end
-    end.
-
-give_up(Call, Tag) ->
-    case causeway_nif:cancel(Call) of
-        cancelled -> {error, timeout};
-        sent -> receive {Tag, Result} -> Result end
+            %% The call is given up with the last reference to it: the guard keeps this one until the answer is
+            %% there. That always comes, for a call whose time is over too: a timer here would cost more
+            %% than all else that is done for a small call on this side.
+            receive {Tag, Result} when is_reference(Call) -> Result end
     end.
 
 %% @doc Sends a request; {@link await/2} waits for the answer, in the same process.
@@ -52,7 +45,7 @@ start(Target, Request, Beneficiary) ->
     submit(Target, Tag, {Tag, Request, Beneficiary}).
 
 submit(Target, Tag, Tagged) ->
-    case causeway_nif:submit(Target, Tagged, 0) of
+    case causeway_nif:submit(Target, Tagged, 0, infinity) of
         full -> overloaded();
         closed -> stopped();
         Call ->

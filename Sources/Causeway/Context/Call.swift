@@ -34,6 +34,8 @@ final class Call: Resource, @unchecked Sendable {
     /// `{collect, Request}` or `{stream, Request}`; `{next, Iterator, Count, Owner, Reference}`.
     let request: Term
     let errorForm: ErrorForm
+    /// When the timekeeper gives it up, on the monotonic clock in nanoseconds.
+    let deadline: Int64
     /// A cast: nobody waits, and the end of its term does not cancel it.
     let isDetached: Bool
     /// Where it is queued. No cycle lasts: a context lets go of every call that is over.
@@ -41,8 +43,8 @@ final class Call: Resource, @unchecked Sendable {
     private let state = Atomic<UInt8>(State.queued)
 
     init(
-        caller: ErlNifPid, beneficiary: ErlNifPid? = nil, environment: consuming Environment, tag: Term, request: Term, errorForm: ErrorForm,
-        isDetached: Bool, context: Context
+        caller: ErlNifPid, beneficiary: ErlNifPid? = nil, environment: consuming Environment, tag: Term,
+        request: Term, errorForm: ErrorForm, deadline: Int64, isDetached: Bool, context: Context
     ) {
         self.caller = caller
         self.beneficiary = beneficiary ?? caller
@@ -50,6 +52,7 @@ final class Call: Resource, @unchecked Sendable {
         self.tag = tag
         self.request = request
         self.errorForm = errorForm
+        self.deadline = deadline
         self.isDetached = isDetached
         self.context = context
     }
@@ -67,6 +70,9 @@ final class Call: Resource, @unchecked Sendable {
 
     /// Whether it was given up.
     var isCancelled: Bool { state.load(ordering: .sequentiallyConsistent) == State.cancelled }
+
+    /// Whether it is neither queued nor running any more.
+    var isOver: Bool { state.load(ordering: .sequentiallyConsistent) > State.running }
 
     /// Gives the call up: it will not be answered, and what it runs is interrupted.
     ///

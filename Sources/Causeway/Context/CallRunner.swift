@@ -7,9 +7,9 @@ import Python
 final class CallRunner {
     let context: Context
     let state: ModuleState
-    /// From how many bytes on a request is freed as soon as it is answered.
-    private static let largeRequest = 4096
-    /// Answers are made here, one after the other: sending one clears it.
+    /// Up to how many bytes of a request its answer is made where the request lives.
+    private static let smallRequest = 4096
+    /// Answers to large requests are made here, one after the other: sending one clears it.
     private let answers = Environment()
 
     init(context: Context, state: ModuleState) {
@@ -24,41 +24,84 @@ final class CallRunner {
         context.isBusy.store(true, ordering: .relaxed)
         let outerActivity = context.activity.load(ordering: .relaxed)
         context.activity.store(call.number, ordering: .relaxed)
+        let outerBytes = state.decodedBytes
         state.decodedBytes = 0
         let outer = context.current
         context.current = .passUnretained(call)
         let result = result(of: call)
         context.current = outer
+        state.decodedBytes = outerBytes
         context.activity.store(outerActivity, ordering: .relaxed)
         context.dropInterruption()
         context.isBusy.store(false, ordering: .relaxed)
-        guard call.claimAnswer() else { return answers.clear() }
-        if call.isDetached {
-            answers.clear()
-        } else {
-            send(to: call.caller, answers, call.answer(result, in: answers))
-        }
-        // The caller may hold the call until its heap is collected, which can be long: not large arguments.
-        // Small ones are freed sooner where they were made: memory of the BEAM that another thread frees
-        // goes a long way, a fifth of a small call.
-        if state.decodedBytes > CallRunner.largeRequest { call.environment.clear() }
+        answer(call, result)
     }
 
-    private func result(of call: Call) -> Term {
-        do throws(PythonError) {
-            let request = call.request
-            if let inner = part(of: request, after: atoms.stream, call) {
-                guard let value = try evaluate(inner, of: call) else { throw valueError("no value to iterate over") }
-                let iterator = try Object(PyObject_GetIter(value.pointer))
-                let encoder = Encoder(env: answers.pointer, state: state)
-                return makeTuple(answers.pointer, atoms.ok, try encoder.reference(iterator.pointer))
+    private func answer(_ call: Call, _ result: Result) {
+        // Whoever else answers it may be reading its environment: that is freed with the call then.
+        guard call.claimAnswer() else { return answers.clear() }
+        if result.isBesideRequest {
+            if call.isDetached { return }
+            let message = makeTuple(call.environment.pointer, call.tag, result.term)
+            send(to: call.caller, call.environment, message)
+        } else {
+            if call.isDetached {
+                answers.clear()
+            } else {
+                send(to: call.caller, answers, call.answer(result.term, in: answers))
             }
-            guard let value = try evaluate(request, of: call) else { return atoms.ok }
-            var encoder = Encoder(env: answers.pointer, state: state)
-            return makeTuple(answers.pointer, atoms.ok, try encoder.term(value.pointer))
-        } catch {
-            return ExceptionTerm(env: answers.pointer, state: state).errorTerm(call.errorForm)
+            // The caller may hold the call until its heap is collected, which can be long.
+            call.environment.clear()
         }
+    }
+
+    /// `{ok, Value}` or an error.
+    private struct Result {
+        let term: Term
+        /// Made in the environment of the request, as small answers are: that has room for them, and its memory
+        /// comes from the scheduler of the caller, who will free it. What one thread makes and another frees goes
+        /// a long way in the BEAM: a fifth of a small call. With a large request the caller would get that back.
+        let isBesideRequest: Bool
+    }
+
+    private func result(of call: Call) -> Result {
+        do throws(PythonError) {
+            if let inner = part(of: call.request, after: atoms.stream, call) {
+                guard let value = try evaluate(inner, of: call) else {
+                    throw valueError("no value to iterate over")
+                }
+                let iterator = try Object(PyObject_GetIter(value.pointer))
+                return try result(of: call) { (encoder) throws(PythonError) in
+                    try encoder.reference(iterator.pointer)
+                }
+            }
+            guard let value = try evaluate(call.request, of: call) else {
+                return Result(term: atoms.ok, isBesideRequest: isSmallRequest)
+            }
+            return try result(of: call) { (encoder) throws(PythonError) in
+                try encoder.term(value.pointer)
+            }
+        } catch {
+            let exception = ExceptionTerm(env: environment(for: call), state: state)
+            return Result(term: exception.errorTerm(call.errorForm), isBesideRequest: isSmallRequest)
+        }
+    }
+
+    @inline(__always)
+    private func result(of call: Call, _ encode: (inout Encoder) throws(PythonError) -> Term)
+        throws(PythonError) -> Result
+    {
+        let env = environment(for: call)
+        var encoder = Encoder(env: env, state: state)
+        return Result(
+            term: makeTuple(env, atoms.ok, try encode(&encoder)), isBesideRequest: isSmallRequest)
+    }
+
+    /// As soon as the request is decoded.
+    private var isSmallRequest: Bool { state.decodedBytes <= CallRunner.smallRequest }
+
+    private func environment(for call: Call) -> EnvPointer? {
+        isSmallRequest ? call.environment.pointer : answers.pointer
     }
 
     /// `Request` of `{Kind, Request}`, nil for any other request.

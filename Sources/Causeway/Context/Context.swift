@@ -99,8 +99,22 @@ final class Context: Resource, @unchecked Sendable {
     /// Queues a call and wakes the thread.
     func submit(_ call: Call) -> Mailbox<Call>.Outcome {
         let outcome = calls.push(call)
-        if outcome == .queued { doorbell.ring() }
+        if outcome == .queued {
+            doorbell.ring()
+            Timekeeper.shared.expect(call.deadline)
+        }
         return outcome
+    }
+
+    /// The calls that should be over by now, and the earliest deadline of the others.
+    func overdue(at now: Int64) -> (calls: [Call], next: Int64) {
+        var overdue: [Call] = []
+        var next = Int64.max
+        calls.forEach { call in
+            guard call.deadline != .max, !call.isOver else { return }
+            if call.deadline <= now { overdue.append(call) } else { next = min(next, call.deadline) }
+        }
+        return (overdue, next)
     }
 
     /// Queues work for the reactor and wakes the thread.

@@ -60,10 +60,10 @@ var contextNifs: [ErlNifFunc] {
         nif("context_stats", 1) { env, _, arguments in
             withContext(env, arguments) { context, env in statistics(of: context, env) }
         },
-        /// submit(Context | {Context, …}, {Tag, Request} | {Tag, Request, OnBehalfOf}, ErrorForm)
+        /// submit(Context | {Context, …}, {Tag, Request} | {Tag, Request, OnBehalfOf}, ErrorForm, Milliseconds | infinity)
         ///     -> Call | full | closed | badarg
         /// The answer is the message `{Tag, Result}`. Of several contexts the one with the least to do is taken.
-        nif("submit", 3) { env, _, arguments in submit(env, arguments, isDetached: false) },
+        nif("submit", 4) { env, _, arguments in submit(env, arguments, isDetached: false) },
         /// cast(Context | {Context, …}, Request) -> ok | full | closed | badarg
         nif("cast", 2) { env, _, arguments in submit(env, arguments, isDetached: true) },
         /// cancel(Call) -> cancelled | sent. After `sent` the answer is in the mailbox or on its way.
@@ -85,6 +85,9 @@ private func withContext(
     return body(context, env)
 }
 
+/// What Erlang's `receive … after` takes at most, in milliseconds.
+private let longestTimeout = 0xFFFF_FFFF
+
 private func submit(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, isDetached: Bool) -> Term {
     guard let arguments, let context = leastLoaded(env, arguments[0]) else { return enif_make_badarg(env) }
     let environment = Environment()
@@ -95,6 +98,7 @@ private func submit(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, isDet
     var tag = atoms.undefined
     var request = environment.copy(arguments[1])
     var form = Call.ErrorForm.pair
+    var deadline = Int64.max
     if !isDetached {
         var count: Int32 = 0
         var pair: UnsafePointer<Term>?
@@ -102,6 +106,12 @@ private func submit(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, isDet
             let wanted = integer(env, arguments[2]).flatMap(Call.ErrorForm.init(rawValue:))
         else { return enif_make_badarg(env) }
         (tag, request, form) = (pair[0], pair[1], wanted)
+        if arguments[3] != atoms.infinity {
+            guard let limit = integer(env, arguments[3]), (0...longestTimeout).contains(limit) else {
+                return enif_make_badarg(env)
+            }
+            deadline = monotonicNanoseconds() + Int64(limit) * 1_000_000
+        }
         if count == 3 {
             var process = ErlNifPid()
             guard enif_get_local_pid(env, pair[2], &process) != 0 else { return enif_make_badarg(env) }
@@ -109,8 +119,8 @@ private func submit(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, isDet
         }
     }
     let call = Call(
-        caller: caller, beneficiary: beneficiary, environment: environment, tag: tag, request: request, errorForm: form,
-        isDetached: isDetached, context: context)
+        caller: caller, beneficiary: beneficiary, environment: environment, tag: tag, request: request, 
+        errorForm: form, deadline: deadline, isDetached: isDetached, context: context)
     let term: Term
     if isDetached {
         term = atoms.ok

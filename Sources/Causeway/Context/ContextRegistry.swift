@@ -1,6 +1,7 @@
 import Synchronization
 
-/// The contexts that have a thread, so that one of them can be woken for work that any can do.
+/// The contexts that have a thread: one of them can be woken for work that any can do, and the timekeeper looks
+/// at all of them.
 final class ContextRegistry: Sendable {
     static let shared = ContextRegistry()
 
@@ -11,6 +12,9 @@ final class ContextRegistry: Sendable {
 
     /// A thread has ended.
     func remove(_ context: Context) { contexts.withLock { $0[ObjectIdentifier(context)] = nil } }
+
+    /// All of them.
+    var all: [Context] { contexts.withLock { Array($0.values) } }
 
     /// How many there are.
     var count: Int { contexts.withLock { $0.count } }

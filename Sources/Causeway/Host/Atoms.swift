@@ -25,6 +25,7 @@ struct Atoms: Sendable {
     var closed: Term = 0
     var cancelled: Term = 0
     var sent: Term = 0
+    var timeout: Term = 0
     var causeway: Term = 0
     var started: Term = 0
     var startFailed: Term = 0
@@ -90,6 +91,7 @@ struct Atoms: Sendable {
         closed = atom("closed")
         cancelled = atom("cancelled")
         sent = atom("sent")
+        timeout = atom("timeout")
         causeway = atom("causeway")
         started = atom("started")
         startFailed = atom("start_failed")

@@ -43,6 +43,7 @@ final class PythonHost: Sendable {
             return !started.isStarting
         }
         guard isFirst else { return false }
+        try Timekeeper.shared.start()
         try NativeThread.start(name: "causeway-python", stackSize: pythonStackSize) {
             PythonHost.shared.main(settings)
         }
