@@ -45,6 +45,20 @@ struct MailboxTests {
         #expect(mailbox.close() == [1, nil])
     }
 
+    @Test("shows what is in hand and what waits, oldest first")
+    func shows() {
+        let mailbox = Mailbox<Int>(limit: 10)
+        for number in 0..<5 { _ = mailbox.push(number) }
+        _ = mailbox.popFirst()
+        _ = mailbox.takeFirst()
+        _ = mailbox.takeFirst()
+        var seen: [Int] = []
+        mailbox.forEach { seen.append($0) }
+        #expect(seen == [1, 2, 3, 4])
+        _ = mailbox.close()
+        mailbox.forEach { _ in Issue.record("it is closed") }
+    }
+
     @Test("does what a plain array does, whatever is pushed and popped", arguments: 0..<8)
     func model(seed: Int) {
         var random = Randomness(seed: seed)
