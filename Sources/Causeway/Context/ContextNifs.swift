@@ -119,7 +119,7 @@ private func submit(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, isDet
         }
     }
     let call = Call(
-        caller: caller, beneficiary: beneficiary, environment: environment, tag: tag, request: request, 
+        caller: caller, beneficiary: beneficiary, environment: environment, tag: tag, request: request,
         errorForm: form, deadline: deadline, isDetached: isDetached, context: context)
     let term: Term
     if isDetached {

@@ -116,7 +116,8 @@ final class ContextThread {
         guard level < ContextThread.maximumLevel else {
             throw raised(
                 cpython_RecursionError(),
-                "maximum depth exceeded: \(level) calls of Erlang functions wait for each other on this context")
+                "maximum depth exceeded: \(level) calls of Erlang functions wait for each other on this context"
+            )
         }
         let activity = context.activity.load(ordering: .relaxed)
         let outer = awaited

@@ -25,7 +25,9 @@ enum AtomObject {
     }
 
     /// The atom of that name, made where it is not there yet.
-    static func term(_ env: EnvPointer?, _ object: PyPointer, _ state: ModuleState) throws(PythonError) -> Term {
+    static func term(_ env: EnvPointer?, _ object: PyPointer, _ state: ModuleState) throws(PythonError)
+        -> Term
+    {
         let name = try text(of: object)
         if let known = existingAtom(env, name) { return known }
         guard name.unicodeScalars.count <= 255 else {
@@ -33,7 +35,8 @@ enum AtomObject {
         }
         guard state.newAtoms < limit else {
             throw valueError(
-                "Python has made \(limit) atoms in this node, which are never freed: use str, which becomes a binary")
+                "Python has made \(limit) atoms in this node, which are never freed: use str, which becomes a binary"
+            )
         }
         guard let made = makeAtom(env, name) else { throw valueError("no atom can have the name \(name)") }
         state.newAtoms += 1
