@@ -168,3 +168,34 @@ static inline int cpython_set_program_name(const wchar_t *name) {
     Py_SetProgramName(name);
     return 1;
 }
+
+/* --- more interpreters than the main one ------------------------------------------------------ */
+
+/* As cpython/pylifecycle.h and cpython/initconfig.h of 3.12 and later have them: outside the limited API. */
+typedef struct {
+    int use_main_obmalloc, allow_fork, allow_exec, allow_threads, allow_daemon_threads,
+        check_multi_interp_extensions, gil;
+} cpython_interpreter_config;
+typedef struct {
+    int type;
+    const char *func, *err_msg;
+    int exitcode;
+} cpython_status;
+extern cpython_status Py_NewInterpreterFromConfig(PyThreadState **, const cpython_interpreter_config *)
+    __attribute__((weak));
+
+static inline int cpython_has_own_gil(void) { return Py_NewInterpreterFromConfig != 0; }
+
+/* Makes an interpreter, which the calling thread runs from then on: with the GIL of all, or its own. False where
+   Python has none for us; then the calling thread runs what it ran before. Fork and exec would take the BEAM
+   with them. Daemon threads are safe because no interpreter ever ends. */
+static inline int cpython_new_interpreter(int own_gil) {
+    if (!Py_NewInterpreterFromConfig) return !own_gil && Py_NewInterpreter() != 0;
+    enum { shared_gil = 1, its_own_gil = 2 };
+    const cpython_interpreter_config config = {
+        .use_main_obmalloc = !own_gil, .allow_threads = 1, .allow_daemon_threads = 1,
+        .check_multi_interp_extensions = 1, .gil = own_gil ? its_own_gil : shared_gil
+    };
+    PyThreadState *made = 0;
+    return Py_NewInterpreterFromConfig(&made, &config).type == 0 && made;
+}

@@ -47,4 +47,10 @@ public struct Exception: ~Copyable {
         guard let value else { return nil }
         return Exception(value: Object(owning: value))
     }
+
+    /// Takes the current error as text: type and message. Nil when there was none.
+    public static func takeText() -> String? {
+        guard let exception = take() else { return nil }
+        return "\(typeName(of: exception.value.pointer)): \(describe(exception.value.pointer))"
+    }
 }

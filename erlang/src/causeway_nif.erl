@@ -5,7 +5,7 @@
 
 -export([load/0, is_loaded/0]).
 -export([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0]).
--export([context_start/4, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1, context_stats/1]).
+-export([context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1, context_stats/1]).
 -export([callbacks_update/1, callback_begin/1, callback_answer/2]).
 -export([submit/4, cast/2, cancel/1, handoff/3]).
 -export_type([context/0, call/0, callback/0]).
@@ -13,7 +13,7 @@
 -on_load(may_be_loaded/0).
 
 -nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
-       context_start/4, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
+       context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
        context_stats/1, callbacks_update/1, callback_begin/1, callback_answer/2,
        submit/4, cast/2, cancel/1, handoff/3]).
 
@@ -90,8 +90,9 @@ context_threads() -> erlang:nif_error(not_loaded).
 
 %% @doc Starts the native half of a context, owned by the caller, who gets `{causeway, started}'.
 %% Linger is in milliseconds, -1 for ever.
--spec context_start(integer(), non_neg_integer(), integer(), pos_integer()) -> context() | {error, term()}.
-context_start(_Id, _MaxConnections, _Linger, _MaxQueue) -> erlang:nif_error(not_loaded).
+-spec context_start(integer(), worker | subinterp | owngil, non_neg_integer(), integer(), pos_integer()) ->
+          context() | {error, term()}.
+context_start(_Id, _Mode, _MaxConnections, _Linger, _MaxQueue) -> erlang:nif_error(not_loaded).
 
 %% @doc Ends it; `{causeway, stopped}' follows when the thread has ended.
 -spec context_stop(context()) -> ok.

@@ -28,7 +28,8 @@
 
 -export([call/3, call/4, call/5, eval/1, eval/2, eval/3, eval/4, exec/1, exec/2, exec/3]).
 -export([cast/3, cast/4, spawn_call/3, spawn_call/4, await/1, await/2]).
--export([context/0, context/1, start_contexts/0, start_contexts/1, stop_contexts/0, contexts_started/0]).
+-export([context/0, context/1, start_contexts/0, start_contexts/1, stop_contexts/0, contexts_started/0,
+         execution_mode/0]).
 -export([stream/3, stream/4, stream_eval/1, stream_eval/2, stream_start/3, stream_start/4, stream_cancel/1,
          stream_demand/2]).
 -export([register_function/2, register_function/3, unregister_function/1, interrupt/1]).
@@ -179,13 +180,11 @@ await(Reference, Timeout) when is_reference(Reference) ->
 await(NoReference, _Timeout) ->
     badarg("await needs the reference that spawn_call returned, not ~p", [NoReference]).
 
-%% @doc A context of the default pool: always the same on the same scheduler.
+%% @doc A context of the default pool: always the same on the same scheduler; where each has an interpreter of its
+%% own, always the same for the same process.
 -spec context() -> pid() | error().
 context() ->
-    case py_contexts:pool_size() of
-        0 -> context(1);
-        Size -> context(1 + (erlang:system_info(scheduler_id) - 1) rem Size)
-    end.
+    context(py_contexts:own_index()).
 
 %% @doc The context at a place of the default pool, from 1.
 -spec context(pos_integer()) -> pid() | error().
@@ -203,12 +202,36 @@ context(Index) ->
 start_contexts() ->
     start_contexts(erlang:system_info(schedulers)).
 
-%% @doc Makes sure that the default pool has so many contexts. Those that are there stay.
--spec start_contexts(pos_integer()) -> {ok, [pid()]} | {error, term()}.
+%% @doc Makes sure that the default pool has so many contexts. Those that are there stay. With a map: `number' of
+%% them and their `mode', `worker' where the application variable `context_mode' is not set; see {@link py_context}.
+%%
+%% In a pool of `subinterp' or `owngil' a process is always served by the same context: the names that it has
+%% defined are there.
+-spec start_contexts(pos_integer() | #{number => pos_integer(), mode => py_context:mode()}) ->
+          {ok, [pid()]} | {error, term()}.
 start_contexts(Number) when is_integer(Number), Number > 0 ->
-    py_pool_sup:start_contexts(Number);
+    py_pool_sup:start_contexts(Number, any);
+start_contexts(#{} = Options) ->
+    Whole = maps:merge(#{number => erlang:system_info(schedulers), mode => any}, Options),
+    case Whole of
+        #{number := Number, mode := Mode}
+          when map_size(Whole) =:= 2, is_integer(Number), Number > 0,
+               (Mode =:= any orelse Mode =:= worker orelse Mode =:= subinterp orelse Mode =:= owngil) ->
+            py_pool_sup:start_contexts(Number, Mode);
+        _ ->
+            badarg("unknown or wrong option in ~tP: there are number, from 1, and mode: worker, subinterp or owngil",
+                   [Options, 8])
+    end;
 start_contexts(Number) ->
-    badarg("start_contexts needs a positive number, not ~p", [Number]).
+    badarg("start_contexts needs a positive number or a map, not ~tP", [Number, 8]).
+
+%% @doc The mode of the contexts of the default pool.
+-spec execution_mode() -> py_context:mode().
+execution_mode() ->
+    case py_contexts:pool_mode() of
+        none -> application:get_env(causeway, context_mode, worker);
+        Mode -> Mode
+    end.
 
 %% @doc Ends the contexts of the default pool.
 -spec stop_contexts() -> ok.

@@ -9,11 +9,17 @@
 
 -export([start_link/1, stop/1, stats/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, code_change/3, format_status/2]).
--export_type([options/0]).
+-export_type([options/0, mode/0]).
 
 -include_lib("kernel/include/logger.hrl").
 
+-type mode() :: worker | subinterp | owngil.
+%% How a context is set apart from others. `worker': it shares the main interpreter, its modules and its lock with
+%% every other worker. `subinterp': an interpreter with modules of its own, and the lock of all. `owngil': a lock of
+%% its own too, so that it runs in parallel with others; from Python 3.12 on, else `{error, {unsupported, Text}}'.
+%% Extension modules that do not support this are refused by Python with an ImportError.
 -type options() :: #{id => integer(),
+                     mode => mode(),
                      pool => pos_integer(),
                      name => atom(),
                      max_connections => non_neg_integer(),
@@ -58,8 +64,10 @@ start_thread(Options) ->
                  infinity -> -1;
                  Milliseconds -> Milliseconds
              end,
-    case causeway_nif:context_start(maps:get(id, Options, 0), maps:get(max_connections, Options, 10000),
-                                    Linger, maps:get(max_queue, Options, 65536)) of
+    case causeway_nif:context_start(maps:get(id, Options, 0), maps:get(mode, Options, worker),
+                                    maps:get(max_connections, Options, 10000), Linger,
+                                    maps:get(max_queue, Options, 65536)) of
+        {error, {unsupported, _} = Reason} -> {stop, Reason};
         {error, Reason} -> {stop, {no_thread, Reason}};
         Native -> await_thread(Native, Options)
     end.
@@ -69,7 +77,7 @@ await_thread(Native, Options) ->
         {causeway, started} ->
             case setup(Native, Options) of
                 ok ->
-                    ok = py_contexts:register(self(), Native, maps:get(pool, Options, undefined)),
+                    ok = py_contexts:register(self(), Native, maps:with([pool, mode], Options)),
                     {ok, #{native => Native, options => Options}};
                 {error, Reason} ->
                     stop_thread(Native),
@@ -89,6 +97,7 @@ setup(_Native, _Options) ->
 
 check(Options) ->
     Checks = [{id, fun is_integer/1},
+              {mode, fun is_mode/1},
               {pool, fun(V) -> is_integer(V) andalso V > 0 end},
               {name, fun is_atom/1},
               {max_connections, fun(V) -> is_integer(V) andalso V >= 0 end},
@@ -101,6 +110,8 @@ check(Options) ->
         [] -> ok;
         [First | _] -> {error, First}
     end.
+
+is_mode(Mode) -> lists:member(Mode, [worker, subinterp, owngil]).
 
 accepted(false, _Value) -> false;
 accepted({_Key, Check}, Value) -> Check(Value).

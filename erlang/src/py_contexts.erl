@@ -6,7 +6,8 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, register/3, unregister/1, native/1, at/1, pool/0, pool_size/0, forget_pool/0]).
+-export([start_link/0, register/3, unregister/1, native/1, at/1, own_index/0, pool/0, pool_size/0, pool_mode/0,
+         forget_pool/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3]).
 
 -define(TABLE, ?MODULE).
@@ -18,10 +19,10 @@
 start_link() ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 
-%% @doc Enters the calling process as a context; Index is its place in the pool, if it has one.
--spec register(pid(), causeway_nif:context(), undefined | pos_integer()) -> ok.
-register(Pid, Native, Index) ->
-    gen_server:call(?MODULE, {register, Pid, Native, Index}).
+%% @doc Enters the calling process as a context; `pool' is its place in the pool, if it has one.
+-spec register(pid(), causeway_nif:context(), #{pool => pos_integer(), mode => py_context:mode()}) -> ok.
+register(Pid, Native, Options) ->
+    gen_server:call(?MODULE, {register, Pid, Native, Options}).
 
 %% @doc Takes a context out that stops. One that dies without a word is noticed all the same.
 -spec unregister(pid()) -> ok.
@@ -42,25 +43,46 @@ native(Pid) ->
 at(Index) ->
     lookup({index, Index}, 2).
 
-%% @doc The native halves of the pool.
--spec pool() -> {ok, tuple()} | error.
+%% @doc The native halves of the pool, of which any may serve the calling process; where each has an interpreter of
+%% its own, the one that always serves it: its names are there.
+-spec pool() -> {ok, tuple() | causeway_nif:context()} | error.
 pool() ->
-    case persistent_term:get(?POOL, {}) of
-        {} -> error;
-        Pool -> {ok, Pool}
+    case persistent_term:get(?POOL, none) of
+        {worker, Pool} -> {ok, Pool};
+        {_Mode, Pool} -> {ok, element(index_in(tuple_size(Pool)), Pool)};
+        none -> error
     end.
+
+%% @doc The place in the pool of the context that serves the calling process.
+-spec own_index() -> pos_integer().
+own_index() ->
+    case persistent_term:get(?POOL, none) of
+        {worker, Pool} -> 1 + (erlang:system_info(scheduler_id) - 1) rem tuple_size(Pool);
+        {_Mode, Pool} -> index_in(tuple_size(Pool));
+        none -> 1
+    end.
+
+index_in(Size) -> 1 + erlang:phash2(self(), Size).
 
 %% @doc There is no pool any more: the application has stopped.
 -spec forget_pool() -> ok.
 forget_pool() ->
-    persistent_term:put(?POOL, {}).
+    persistent_term:put(?POOL, none).
 
 %% @doc How many contexts the pool has.
 -spec pool_size() -> non_neg_integer().
 pool_size() ->
-    case pool() of
-        {ok, Pool} -> tuple_size(Pool);
-        error -> 0
+    case persistent_term:get(?POOL, none) of
+        {_Mode, Pool} -> tuple_size(Pool);
+        none -> 0
+    end.
+
+%% @doc The mode of the contexts of the pool.
+-spec pool_mode() -> py_context:mode() | none.
+pool_mode() ->
+    case persistent_term:get(?POOL, none) of
+        {Mode, _Pool} -> Mode;
+        none -> none
     end.
 
 lookup(Key, Position) ->
@@ -77,13 +99,15 @@ init([]) ->
     {ok, #{}}.
 
 %% @private
-handle_call({register, Pid, Native, Index}, _From, Members) ->
+handle_call({register, Pid, Native, Options}, _From, Members) ->
     Monitor = erlang:monitor(process, Pid),
     ets:insert(?TABLE, {Pid, Native}),
+    Index = maps:get(pool, Options, undefined),
     Index =/= undefined andalso ets:insert(?TABLE, {{index, Index}, Pid}),
-    {reply, ok, renew_pool(Members#{Monitor => {Pid, Index, Native}})};
+    Member = {Pid, Index, Native, maps:get(mode, Options, worker)},
+    {reply, ok, renew_pool(Members#{Monitor => Member})};
 handle_call({unregister, Pid}, _From, Members) ->
-    case [Monitor || {Monitor, {Member, _, _}} <- maps:to_list(Members), Member =:= Pid] of
+    case [Monitor || {Monitor, {Member, _, _, _}} <- maps:to_list(Members), Member =:= Pid] of
         [Monitor] ->
             erlang:demonitor(Monitor, [flush]),
             {reply, ok, forget(Monitor, Members)};
@@ -102,7 +126,7 @@ handle_info(_Message, Members) ->
     {noreply, Members}.
 
 forget(Monitor, Members) ->
-    {{Pid, Index, _Native}, Rest} = maps:take(Monitor, Members),
+    {{Pid, Index, _Native, _Mode}, Rest} = maps:take(Monitor, Members),
     ets:delete(?TABLE, Pid),
     %% A successor may have taken the place before we heard of the end.
     Index =/= undefined andalso ets:delete_object(?TABLE, {{index, Index}, Pid}),
@@ -113,9 +137,12 @@ code_change(_OldVersion, Members, _Extra) ->
     {ok, Members}.
 
 renew_pool(Members) ->
-    Pool = [Native || {_, Native} <- lists:sort([{Index, Native} || {_, Index, Native} <- maps:values(Members),
-                                                                    Index =/= undefined])],
+    Pool = lists:sort([{Index, Native, Mode} || {_, Index, Native, Mode} <- maps:values(Members),
+                                                Index =/= undefined]),
     %% Read by every call: a persistent term costs a tenth of a look into ETS. It changes only when a
-    %% context of the pool starts or ends.
-    persistent_term:put(?POOL, list_to_tuple(Pool)),
+    %% context of the pool starts or ends. All contexts of a pool are of one mode.
+    persistent_term:put(?POOL, case Pool of
+                                   [] -> none;
+                                   [{_, _, Mode} | _] -> {Mode, list_to_tuple([Native || {_, Native, _} <- Pool])}
+                               end),
     Members.

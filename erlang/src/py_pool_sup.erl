@@ -4,16 +4,16 @@
 
 -behaviour(supervisor).
 
--export([start_link/0, start_contexts/1, stop_contexts/0, init/1]).
+-export([start_link/0, start_contexts/2, stop_contexts/0, init/1]).
 
 %% @doc Starts the supervisor with as many contexts as the application variable `contexts' says, else
-%% one for each scheduler.
+%% one for each scheduler; `context_mode' says of which mode, else they are workers.
 -spec start_link() -> supervisor:startlink_ret().
 start_link() ->
     case supervisor:start_link({local, ?MODULE}, ?MODULE, []) of
         {ok, Supervisor} ->
             Number = application:get_env(causeway, contexts, erlang:system_info(schedulers)),
-            case start_contexts(Number) of
+            case start_contexts(Number, application:get_env(causeway, context_mode, worker)) of
                 {ok, _} -> {ok, Supervisor};
                 {error, _} = Error -> Error
             end;
@@ -21,24 +21,32 @@ start_link() ->
             Other
     end.
 
-%% @doc Makes the pool this large; contexts that are there already stay.
--spec start_contexts(pos_integer()) -> {ok, [pid()]} | {error, term()}.
-start_contexts(Number) ->
-    case whereis(?MODULE) of
-        undefined ->
+%% @doc Makes the pool this large; contexts that are there already stay. A pool is of one mode.
+-spec start_contexts(pos_integer(), py_context:mode() | any) -> {ok, [pid()]} | {error, term()}.
+start_contexts(Number, Wanted) ->
+    case {whereis(?MODULE), py_contexts:pool_mode()} of
+        {undefined, _} ->
             {error, {not_started, <<"the application causeway does not run: application:ensure_all_started(causeway)">>}};
-        _ ->
-            Results = [start_context(Index) || Index <- lists:seq(1, Number)],
-            case [Reason || {error, Reason} <- Results] of
-                [] -> {ok, [Pid || {ok, Pid} <- Results]};
-                [Reason | _] -> {error, Reason}
-            end
+        {_, none} ->
+            start_all(Number, case Wanted of any -> worker; _ -> Wanted end);
+        {_, Mode} when Wanted =:= any; Wanted =:= Mode ->
+            start_all(Number, Mode);
+        {_, Mode} ->
+            {error, {pool_mode, py_call:error_text("the contexts of the pool are of the mode ~p: "
+                                                   "py:stop_contexts() before there can be others", [Mode])}}
     end.
 
-start_context(Index) ->
+start_all(Number, Mode) ->
+    Results = [start_context(Index, Mode) || Index <- lists:seq(1, Number)],
+    case [Reason || {error, Reason} <- Results] of
+        [] -> {ok, [Pid || {ok, Pid} <- Results]};
+        [Reason | _] -> {error, Reason}
+    end.
+
+start_context(Index, Mode) ->
     case py_contexts:at(Index) of
         {ok, Pid} -> {ok, Pid};
-        error -> supervisor:start_child(?MODULE, [#{id => Index, pool => Index}])
+        error -> supervisor:start_child(?MODULE, [#{id => Index, pool => Index, mode => Mode}])
     end.
 
 %% @doc Ends the contexts of the pool.

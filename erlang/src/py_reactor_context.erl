@@ -8,7 +8,7 @@
 -export([start_link/2, start_link/3, start_default/0, handoff/2, handoff/3, stats/1, stop/1]).
 -export_type([mode/0, options/0, info/0]).
 
--type mode() :: worker | subinterp | owngil.
+-type mode() :: py_context:mode().
 -type options() :: #{max_connections => non_neg_integer(),
                      linger => non_neg_integer() | infinity,
                      max_queue => pos_integer(),
@@ -26,10 +26,8 @@ start_link(Id, Mode) ->
 %% @doc Starts a context. `setup_code' is Python that runs before the first connection; where it
 %% raises, so is the error of this function, with its traceback.
 -spec start_link(integer(), mode(), options()) -> {ok, pid()} | {error, term()}.
-start_link(Id, worker, Options) ->
-    py_context:start_link(Options#{id => Id});
-start_link(_Id, Mode, _Options) ->
-    {error, {unsupported, py_call:error_text("contexts of the mode ~p are not supported; there is worker", [Mode])}}.
+start_link(Id, Mode, Options) ->
+    py_context:start_link(Options#{id => Id, mode => Mode}).
 
 %% @private
 %% @doc The context that {@link handoff/2} uses, started with the application.

@@ -9,6 +9,7 @@ import time
 import _causeway
 import erlang
 import erlang.reactor  # noqa: F401
+from erlang import _isolation
 
 
 def _flush_lines(stream):
@@ -21,3 +22,4 @@ sys.argv = [""]
 time.sleep = _causeway._sleep
 _flush_lines(sys.stdout)
 _flush_lines(sys.stderr)
+_isolation.remember()

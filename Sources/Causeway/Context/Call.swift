@@ -80,7 +80,7 @@ final class Call: Resource, @unchecked Sendable {
     func cancel() -> Bool {
         if move(from: State.queued, to: State.cancelled) { return true }
         guard move(from: State.running, to: State.cancelled) else { return false }
-        Janitor.shared.interrupt(context, activity: number)
+        context.interrupt(activity: number)
         return true
     }
 

@@ -1,5 +1,6 @@
 import Beam
 import CErlNif
+import CPython
 import Glibc
 import Python
 import Streams
@@ -26,6 +27,7 @@ final class Context: Resource, @unchecked Sendable {
         var linger: Int32 = 5
         /// How many calls may wait.
         var maximumQueue = 65_536
+        var mode = ContextMode.worker
     }
 
     let identifier: Int
@@ -56,6 +58,7 @@ final class Context: Resource, @unchecked Sendable {
     /// The innermost call that the thread runs, kept by who runs it. Only for that thread.
     var current: Unmanaged<Call>?
 
+    private let serving = Mutex<Interpreter?>(nil)
     private let ending = Atomic<Bool>(false)
     private let ended = Atomic<Bool>(false)
     private let watched = Atomic<Bool>(false)
@@ -80,6 +83,15 @@ final class Context: Resource, @unchecked Sendable {
 
     /// A number for the next batch of callbacks, which no call has.
     static func nextCallback() -> UInt64 { lastCallback.add(1, ordering: .relaxed).newValue }
+
+    /// The interpreter that the thread runs; nil before it does.
+    var interpreter: Interpreter? { serving.withLock { $0 } }
+
+    /// The thread has its interpreter.
+    func begin(in interpreter: Interpreter) {
+        threadIdentifier.store(PyThread_get_thread_ident(), ordering: .sequentiallyConsistent)
+        serving.withLock { $0 = interpreter }
+    }
 
     /// Whether the thread is to stop.
     var isEnding: Bool { ending.load(ordering: .sequentiallyConsistent) }
@@ -124,6 +136,11 @@ final class Context: Resource, @unchecked Sendable {
         return outcome
     }
 
+    /// Interrupts what the thread executes, if it still executes that. From any thread, without the GIL.
+    func interrupt(activity: UInt64, isRepeated: Bool = false) {
+        interpreter?.state.janitor.interrupt(self, activity: activity, isRepeated: isRepeated)
+    }
+
     /// Takes an interruption back that was set and perhaps not raised yet: it must not hit what comes next.
     /// On the context's thread, with the GIL.
     func dropInterruption() {
@@ -138,7 +155,8 @@ final class Context: Resource, @unchecked Sendable {
         if ending.exchange(true, ordering: .sequentiallyConsistent) { return }
         doorbell.ring()
         for call in calls.close() { answerStopped(call, env) }
-        Janitor.shared.interruptUntilEnded(self)
+        // Where it has none yet, the thread sees that it is to stop before it runs anything.
+        interpreter?.state.janitor.interruptUntilEnded(self)
     }
 
     private func answerStopped(_ call: Call, _ env: EnvPointer?) {

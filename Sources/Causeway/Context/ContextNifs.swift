@@ -7,18 +7,20 @@ import Synchronization
 /// The Erlang half of contexts.
 var contextNifs: [ErlNifFunc] {
     [
-        /// context_start(Id, MaxConnections, Linger, MaxQueue) -> Context | {error, _}
+        /// context_start(Id, Mode, MaxConnections, Linger, MaxQueue) -> Context | {error, _}
         /// The calling process is the owner; it is told `{causeway, started}` when the thread runs.
-        nif("context_start", 4) { env, _, arguments in
-            guard let arguments, let identifier = integer(env, arguments[0]),
-                let maximumConnections = integer(env, arguments[1]), let linger = integer(env, arguments[2]),
-                let maximumQueue = integer(env, arguments[3])
+        nif("context_start", 5) { env, _, arguments in
+            guard let arguments, let mode = ContextMode(arguments[1]),
+                let identifier = integer(env, arguments[0]),
+                let maximumConnections = integer(env, arguments[2]), let linger = integer(env, arguments[3]),
+                let maximumQueue = integer(env, arguments[4])
             else { return enif_make_badarg(env) }
+            if let obstacle = mode.obstacle { return makeError(env, atoms.unsupported, obstacle) }
             var owner = ErlNifPid()
             _ = enif_self(env, &owner)
             let options = Context.Options(
                 maximumConnections: maximumConnections, linger: Int32(clamping: linger),
-                maximumQueue: maximumQueue)
+                maximumQueue: maximumQueue, mode: mode)
             let context = Context(identifier: identifier, owner: owner, options: options)
             guard let term = resourceTypes.context.makeTerm(env, context), context.monitor(env, owner) else {
                 return enif_make_badarg(env)
@@ -52,7 +54,7 @@ var contextNifs: [ErlNifFunc] {
             withContext(env, arguments) { context, _ in
                 let activity = context.activity.load(ordering: .relaxed)
                 guard activity != 0 else { return atoms.idle }
-                Janitor.shared.interrupt(context, activity: activity, isRepeated: true)
+                context.interrupt(activity: activity, isRepeated: true)
                 return atoms.ok
             }
         },

@@ -1,8 +1,9 @@
 import Synchronization
 
-/// The contexts that have a thread: one of them can be woken for work that any can do, and the timekeeper looks
-/// at all of them.
+/// The contexts that have a thread: all of this node, at which the timekeeper looks, or those of an interpreter,
+/// of which one can be woken for work that any can do.
 final class ContextRegistry: Sendable {
+    /// All of this node.
     static let shared = ContextRegistry()
 
     private let contexts = Mutex<[ObjectIdentifier: Context]>([:])
@@ -19,9 +20,10 @@ final class ContextRegistry: Sendable {
     /// How many there are.
     var count: Int { contexts.withLock { $0.count } }
 
-    /// Wakes one of them, if there is any; otherwise the next that starts will find the work.
-    func ringOne() {
-        let first = contexts.withLock { $0.values.first }
-        first?.doorbell.ring()
+    /// Wakes one of them; false where there is none.
+    func ringOne() -> Bool {
+        guard let first = contexts.withLock({ $0.values.first }) else { return false }
+        first.doorbell.ring()
+        return true
     }
 }

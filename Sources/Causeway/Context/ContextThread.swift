@@ -14,6 +14,7 @@ final class ContextThread {
     private static let callsPerTurn = 64
 
     let context: Context
+    private let interpreter: Interpreter
     private let threadState: ThreadState
     private let state: ModuleState
     private let reactor: Reactor
@@ -36,17 +37,16 @@ final class ContextThread {
 
     private static func main(_ context: Context) {
         let messages = Environment()
-        if let thread = ContextThread(context) {
+        do throws(Interpreter.Failure) {
+            let thread = try ContextThread(context)
             pthread_setspecific(ContextThread.key, Unmanaged.passUnretained(thread).toOpaque())
-            ContextRegistry.shared.add(context)
+            thread.enterRegistries()
             send(to: context.owner, messages, makeTuple(messages.pointer, atoms.causeway, atoms.started))
             thread.run()
             thread.finish()
-            ContextRegistry.shared.remove(context)
-        } else {
+        } catch {
             let reason = makeTuple(
-                messages.pointer, atoms.startFailed,
-                makeBinary(messages.pointer, "no thread state for Python"))
+                messages.pointer, atoms.startFailed, makeBinary(messages.pointer, error.text))
             send(to: context.owner, messages, makeTuple(messages.pointer, atoms.causeway, reason))
         }
         context.threadEnded()
@@ -54,16 +54,22 @@ final class ContextThread {
     }
 
     /// On the new thread, without the GIL.
-    private init?(_ context: Context) {
-        guard let interpreter = PythonHost.shared.interpreter, let state = PythonHost.shared.state,
-            let threadState = ThreadState(interpreter: interpreter)
-        else { return nil }
+    private init(_ context: Context) throws(Interpreter.Failure) {
+        interpreter = try Interpreter.take(context.options.mode)
+        guard let threadState = interpreter.makeThreadState() else {
+            throw Interpreter.Failure(text: "no thread state for Python")
+        }
         self.context = context
         self.threadState = threadState
-        self.state = state
-        context.threadIdentifier.store(threadState.identifier, ordering: .sequentiallyConsistent)
+        state = interpreter.state
+        context.begin(in: interpreter)
         runners = [CallRunner(context: context, state: state)]
         reactor = Reactor(context: context, state: state)
+    }
+
+    private func enterRegistries() {
+        ContextRegistry.shared.add(context)
+        state.contexts.add(context)
     }
 
     private func run() {
@@ -202,7 +208,11 @@ final class ContextThread {
     private func finish() {
         threadState.enter()
         reactor.closeAll()
+        ContextRegistry.shared.remove(context)
+        // From here on the janitor gives back what is left of an interpreter without contexts.
+        state.contexts.remove(context)
         state.leftovers.giveBack(state.namespaces)
+        interpreter.giveBack()
         threadState.leave()
         reactor.abandonPoller()
         threadState.end()

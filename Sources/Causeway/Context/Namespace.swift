@@ -24,9 +24,15 @@ final class Namespace: Resource, @unchecked Sendable {
 
     // On a scheduler. The registration is removed by whoever next looks for ended namespaces.
     override func monitoredProcessDown(_ env: EnvPointer?) {
-        over.store(true, ordering: .sequentiallyConsistent)
-        leftovers.endNamespace(process.pid)
+        if end() { leftovers.endNamespace(process.pid) }
+    }
+
+    /// Lets go of what keeps it; false where somebody else has done so.
+    @discardableResult
+    func end() -> Bool {
+        if over.exchange(true, ordering: .sequentiallyConsistent) { return false }
         release()
+        return true
     }
 
     override func unreferenced(_ env: EnvPointer?) { leftovers.add(dict) }
@@ -50,7 +56,7 @@ final class Namespaces {
         if namespace.monitor(nil, process) {
             byProcess[process.pid] = namespace
         } else {
-            namespace.release()
+            namespace.end()
         }
         return dict
     }
@@ -58,6 +64,13 @@ final class Namespaces {
     /// Forgets the namespace of a process that has ended, unless a new process has its identifier now.
     func remove(_ process: Term) {
         if let known = byProcess[process], known.isOver { byProcess[process] = nil }
+    }
+
+    /// Forgets all of them: the interpreter is made as it was at first.
+    func forgetAll() {
+        let all = byProcess
+        byProcess = [:]
+        for namespace in all.values { namespace.end() }
     }
 
     /// What a module has at its beginning.

@@ -5,7 +5,7 @@ import Streams
 import Synchronization
 
 /// References to Python objects that were let go of on threads without the GIL. A context thread of
-/// the same interpreter gives them back when it next holds it.
+/// the same interpreter gives them back when it next holds it; where there is none, the janitor does.
 ///
 /// Unbounded: the BEAM's destructors run late and in bursts, and none may be lost.
 final class Leftovers: Sendable {
@@ -15,6 +15,14 @@ final class Leftovers: Sendable {
     }
     private let waiting = Mutex(Waiting())
     private let someWait = Atomic<Bool>(false)
+    private let contexts: ContextRegistry
+    private let janitor: Janitor
+
+    /// Of one interpreter: its contexts and its janitor.
+    init(_ contexts: ContextRegistry, _ janitor: Janitor) {
+        self.contexts = contexts
+        self.janitor = janitor
+    }
 
     /// Whether there is nothing to give back.
     var isEmpty: Bool { !someWait.load(ordering: .sequentiallyConsistent) }
@@ -33,7 +41,7 @@ final class Leftovers: Sendable {
             change(&waiting)
             return !someWait.exchange(true, ordering: .sequentiallyConsistent)
         }
-        if isFirst { ContextRegistry.shared.ringOne() }
+        if isFirst, !contexts.ringOne() { janitor.ring() }
     }
 
     /// Gives back what waits. With the GIL; it runs the objects' finalizers, so it may take any time.

@@ -32,6 +32,10 @@ struct Atoms: Sendable {
     var stopped: Term = 0
     var contextStopped: Term = 0
     var idle: Term = 0
+    var worker: Term = 0
+    var subinterp: Term = 0
+    var owngil: Term = 0
+    var unsupported: Term = 0
     var log: Term = 0
     var debug: Term = 0
     var type: Term = 0
@@ -98,6 +102,10 @@ struct Atoms: Sendable {
         stopped = atom("stopped")
         contextStopped = atom("context_stopped")
         idle = atom("idle")
+        worker = atom("worker")
+        subinterp = atom("subinterp")
+        owngil = atom("owngil")
+        unsupported = atom("unsupported")
         log = atom("log")
         debug = atom("debug")
         type = atom("type")

@@ -3,13 +3,11 @@ import Python
 import Streams
 import Synchronization
 
-/// The thread that does what needs the GIL on behalf of BEAM threads, which never take it: it
+/// The thread that does what needs an interpreter's GIL on behalf of BEAM threads, which never take it: it
 /// interrupts what Python executes. It alone waits when C code keeps the GIL.
 ///
-/// It is Python's main thread: the one that initialised the interpreter, and that never ends.
+/// It is the interpreter's main thread: the one that has started it, and that never ends.
 final class Janitor: Sendable {
-    static let shared = Janitor()
-
     /// How long a context that must end may take for one call or callback, in nanoseconds, before that
     /// is interrupted, and interrupted again: Python code may catch the first.
     private static let patience: Int64 = 20_000_000
@@ -48,14 +46,18 @@ final class Janitor: Sendable {
         ring()
     }
 
-    private func ring() {
+    /// Has it look for work.
+    func ring() {
         if bell.exchange(1) == 0 { bell.wake() }
     }
 
     /// The thread's life.
-    func run(threadState: ThreadState, interruption: PyPointer) -> Never {
+    func run(_ state: ModuleState, threadState: ThreadState) -> Never {
         while true {
-            let mustRepeat = doWork(threadState, interruption)
+            let mustRepeat = doWork(threadState, state.interruption)
+            if !state.leftovers.isEmpty, state.contexts.count == 0 {
+                threadState.withGIL { state.leftovers.giveBack(state.namespaces) }
+            }
             bell.wait(while: 0, nanoseconds: mustRepeat ? Janitor.patience : nil)
         }
     }

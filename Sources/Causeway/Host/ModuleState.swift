@@ -24,7 +24,10 @@ final class ModuleState: @unchecked Sendable {
     let hasFactory = Atomic<Bool>(false)
     /// Names of atoms that were seen, so that each is converted once. Atoms are never collected.
     private(set) var atomNames: [Term: PyPointer] = [:]
-    let leftovers = Leftovers()
+    /// The contexts that run in this interpreter, and who does what needs its GIL on behalf of the BEAM.
+    let contexts = ContextRegistry()
+    let janitor = Janitor()
+    let leftovers: Leftovers
     /// About how many bytes of terms were read since somebody set it to 0. Another thread may do so while
     /// this one runs Python code: it is good for decisions that may be wrong.
     var decodedBytes = 0
@@ -35,6 +38,7 @@ final class ModuleState: @unchecked Sendable {
     private var describer: PyPointer?
 
     init(module: PyPointer) throws(PythonError) {
+        leftovers = Leftovers(contexts, janitor)
         bufferType = try ReactorBuffer.makeType(in: module)
         protocolType = try ProtocolObject.makeType(in: module)
         pidType = try TermObject.makeType(
@@ -102,10 +106,12 @@ final class ModuleState: @unchecked Sendable {
         for code in all.values { Py_DecRef(code) }
     }
 
-    /// Takes over the reference to a factory; the caller gives back the old one.
-    func setFactory(_ factory: PyPointer?) {
+    /// Takes over the reference to a factory, and gives that to the old one to the caller.
+    func setFactory(_ factory: PyPointer?) -> PyPointer? {
+        let old = self.factory
         self.factory = factory
         hasFactory.store(factory != nil, ordering: .sequentiallyConsistent)
+        return old
     }
 
     /// `erlang._errors.describe`, which turns an exception into plain tuples.

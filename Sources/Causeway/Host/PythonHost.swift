@@ -6,23 +6,23 @@ import Python
 import Streams
 import Synchronization
 
-/// The Python interpreter inside the BEAM: started once, on a thread that never ends.
+/// Python inside the BEAM: its main interpreter is started once, on a thread that never ends.
 final class PythonHost: Sendable {
     static let shared = PythonHost()
 
-    private struct Started: @unchecked Sendable {
+    private struct Started {
         var isStarting = false
-        var interpreter: OpaquePointer?
-        var state: ModuleState?
+        var packages = ""
+        var main: Interpreter?
         var version = ""
     }
 
     private let started = Mutex(Started())
 
     /// The main interpreter; nil before it runs.
-    var interpreter: OpaquePointer? { started.withLock { Started(interpreter: $0.interpreter) }.interpreter }
-    /// The state of its module `_causeway`.
-    var state: ModuleState? { started.withLock { Started(state: $0.state) }.state }
+    var main: Interpreter? { started.withLock { $0.main } }
+    /// The folder that holds the package `erlang`.
+    var packages: String { started.withLock { $0.packages } }
     /// What `sys.version` says.
     var version: String { started.withLock { $0.version } }
 
@@ -40,6 +40,7 @@ final class PythonHost: Sendable {
     func start(_ settings: Settings) throws(Errno) -> Bool {
         let isFirst = started.withLock { started in
             defer { started.isStarting = true }
+            started.packages = settings.packages
             return !started.isStarting
         }
         guard isFirst else { return false }
@@ -55,23 +56,18 @@ final class PythonHost: Sendable {
         let messages = Environment()
         do throws(PythonError) {
             initialise(settings)
-            let state = try boot(settings)
+            let main = try Interpreter.boot(.worker, packages: settings.packages)
             started.withLock {
-                $0 = Started(
-                    isStarting: true, interpreter: PyInterpreterState_Get(), state: state,
-                    version: String(cString: Py_GetVersion()))
+                $0.main = main
+                $0.version = String(cString: Py_GetVersion())
             }
-            let interruption = state.interruption
             let threadState = ThreadState(releasing: ())
             send(to: settings.requester, messages, makeTuple(messages.pointer, atoms.causeway, atoms.started))
-            Janitor.shared.run(threadState: threadState, interruption: interruption)
+            main.state.janitor.run(main.state, threadState: threadState)
         } catch {
-            var text = "unknown"
-            if let exception = Exception.take() {
-                text = "\(typeName(of: exception.value.pointer)): \(describe(exception.value.pointer))"
-            }
+            let text = Exception.takeText() ?? "unknown"
             let reason = makeTuple(messages.pointer, atoms.startFailed, makeBinary(messages.pointer, text))
-            PyEval_SaveThread()
+            _ = PyEval_SaveThread()
             send(to: settings.requester, messages, makeTuple(messages.pointer, atoms.causeway, reason))
         }
     }
@@ -86,14 +82,5 @@ final class PythonHost: Sendable {
         PyImport_AppendInittab("_causeway", PyInit__causeway)
         // 0: no signal handlers. Signals are the BEAM's.
         Py_InitializeEx(0)
-    }
-
-    /// Makes `import erlang` work and loads what every context needs.
-    private func boot(_ settings: Settings) throws(PythonError) -> ModuleState {
-        guard let path = PySys_GetObject("path") else { throw runtimeError("sys.path is missing") }
-        let packages = try newString(settings.packages)
-        guard PyList_Insert(path, 0, packages.pointer) == 0 else { throw PythonError() }
-        _ = try Object(PyImport_ImportModule("erlang._boot"))
-        return try ModuleState.current()
     }
 }

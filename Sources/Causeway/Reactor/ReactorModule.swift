@@ -18,10 +18,8 @@ enum ReactorModule {
                     guard factory == cpython_none() || PyCallable_Check(factory) != 0 else {
                         throw typeError("the protocol factory must be callable, not \(typeName(of: factory))")
                     }
-                    let old = state.factory
                     let isNone = factory == cpython_none()
-                    state.setFactory(isNone ? nil : Object(retaining: factory).take())
-                    Py_DecRef(old)
+                    Py_DecRef(state.setFactory(isNone ? nil : Object(retaining: factory).take()))
                     return newNone()
                 }
             },

@@ -21,7 +21,7 @@ var reactorNifs: [ErlNifFunc] {
 private func handOff(_ env: EnvPointer?, _ fd: Int32, _ info: Term, to context: Context) -> Term {
     guard let kind = try? Descriptor.kind(of: fd) else { return makeError(env, atoms.badf) }
     if kind == .file { return makeError(env, atoms.eperm) }
-    guard PythonHost.shared.state?.hasFactory.load(ordering: .sequentiallyConsistent) == true else {
+    guard context.interpreter?.state.hasFactory.load(ordering: .sequentiallyConsistent) == true else {
         return makeError(env, atoms.noProtocolFactory)
     }
     // Reserved before it is queued, so that the limit holds however many come at once.
