@@ -4,7 +4,7 @@
 -module(bench_port).
 -behaviour(gen_server).
 
--export([open/0, call/4, start_link/0, shared_call/4]).
+-export([open/0, call/4, call/5, start_link/0, shared_call/4]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(TIMEOUT, 30000).
@@ -16,12 +16,31 @@ open() ->
               [{args, ["Tests/Benchmarks/port_peer.py"]}, {packet, 4}, binary, exit_status]).
 
 %% @doc One call, by the owner of the port.
--spec call(port(), atom(), atom(), [term()]) -> {ok, term()} | {error, term()}.
+-spec call(port(), atom(), atom(), [term()]) -> {ok, term()} | {error, term()} | {callback, atom(), [term()]}.
 call(Port, Module, Function, Args) ->
     true = port_command(Port, term_to_binary({call, Module, Function, Args})),
     receive
         {Port, {data, Reply}} -> binary_to_term(Reply);
         {Port, {exit_status, Status}} -> error({port_exited, Status})
+    after ?TIMEOUT -> error(timeout)
+    end.
+
+%% @doc The same, while the child may call a function back.
+-spec call(port(), atom(), atom(), [term()], fun((atom(), [term()]) -> term())) -> {ok, term()} | {error, term()}.
+call(Port, Module, Function, Args, Callback) ->
+    case call(Port, Module, Function, Args) of
+        {callback, Name, CallbackArgs} -> answer(Port, Callback(Name, CallbackArgs), Callback);
+        Result -> Result
+    end.
+
+answer(Port, Value, Callback) ->
+    true = port_command(Port, term_to_binary({ok, Value})),
+    receive
+        {Port, {data, Data}} ->
+            case binary_to_term(Data) of
+                {callback, Name, Args} -> answer(Port, Callback(Name, Args), Callback);
+                Result -> Result
+            end
     after ?TIMEOUT -> error(timeout)
     end.
 

@@ -1,7 +1,8 @@
 """What Causeway is measured against: a Python child of open_port with {packet, 4}.
 
 Requests {call, Module, Function, Args} and replies {ok, Result} | {error, {Type, Text}} are in
-Erlang's external term format, read and written in plain Python as one would without a library.
+Erlang's external term format, read and written in plain Python as one would without a library. While it
+serves a request, the child may send {callback, Name, Args} and waits for {ok, Result}.
 """
 
 import sys
@@ -260,12 +261,28 @@ def answer(request: bytes) -> bytes:
         return encode((ERROR, (Atom(type(error).__name__), str(error))))
 
 
+def receive():
+    requests = sys.stdin.buffer
+    header = requests.read(4)
+    return requests.read(U32.unpack(header)[0]) if header else None
+
+
+def send(message: bytes):
+    replies = sys.stdout.buffer
+    replies.write(U32.pack(len(message)) + message)
+    replies.flush()
+
+
+def call_back(name, *args):
+    """What erlang.call is with ours."""
+    send(encode((Atom("callback"), Atom(name), list(args))))
+    _, result = decode(receive())
+    return result
+
+
 def main():
-    requests, replies = sys.stdin.buffer, sys.stdout.buffer
-    while header := requests.read(4):
-        reply = answer(requests.read(U32.unpack(header)[0]))
-        replies.write(U32.pack(len(reply)) + reply)
-        replies.flush()
+    while (request := receive()) is not None:
+        send(answer(request))
 
 
 if __name__ == "__main__":
