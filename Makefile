@@ -47,8 +47,9 @@ test-sanitize: setup ## the core's tests under the address and thread sanitizers
 	done
 
 .PHONY: bench
-bench: build run-venv ## ours against the peers, as ratios (ONLY=..., QUICK=1)
-	@export $(RUN_PYTHON); exec Tests/Benchmarks/run
+bench: build bench-venv ## ours against the peers, as ratios (ONLY=..., QUICK=1)
+	@swift build -c release --product causeway-load
+	@export CAUSEWAY_PYTHON="$(CURDIR)/$(VENVS)/bench/bin/python"; exec Tests/Benchmarks/run
 
 .PHONY: lint
 lint: lint-swift check-traps lint-erlang lint-python ## formatting, traps, xref, dialyzer, ruff, stubs
@@ -75,6 +76,11 @@ run-venv: setup
 	@set -e; python=$$(.ci/find-pythons --default); \
 	    .ci/venv run "$${python#* }" erlang/examples/requirements.txt
 
+.PHONY: bench-venv
+bench-venv: setup
+	@set -e; python=$$(.ci/find-pythons --default); \
+	    .ci/venv bench "$${python#* }" Tests/Benchmarks/requirements.txt
+
 .PHONY: lint-venv
 lint-venv: setup
 	@set -e; python=$$(.ci/find-pythons --default); \
@@ -93,7 +99,8 @@ native: $(PRIV)/libcauseway.so $(PRIV)/causeway_loader.so python/_causeway.abi3.
 .PHONY: swift-build
 swift-build: setup
 	@echo "== swift build"
-	@swift build -c release
+	@swift build -c release --product causeway
+	@swift build -c release --product causeway_loader
 $(RELEASE)/%.so: swift-build ;
 
 # install, unlike cp, makes a new file: a node that runs keeps the one it has mapped.

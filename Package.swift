@@ -31,6 +31,10 @@ let package = Package(
         .library(name: "causeway", type: .dynamic, targets: ["Causeway"]),
         .library(name: "causeway_loader", type: .dynamic, targets: ["NifLoader"]),
     ],
+    dependencies: [
+        // For the load generator of the benchmarks only.
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+    ],
     targets: [
         .systemLibrary(name: "CErlNif", path: "CShims/CErlNif"),
         .systemLibrary(name: "CPython", path: "CShims/CPython", pkgConfig: "python3"),
@@ -44,6 +48,12 @@ let package = Package(
         .target(
             name: "Causeway", dependencies: ["Streams", "Beam", "Python", "CPlatform"],
             swiftSettings: common, linkerSettings: staticRuntime),
+        .executableTarget(
+            name: "causeway-load",
+            dependencies: [
+                "Streams", "CPlatform", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Tests/Benchmarks/Load", swiftSettings: common),
         .testTarget(name: "StreamsTests", dependencies: ["Streams"], swiftSettings: common),
     ]
 )

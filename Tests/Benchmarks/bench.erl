@@ -4,14 +4,15 @@
 %% A benchmark is a map in the list that a module `bench_*' returns from `benchmarks/0'. Its `peers'
 %% function runs in a process of the benchmark's own, opens what it needs (links and ports close it
 %% when the process ends) and returns a sampler for each peer: a function that measures for about as
-%% many milliseconds as it is told and returns one number in the benchmark's unit. `time/1' and
-%% `rate/2' make samplers of Erlang functions; a load generator of its own is a sampler as well.
+%% many milliseconds as it is told and returns one number in the benchmark's unit, or several, each
+%% with a name that is added to the peer's. `time/1' and `rate/2' make samplers of Erlang functions; a load
+%% generator of its own is a sampler as well.
 -module(bench).
 
 -export([main/0, time/1, rate/2, python/0]).
 -export_type([benchmark/0, sampler/0, spread/0, result/0, number_result/0]).
 
--type sampler() :: fun((Milliseconds :: pos_integer()) -> number()).
+-type sampler() :: fun((Milliseconds :: pos_integer()) -> number() | [{atom(), number()}]).
 -type benchmark() :: #{name := atom(), unit := string(),
                        peers := fun(() -> [{Peer :: atom(), sampler()}])}.
 -type ratio() :: atom() | {'/' | '-', ratio(), ratio()}.
@@ -131,9 +132,9 @@ targets(Names) ->
 -spec run(benchmark(), [tuple()], pos_integer(), pos_integer()) -> result().
 run(#{name := Name, unit := Unit, peers := Peers}, Targets, Rounds, Ms) ->
     io:format(standard_error, "~s ...~n", [Name]),
-    {_, Monitor} = spawn_monitor(fun() -> exit(sample(Peers(), Rounds, Ms)) end),
+    {_, Monitor} = spawn_monitor(fun() -> exit({shutdown, sample(Peers(), Rounds, Ms)}) end),
     receive
-        {'DOWN', Monitor, process, _, {sampled, Order, Samples}} ->
+        {'DOWN', Monitor, process, _, {shutdown, {sampled, Order, Samples}}} ->
             #{name => Name,
               unit => Unit,
               peers => [{Peer, spread([maps:get(Peer, Round) || Round <- Samples])}
@@ -150,13 +151,16 @@ sample(Peers, Rounds, Ms) ->
     _ = round(Peers, Ms),
     Samples = [round(case Round rem 2 of 0 -> lists:reverse(Peers); 1 -> Peers end, Ms)
                || Round <- lists:seq(1, Rounds)],
-    {sampled, [Peer || {Peer, _} <- Peers], Samples}.
+    {sampled, [Name || {Name, _} <- hd(Samples)], [maps:from_list(Round) || Round <- Samples]}.
 
 round(Peers, Ms) ->
-    maps:from_list([begin
-                        [erlang:garbage_collect(Pid) || Pid <- processes()],
-                        {Peer, Sampler(Ms)}
-                    end || {Peer, Sampler} <- Peers]).
+    lists:flatmap(fun({Peer, Sampler}) ->
+                      [erlang:garbage_collect(Pid) || Pid <- processes()],
+                      named(Peer, Sampler(Ms))
+                  end, Peers).
+
+named(Peer, Number) when is_number(Number) -> [{Peer, Number}];
+named(Peer, Numbers) -> [{list_to_atom(lists:concat([Peer, "_", Name])), Number} || {Name, Number} <- Numbers].
 
 number(Name, Ratio, Target, Samples) ->
     {Median, _, _} = Spread = spread([value(Ratio, Round) || Round <- Samples]),
