@@ -43,6 +43,15 @@ static inline int cplatform_futex_wake(uint32_t *word, int count) {
     return (int)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 }
 
+/* An enum that imports as a type of its own. */
+enum { cplatform_datagram_type = SOCK_DGRAM };
+
+/* accept4 needs _GNU_SOURCE. The new descriptor does not block and is closed on exec. */
+extern int accept4(int, struct sockaddr *, socklen_t *, int);
+static inline int cplatform_accept(int listener, struct sockaddr *address, socklen_t *size) {
+    return accept4(listener, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
 /* fcntl is variadic. */
 static inline int cplatform_duplicate(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 3); }
 static inline int cplatform_status_flags(int fd) { return fcntl(fd, F_GETFL); }

@@ -29,6 +29,19 @@ public struct Environment: ~Copyable, @unchecked Sendable {
     public func clear() { enif_clear_env(pointer) }
 }
 
+extension Environment {
+    /// An environment that is freed with the last reference to it.
+    public final class Shared: Sendable {
+        private let environment: Environment
+
+        /// Takes it over.
+        public init(_ environment: consuming Environment) { self.environment = environment }
+
+        /// What the C functions take.
+        public var pointer: EnvPointer? { environment.pointer }
+    }
+}
+
 /// Sends a message from a thread of our own and clears the environment it was made in.
 ///
 /// False when the process is gone. Legal on any thread that is not a scheduler's.

@@ -142,6 +142,14 @@ public func member(
         name: cString(name), type: type, offset: offset ?? 0, flags: readOnly ? 1 : 0, doc: cString(doc))
 }
 
+/// A row of a table of attributes that are computed when they are read, and cannot be set.
+public func property(
+    _ name: StaticString, _ doc: StaticString,
+    _ getter: @convention(c) (PyPointer?, UnsafeMutableRawPointer?) -> PyPointer?
+) -> PyGetSetDef {
+    PyGetSetDef(name: cString(name), get: getter, set: nil, doc: cString(doc), closure: nil)
+}
+
 /// What distinguishes one heap type from another.
 public struct TypeFlags: OptionSet, Sendable {
     /// The bits of `Py_TPFLAGS_*`.

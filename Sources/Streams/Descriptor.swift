@@ -37,10 +37,21 @@ public struct Descriptor: ~Copyable, Sendable {
         var status = stat()
         _ = try retryingOnInterrupt { unsafe fstat(number, &status) }
         switch status.st_mode & S_IFMT {
-        case S_IFSOCK: return .socket
+        case S_IFSOCK:
+            if try option(number, SO_ACCEPTCONN) != 0 { return .listener }
+            return try option(number, SO_TYPE) == cplatform_datagram_type ? .datagramSocket : .socket
         case S_IFREG, S_IFDIR, S_IFBLK: return .file
-        default: return .stream
+        default:
+            // Some devices, /dev/null among them, cannot be waited for either.
+            return try Poller.accepts(number) ? .stream : .file
         }
+    }
+
+    private static func option(_ number: Int32, _ name: Int32) throws(Errno) -> Int32 {
+        var value: Int32 = 0
+        var size = socklen_t(MemoryLayout<Int32>.size)
+        _ = try retryingOnInterrupt { unsafe getsockopt(number, SOL_SOCKET, name, &value, &size) }
+        return value
     }
 
     /// A second number for the same open file, closed on exec.
@@ -52,11 +63,15 @@ public struct Descriptor: ~Copyable, Sendable {
 
     /// Kinds of descriptor that are read and written in different ways.
     public enum Kind: Sendable {
-        /// A socket of any family.
+        /// A connected socket of any family whose data is a stream, or packets in order.
         case socket
+        /// A socket of datagrams: UDP, or such a Unix socket.
+        case datagramSocket
+        /// A socket that accepts connections.
+        case listener
         /// A pipe, terminal, eventfd or anything else that can be waited for.
         case stream
-        /// A regular file, directory or disk, which no poller can wait for.
+        /// A regular file, a directory, or a device that no poller can wait for.
         case file
     }
 }

@@ -34,6 +34,16 @@ public struct Poller: ~Copyable {
         return number
     }
 
+    /// Whether a descriptor can be waited for at all.
+    public static func accepts(_ fd: Int32) throws(Errno) -> Bool {
+        let poller = try Poller(capacity: 1)
+        do throws(Errno) { try poller.add(fd, token: Token(bits: 0), interest: .nothing) } catch {
+            if error.code == EPERM { return false }
+            throw error
+        }
+        return true
+    }
+
     /// Adds a descriptor.
     ///
     /// - Throws: `EPERM` for a regular file, `EBADF`, `EEXIST`.

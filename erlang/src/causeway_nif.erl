@@ -7,7 +7,7 @@
 -export([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0]).
 -export([context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1, context_stats/1]).
 -export([callbacks_update/1, callback_begin/1, callback_answer/2]).
--export([submit/4, cast/2, cancel/1, handoff/3]).
+-export([submit/4, cast/2, cancel/1, handoff/4, context_drain/1]).
 -export_type([context/0, call/0, callback/0]).
 
 -on_load(may_be_loaded/0).
@@ -15,7 +15,7 @@
 -nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
        context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
        context_stats/1, callbacks_update/1, callback_begin/1, callback_answer/2,
-       submit/4, cast/2, cancel/1, handoff/3]).
+       submit/4, cast/2, cancel/1, handoff/4, context_drain/1]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
@@ -141,6 +141,12 @@ cast(_Contexts, _Request) -> erlang:nif_error(not_loaded).
 -spec cancel(call()) -> cancelled | sent.
 cancel(_Call) -> erlang:nif_error(not_loaded).
 
-%% @doc Hands a descriptor to a context's reactor, which owns it exactly when the result is ok.
--spec handoff(context(), integer(), map()) -> ok | {error, term()}.
-handoff(_Context, _Fd, _Info) -> erlang:nif_error(not_loaded).
+%% @doc Hands a descriptor to a context's reactor, which owns it exactly when the result is ok. Data was read from
+%% it already, and is what the protocol gets first.
+-spec handoff(context(), integer(), map(), binary()) -> ok | {error, term()}.
+handoff(_Context, _Fd, _Info, _Data) -> erlang:nif_error(not_loaded).
+
+%% @doc Ends the listeners of a context, and its connections as soon as they have written what they have to. The
+%% owner gets `{causeway, drained}' when none is left.
+-spec context_drain(context()) -> ok | {error, closed}.
+context_drain(_Context) -> erlang:nif_error(not_loaded).

@@ -57,7 +57,7 @@ handoff(Context, Fd, Info) when is_pid(Context), is_integer(Fd), is_map(Info) ->
     case py_call:native(Context) of
         {ok, Native} ->
             case socket_of(Fd) of
-                none -> causeway_nif:handoff(Native, Fd, client_info(Info));
+                none -> causeway_nif:handoff(Native, Fd, client_info(Info), <<>>);
                 Socket -> take_over(Native, Socket, Fd, client_info(Info))
             end;
         {error, _} = Error ->
@@ -89,7 +89,7 @@ socket_of(Fd) ->
 take_over(Native, Socket, Fd, Info) ->
     case causeway_nif:duplicate(Fd) of
         {ok, Duplicate} ->
-            case causeway_nif:handoff(Native, Duplicate, Info) of
+            case causeway_nif:handoff(Native, Duplicate, Info, <<>>) of
                 ok ->
                     gen_tcp:close(Socket);
                 {error, _} = Error ->

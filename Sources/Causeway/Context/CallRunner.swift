@@ -22,8 +22,8 @@ final class CallRunner {
         guard call.begin(as: context.nextCall()) else { return }
         count(context.statistics.calls)
         context.isBusy.store(true, ordering: .relaxed)
-        let outerActivity = context.activity.load(ordering: .relaxed)
-        context.activity.store(call.number, ordering: .relaxed)
+        let outerActivity = context.activity
+        context.activity = call.number
         let outerBytes = state.decodedBytes
         state.decodedBytes = 0
         let outer = context.current
@@ -31,7 +31,7 @@ final class CallRunner {
         let result = result(of: call)
         context.current = outer
         state.decodedBytes = outerBytes
-        context.activity.store(outerActivity, ordering: .relaxed)
+        context.activity = outerActivity
         context.dropInterruption()
         context.isBusy.store(false, ordering: .relaxed)
         answer(call, result)

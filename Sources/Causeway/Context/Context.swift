@@ -6,16 +6,6 @@ import Python
 import Streams
 import Synchronization
 
-/// What reaches the reactor of a context's thread.
-enum ReactorRequest: Sendable {
-    /// A descriptor that the reactor owns from now on.
-    case open(Handoff)
-    /// A protocol that waits for it may write.
-    case writeReady(Poller.Token)
-    /// A connection that Python wants to end.
-    case close(Poller.Token)
-}
-
 /// One Python context as everybody but its thread sees it: where requests are put, and how it stands.
 ///
 /// It belongs to an Erlang process. When that ends, so does the context.
@@ -34,16 +24,12 @@ final class Context: Resource, @unchecked Sendable {
     let owner: ErlNifPid
     let options: Options
     let calls: Mailbox<Call>
-    let reactorRequests = Mailbox<ReactorRequest>(limit: .max)
     let doorbell = Doorbell()
+    /// The reactor of its thread.
+    let reactor: ReactorInbox
     /// What the thread waits on in `time.sleep`; not 0 ends that.
     let sleep = FutexWord(0)
     let statistics = Statistics()
-    /// The number of the call or batch of callbacks that Python is executing; 0 when none. Changed only
-    /// with the GIL, so that who holds it knows what an interruption would hit.
-    let activity = Atomic<UInt64>(0)
-    /// Connections that are served or on their way here.
-    let connections = Atomic<Int>(0)
     /// An interruption was set that may not have been raised yet. Changed only with the GIL.
     let isInterrupted = Atomic<Bool>(false)
     /// The number of the call in which the thread has raised an interruption itself: once is enough. Changed
@@ -69,6 +55,7 @@ final class Context: Resource, @unchecked Sendable {
         self.owner = owner
         self.options = options
         calls = Mailbox(limit: options.maximumQueue)
+        reactor = ReactorInbox(doorbell: doorbell, maximumConnections: options.maximumConnections)
     }
 
     private var lastCall: UInt64 = 0
@@ -78,11 +65,6 @@ final class Context: Resource, @unchecked Sendable {
         lastCall += 1
         return lastCall
     }
-
-    private static let lastCallback = Atomic<UInt64>(1 << 63)
-
-    /// A number for the next batch of callbacks, which no call has.
-    static func nextCallback() -> UInt64 { lastCallback.add(1, ordering: .relaxed).newValue }
 
     /// The interpreter that the thread runs; nil before it does.
     var interpreter: Interpreter? { serving.withLock { $0 } }
@@ -103,7 +85,7 @@ final class Context: Resource, @unchecked Sendable {
     func threadEnded() { ended.store(true, ordering: .sequentiallyConsistent) }
 
     /// Whether the thread has nothing to do.
-    var isQuiet: Bool { calls.isEmpty && reactorRequests.isEmpty }
+    var isQuiet: Bool { calls.isEmpty && reactor.requests.isEmpty }
 
     /// How many calls are queued or running.
     var load: Int { calls.count + (isBusy.load(ordering: .relaxed) ? 1 : 0) }
@@ -129,11 +111,10 @@ final class Context: Resource, @unchecked Sendable {
         return (overdue, next)
     }
 
-    /// Queues work for the reactor and wakes the thread.
-    func submit(_ request: ReactorRequest) -> Mailbox<ReactorRequest>.Outcome {
-        let outcome = reactorRequests.push(request)
-        if outcome == .queued { doorbell.ring() }
-        return outcome
+    /// The number of the call or callback that Python is executing; 0 when none. See `ReactorInbox`.
+    var activity: UInt64 {
+        get { reactor.activity.load(ordering: .relaxed) }
+        set { reactor.activity.store(newValue, ordering: .relaxed) }
     }
 
     /// Interrupts what the thread executes, if it still executes that. From any thread, without the GIL.
@@ -212,18 +193,11 @@ final class Context: Resource, @unchecked Sendable {
     override func unreferenced(_ env: EnvPointer?) { end(env) }
 }
 
-/// Counters that anybody may read while the context runs.
+/// Counters of calls that anybody may read while the context runs. Times are in nanoseconds.
 final class Statistics: Sendable {
     let calls = Atomic<Int>(0)
-    let requests = Atomic<Int>(0)
-    let totalConnections = Atomic<Int>(0)
-    let bytesIn = Atomic<Int>(0)
-    let bytesOut = Atomic<Int>(0)
     let batches = Atomic<Int>(0)
     let parks = Atomic<Int>(0)
-    let errors = Atomic<Int>(0)
+    let lockWait = Atomic<Int>(0)
+    let lockHold = Atomic<Int>(0)
 }
-
-/// Adds to a counter that only its own thread writes.
-@inline(__always)
-func count(_ counter: borrowing Atomic<Int>, _ number: Int = 1) { counter.add(number, ordering: .relaxed) }

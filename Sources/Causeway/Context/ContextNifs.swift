@@ -52,7 +52,7 @@ var contextNifs: [ErlNifFunc] {
         /// context_interrupt(Context) -> ok | idle: interrupts what it executes, as if the caller had given it up.
         nif("context_interrupt", 1) { env, _, arguments in
             withContext(env, arguments) { context, _ in
-                let activity = context.activity.load(ordering: .relaxed)
+                let activity = context.activity
                 guard activity != 0 else { return atoms.idle }
                 context.interrupt(activity: activity, isRepeated: true)
                 return atoms.ok
@@ -159,23 +159,32 @@ private func leastLoaded(_ env: EnvPointer?, _ term: Term) -> Context? {
 
 private func statistics(of context: Context, _ env: EnvPointer?) -> Term {
     let statistics = context.statistics
+    let reactor = context.reactor.statistics
     func number(_ counter: borrowing Atomic<Int>) -> Term {
         enif_make_long(env, counter.load(ordering: .relaxed))
+    }
+    func microseconds(_ counter: borrowing Atomic<Int>) -> Term {
+        enif_make_long(env, counter.load(ordering: .relaxed) / 1000)
     }
     return makeMap(
         env,
         [
             (atoms.id, enif_make_long(env, context.identifier)),
-            (atoms.activeConnections, number(context.connections)),
-            (atoms.totalConnections, number(statistics.totalConnections)),
-            (atoms.totalRequests, number(statistics.requests)),
+            (atoms.activeConnections, number(context.reactor.connections)),
+            (atoms.totalConnections, number(reactor.totalConnections)),
+            (atoms.totalRequests, number(reactor.requests)),
             (atoms.maxConnections, enif_make_long(env, context.options.maximumConnections)),
-            (atoms.bytesIn, number(statistics.bytesIn)),
-            (atoms.bytesOut, number(statistics.bytesOut)),
+            (atoms.listeners, number(reactor.listeners)),
+            (atoms.bytesIn, number(reactor.bytesIn)),
+            (atoms.bytesOut, number(reactor.bytesOut)),
+            (atoms.readWaits, number(reactor.readWaits)),
+            (atoms.callbackUs, microseconds(reactor.callbackTime)),
+            (atoms.errors, number(reactor.errors)),
+            (atoms.lockWaitUs, microseconds(statistics.lockWait)),
+            (atoms.lockHoldUs, microseconds(statistics.lockHold)),
             (atoms.calls, number(statistics.calls)),
             (atoms.queued, enif_make_long(env, context.calls.count)),
             (atoms.batches, number(statistics.batches)),
             (atoms.parks, number(statistics.parks)),
-            (atoms.errors, number(statistics.errors)),
         ])
 }

@@ -16,8 +16,8 @@ final class ContextThread {
     let context: Context
     private let interpreter: Interpreter
     private let threadState: ThreadState
-    private let state: ModuleState
-    private let reactor: Reactor
+    let state: ModuleState
+    let reactor: Reactor
     private var spin = Spin()
     /// A runner for each level of calls: the first for calls on their own, the next for calls that are served
     /// while one waits for Erlang, and so on. Each has an environment for answers.
@@ -64,7 +64,8 @@ final class ContextThread {
         state = interpreter.state
         context.begin(in: interpreter)
         runners = [CallRunner(context: context, state: state)]
-        reactor = Reactor(context: context, state: state)
+        reactor = Reactor(inbox: context.reactor, state: state)
+        reactor.host = self
     }
 
     private func enterRegistries() {
@@ -77,10 +78,26 @@ final class ContextThread {
             waitForWork()
             reactor.readReady()
             guard reactor.hasWork || !context.isQuiet || !state.leftovers.isEmpty else { continue }
-            threadState.enter()
-            turn()
-            threadState.leave()
+            if reactor.isServing {
+                measuredTurn()
+            } else {
+                threadState.enter()
+                turn()
+                threadState.leave()
+            }
         }
+    }
+
+    /// A turn with connections: they share the GIL with others for long. Without, the looks at the clock would be
+    /// a tenth of a small call.
+    private func measuredTurn() {
+        let before = monotonicNanoseconds()
+        threadState.enter()
+        let start = monotonicNanoseconds()
+        turn()
+        threadState.leave()
+        count(context.statistics.lockWait, Int(start - before))
+        count(context.statistics.lockHold, Int(monotonicNanoseconds() - start))
     }
 
     /// One hold of the GIL.
@@ -88,7 +105,7 @@ final class ContextThread {
         count(context.statistics.batches)
         state.leftovers.giveBack(state.namespaces)
         reactor.takeRequests()
-        reactor.serveReady { runCalls() }
+        reactor.serveReady(hasOtherWork: { !context.calls.isEmpty }, yield: { runCalls() })
         runCalls()
     }
 
@@ -125,7 +142,7 @@ final class ContextThread {
                 "maximum depth exceeded: \(level) calls of Erlang functions wait for each other on this context"
             )
         }
-        let activity = context.activity.load(ordering: .relaxed)
+        let activity = context.activity
         let outer = awaited
         awaited = callback
         level += 1
@@ -151,7 +168,7 @@ final class ContextThread {
             // The call that waits would be hit by an interruption that is meant for one on top.
             guard !isInterrupted, callback.outcome == nil else { continue }
             turn()
-            context.activity.store(activity, ordering: .relaxed)
+            context.activity = activity
         }
     }
 
@@ -196,9 +213,10 @@ final class ContextThread {
     private func park(asking: Bool) {
         let bell = context.doorbell
         bell.willPark()
+        if reactor.isStarved { return bell.didWake() }
         // Announced first, looked at afterwards: who pushed before saw us running and did not ring.
         if hasWork { return bell.didWake() }
-        if asking, !context.isWatched { reactor.askOwnerToWatch() }
+        if asking, !context.isWatched { askOwnerToWatch() }
         count(context.statistics.parks)
         bell.park()
     }

@@ -32,6 +32,12 @@ struct Atoms: Sendable {
     var stopped: Term = 0
     var contextStopped: Term = 0
     var idle: Term = 0
+    var drained: Term = 0
+    var listeners: Term = 0
+    var readWaits: Term = 0
+    var callbackUs: Term = 0
+    var lockWaitUs: Term = 0
+    var lockHoldUs: Term = 0
     var worker: Term = 0
     var subinterp: Term = 0
     var owngil: Term = 0
@@ -102,6 +108,12 @@ struct Atoms: Sendable {
         stopped = atom("stopped")
         contextStopped = atom("context_stopped")
         idle = atom("idle")
+        drained = atom("drained")
+        listeners = atom("listeners")
+        readWaits = atom("read_waits")
+        callbackUs = atom("callback_us")
+        lockWaitUs = atom("gil_wait_us")
+        lockHoldUs = atom("gil_hold_us")
         worker = atom("worker")
         subinterp = atom("subinterp")
         owngil = atom("owngil")

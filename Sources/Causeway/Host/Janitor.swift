@@ -20,7 +20,7 @@ final class Janitor: Sendable {
 
         /// Whether it would still hit what it is meant for. With the GIL.
         var isDue: Bool {
-            context.activity.load(ordering: .relaxed) == activity
+            context.activity == activity
                 && (isRepeated || context.raised.load(ordering: .relaxed) != activity)
         }
     }
@@ -71,7 +71,7 @@ final class Janitor: Sendable {
             work.ending.removeAll { $0.context.hasEnded }
             for index in work.ending.indices {
                 let context = work.ending[index].context
-                let activity = context.activity.load(ordering: .relaxed)
+                let activity = context.activity
                 if activity != 0, activity == work.ending[index].seen {
                     due.append(Interruption(context: context, activity: activity, isRepeated: true))
                 }

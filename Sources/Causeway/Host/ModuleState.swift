@@ -126,7 +126,7 @@ final class ModuleState: @unchecked Sendable {
 
 /// Interned names that are looked up often, or compared by identity.
 struct Names {
-    let connectionMade, connectionLost, dataReceived, writeReady: PyPointer
+    let connectionMade, connectionLost, dataReceived, writeReady, eofReceived: PyPointer
     let `continue`, writePending, readPending, close, asyncPending: PyPointer
     let main: PyPointer
 
@@ -135,6 +135,7 @@ struct Names {
         connectionLost = try internedName("connection_lost")
         dataReceived = try internedName("data_received")
         writeReady = try internedName("write_ready")
+        eofReceived = try internedName("eof_received")
         `continue` = try internedName("continue")
         writePending = try internedName("write_pending")
         readPending = try internedName("read_pending")

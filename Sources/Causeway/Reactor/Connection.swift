@@ -15,32 +15,49 @@ final class Connection {
         case draining
     }
 
+    /// How the descriptor is read.
+    enum Kind {
+        case stream
+        case datagrams
+        /// It accepts connections: then `protocolObject` is the dict from which their `client_info` is made.
+        case listener
+    }
+
+    let kind: Kind
     /// Its place; set when it gets one.
     var token = Poller.Token(slot: .max, generation: .max)
     let protocolObject: PyPointer
-    /// Whether the base class's `write_ready` serves, which needs no call into Python.
-    let writesNatively: Bool
+    /// Which methods of the base class the protocol's class has changed.
+    let overrides: Overrides
     /// What the poller was last told.
     var interest = Poller.Interest.read
     var mode = Mode.reading
     /// Not registered with the poller for now; `interest` says as what it will be again.
     var isOutOfPoller = false
+    /// Nothing comes from the peer any more, but the protocol goes on writing.
+    var isReadOver = false
     /// One of the protocol's methods runs.
     var isInCallback = false
     /// What came during that method: a signal that the protocol may write, and the wish to close.
     var isSignalled = false
     var isToBeClosed = false
+    /// Answers to datagrams for which there was no room, oldest first.
+    var unsentDatagrams: [Datagram] = []
     /// Nil once the connection is over: the descriptor is closed by then.
     private var descriptor: Descriptor?
     /// The number, which may be another's once the connection is over.
     let fd: Int32
 
     /// Takes over the descriptor and the reference to the protocol.
-    init(_ descriptor: consuming Descriptor, protocolObject: consuming Object, writesNatively: Bool) {
+    init(
+        _ descriptor: consuming Descriptor, _ kind: Kind, protocolObject: consuming Object,
+        overrides: Overrides
+    ) {
         fd = descriptor.number
         self.descriptor = consume descriptor
+        self.kind = kind
         self.protocolObject = protocolObject.take()
-        self.writesNatively = writesNatively
+        self.overrides = overrides
     }
 
     /// Whether it is still served.
@@ -51,4 +68,13 @@ final class Connection {
         ServedDescriptors.shared.release(fd)
         descriptor = nil
     }
+}
+
+/// Methods of the base class that a protocol's class has changed: the others need no call into Python.
+struct Overrides: OptionSet {
+    let rawValue: UInt8
+    static let connectionMade = Overrides(rawValue: 1)
+    static let connectionLost = Overrides(rawValue: 2)
+    static let writeReady = Overrides(rawValue: 4)
+    static let eofReceived = Overrides(rawValue: 8)
 }

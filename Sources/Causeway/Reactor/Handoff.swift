@@ -1,25 +1,75 @@
 import Beam
+import CErlNif
+import CPython
+import Python
 import Streams
+import Synchronization
 
-/// A descriptor on its way from Erlang to a reactor, which owns it from now on.
+/// A descriptor on its way to a reactor, which owns it from now on.
 final class Handoff: Sendable {
     /// The number, which `ServedDescriptors` has.
     let number: Int32
-    /// Where `info` lives.
-    let environment: Environment
-    /// The map that becomes `client_info`.
-    let info: Term
+    let kind: Descriptor.Kind
+    private let content: Content
+    private let taken = Atomic<Bool>(false)
 
-    /// Takes ownership of the descriptor.
-    init(owning number: Int32, environment: consuming Environment, info: Term) {
+    /// What `client_info` is made from, and what was read already.
+    private enum Content: @unchecked Sendable {
+        /// Terms in an environment of their own.
+        case terms(Environment.Shared, info: Term, data: Term)
+        /// A reference to a dict.
+        case dict(PyPointer)
+    }
+
+    /// From Erlang. Takes ownership of the descriptor.
+    init(
+        owning number: Int32, _ kind: Descriptor.Kind, environment: consuming Environment, info: Term,
+        data: Term
+    ) {
         self.number = number
-        self.environment = environment
-        self.info = info
+        self.kind = kind
+        content = .terms(Environment.Shared(environment), info: info, data: data)
+    }
+
+    /// From Python: takes over a reference to the dict as well.
+    init(owning number: Int32, _ kind: Descriptor.Kind, info: consuming Object) {
+        self.number = number
+        self.kind = kind
+        content = .dict(info.take())
+    }
+
+    /// A dict for `client_info`. With the GIL, once.
+    func info(_ state: ModuleState) throws(PythonError) -> Object {
+        switch content {
+        case .terms(let environment, let info, _):
+            try Decoder(env: environment.pointer, state: state).object(info)
+        case .dict(let dict): Object(owning: dict)
+        }
+    }
+
+    /// What was read from the descriptor before it was handed over, as a ReactorBuffer; nil for nothing.
+    func initialData(_ state: ModuleState) throws(PythonError) -> Object? {
+        guard case .terms(let environment, _, let data) = content else { return nil }
+        var binary = ErlNifBinary()
+        guard enif_inspect_binary(environment.pointer, data, &binary) != 0, binary.size > 0 else {
+            return nil
+        }
+        return try ReactorBuffer.make(
+            state.bufferType, of: UnsafeRawBufferPointer(start: binary.data, count: binary.size))
+    }
+
+    /// Whether a connection owns the descriptor by now.
+    var isTaken: Bool { taken.load(ordering: .relaxed) }
+
+    /// Gives the descriptor to a connection.
+    func take() -> Int32 {
+        taken.store(true, ordering: .relaxed)
+        return number
     }
 
     /// Closes the descriptor of a handoff that nobody takes.
     func discard() {
         ServedDescriptors.shared.release(number)
-        _ = Descriptor(owning: number)
+        _ = Descriptor(owning: take())
     }
 }

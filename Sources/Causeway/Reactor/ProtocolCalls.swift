@@ -7,8 +7,9 @@ struct ProtocolCalls {
     let state: ModuleState
 
     /// Makes the protocol of a new connection, which has `fd` and `client_info` from the beginning.
-    func make(_ fd: Int32, info: PyPointer) throws(PythonError) -> Object {
-        guard let factory = state.factory else {
+    /// By the factory of a reactor where it has one, else by that of the interpreter.
+    func make(_ fd: Int32, info: PyPointer, factory own: PyPointer? = nil) throws(PythonError) -> Object {
+        guard let factory = own ?? state.factory else {
             throw runtimeError("no protocol factory: call erlang.reactor.set_protocol_factory() first")
         }
         let made = try Object(PyObject_CallObject(factory, nil))
@@ -24,13 +25,16 @@ struct ProtocolCalls {
     }
 
     /// Tells a protocol that its connection begins.
-    func begin(_ protocolObject: PyPointer, _ fd: Int32) throws(PythonError) {
+    func begin(_ protocolObject: PyPointer, _ fd: Int32, _ overrides: Overrides = .connectionMade)
+        throws(PythonError)
+    {
         guard let info = protocolObject.cast(to: ProtocolObject.self).pointee.clientInfo else {
             throw runtimeError("client_info was deleted")
         }
         // The method may put another dict in its place.
         let held = Object(retaining: info)
         try register(protocolObject, fd)
+        guard overrides.contains(.connectionMade) else { return }
         let number = try Object(PyLong_FromLong(Int(fd)))
         _ = try Object(
             cpython_call_method2(protocolObject, state.names.connectionMade, number.pointer, held.pointer))
@@ -50,20 +54,40 @@ struct ProtocolCalls {
         return try Action(result, of: "write_ready", state.names, accepting: Action.afterWrite)
     }
 
+    /// Tells a protocol that nothing more will come.
+    func endOfStream(_ protocolObject: PyPointer) throws(PythonError) -> Action {
+        let result = try Object(cpython_call_method0(protocolObject, state.names.eofReceived))
+        return try Action(result, of: "eof_received", state.names, accepting: Action.afterWrite)
+    }
+
     /// Tells a protocol that its connection is over.
-    func lost(_ protocolObject: PyPointer) throws(PythonError) {
+    func lost(_ protocolObject: PyPointer, _ overrides: Overrides = .connectionLost) throws(PythonError) {
         let fields = protocolObject.cast(to: ProtocolObject.self)
         if fields.pointee.closed != 0 { return }
         fields.pointee.closed = 1
         unregister(fields.pointee.registered)
+        guard overrides.contains(.connectionLost) else { return }
         _ = try Object(cpython_call_method0(protocolObject, state.names.connectionLost))
     }
 
-    /// Whether a protocol's class has the base class's own `write_ready`, which needs no call.
-    func writesNatively(_ protocolObject: PyPointer) -> Bool {
+    /// Which methods of the base class a protocol's class has changed. Looked up in the class, as Python does it
+    /// for methods that it calls by itself.
+    func overrides(of protocolObject: PyPointer) -> Overrides {
+        var overrides: Overrides = []
+        let names = state.names
+        for (name, method) in [
+            (names.connectionMade, Overrides.connectionMade), (names.connectionLost, .connectionLost),
+            (names.writeReady, .writeReady), (names.eofReceived, .eofReceived),
+        ] where !isBase(name, of: protocolObject) {
+            overrides.insert(method)
+        }
+        return overrides
+    }
+
+    private func isBase(_ name: PyPointer, of protocolObject: PyPointer) -> Bool {
         guard let type = cpython_type(protocolObject) else { return false }
-        let own = PyObject_GetAttr(asObject(type), state.names.writeReady)
-        let base = PyObject_GetAttr(asObject(state.protocolType), state.names.writeReady)
+        let own = PyObject_GetAttr(asObject(type), name)
+        let base = PyObject_GetAttr(asObject(state.protocolType), name)
         defer {
             Py_DecRef(own)
             Py_DecRef(base)

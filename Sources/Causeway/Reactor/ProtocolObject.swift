@@ -14,8 +14,10 @@ struct ProtocolObject {
     /// The number under which the protocol was registered, whatever Python does to `fd`; -1 before.
     var registered: Int32
     /// Where the connection is served, retained by this object; NULL in a protocol driven by hand.
-    var context: Unmanaged<Context>?
+    var inbox: Unmanaged<ReactorInbox>?
     var token: UInt64
+    /// From whom the last datagram came; NULL before there was one.
+    var peer: UnsafeMutablePointer<SocketAddress>?
 
     static func makeType(in module: PyPointer) throws(PythonError) -> PyType {
         try Python.makeType(
@@ -42,6 +44,7 @@ struct ProtocolObject {
                     PyObject_GC_UnTrack(me)
                     ProtocolObject.clear(me)
                     ProtocolObject.detach(me)
+                    me.cast(to: ProtocolObject.self).pointee.peer?.deallocate()
                     cpython_free_instance(me)
                 },
                 slot(Py_tp_repr) { (me: PyPointer?) -> PyPointer? in
@@ -71,6 +74,20 @@ struct ProtocolObject {
                             "A bytearray of what is to be written. One that is shown by a\nmemoryview when it is written is replaced."
                         ),
                         PyMemberDef(),
+                    ]),
+                slot(
+                    Py_tp_getset,
+                    table: [
+                        property(
+                            "peer",
+                            "Address of who sent the datagram that data_received() has got last, in the form of\nthe module socket; None for a stream. write() and write_buffer answer there."
+                        ) { me, _ in
+                            returning { () throws(PythonError) in
+                                guard let me else { throw PythonError() }
+                                return try ProtocolObject.peer(me).object().take()
+                            }
+                        },
+                        PyGetSetDef(),
                     ]),
                 slot(Py_tp_methods, table: methods),
             ])
@@ -105,6 +122,31 @@ struct ProtocolObject {
                 returning { () throws(PythonError) in
                     guard let me else { throw PythonError() }
                     return try newString(try ProtocolObject.flush(me) ? "read_pending" : "continue").take()
+                }
+            },
+            method(
+                "eof_received",
+                "eof_received($self, /)\n--\n\nThe peer sends nothing more, but may still read. Returns an action: the base\nclass 'close', which writes what is left in write_buffer before. After any\nother the protocol goes on writing until an action says 'close'."
+            ) { _, _, _ in
+                returning { () throws(PythonError) in try newString("close").take() }
+            },
+            method(
+                "send_to",
+                "send_to($self, data, address, /)\n--\n\nSend bytes as one datagram to an address in the form of the module socket,\nwith a numeric host. Returns whether there was room for it.\n\nRaises OSError where the kernel refuses it, ValueError for a host name."
+            ) { me, arguments, count in
+                returning { () throws(PythonError) in
+                    guard let me, count == 2, let data = arguments?[0], let address = arguments?[1] else {
+                        throw typeError("send_to() takes bytes and an address")
+                    }
+                    let destination = try SocketAddress.from(address)
+                    let outcome = try withBuffer(data) { data throws(PythonError) in
+                        sendDatagram(me.cast(to: ProtocolObject.self).pointee.fd, data, to: destination)
+                    }
+                    switch outcome {
+                    case .bytes: return newBool(true)
+                    case .wouldBlock: return newBool(false)
+                    case .failed(let error): throw osError(error.code)
+                    }
                 }
             },
             method(
@@ -193,19 +235,36 @@ struct ProtocolObject {
         Py_DecRef(old)
     }
 
-    /// Notes which context serves the connection.
-    static func attach(_ me: PyPointer, _ context: Context, _ token: Poller.Token) {
+    /// Notes which reactor serves the connection.
+    static func attach(_ me: PyPointer, _ inbox: ReactorInbox, _ token: Poller.Token) {
         let fields = me.cast(to: ProtocolObject.self)
         detach(me)
-        fields.pointee.context = .passRetained(context)
+        fields.pointee.inbox = .passRetained(inbox)
         fields.pointee.token = token.bits
     }
 
     /// Undoes `attach`.
     static func detach(_ me: PyPointer) {
         let fields = me.cast(to: ProtocolObject.self)
-        fields.pointee.context?.release()
-        fields.pointee.context = nil
+        fields.pointee.inbox?.release()
+        fields.pointee.inbox = nil
+    }
+
+    /// From whom the datagram is that comes next.
+    static func setPeer(_ me: PyPointer, _ address: SocketAddress) {
+        let fields = me.cast(to: ProtocolObject.self)
+        guard let known = fields.pointee.peer else {
+            let made = UnsafeMutablePointer<SocketAddress>.allocate(capacity: 1)
+            made.initialize(to: address)
+            fields.pointee.peer = made
+            return
+        }
+        known.pointee = address
+    }
+
+    /// Whom a datagram answers; no address where there was none yet.
+    static func peer(_ me: PyPointer) -> SocketAddress {
+        me.cast(to: ProtocolObject.self).pointee.peer?.pointee ?? SocketAddress()
     }
 
     // MARK: Bytes
@@ -222,7 +281,12 @@ struct ProtocolObject {
     }
 
     static func write(_ me: PyPointer, _ data: UnsafeRawBufferPointer) throws(PythonError) -> Int {
-        switch writeAvailable(me.cast(to: ProtocolObject.self).pointee.fd, data) {
+        let fields = me.cast(to: ProtocolObject.self).pointee
+        let outcome =
+            if let peer = fields.peer { sendDatagram(fields.fd, data, to: peer.pointee) } else {
+                writeAvailable(fields.fd, data)
+            }
+        switch outcome {
         case .bytes(let count): return count
         case .wouldBlock: return 0
         case .failed(let error): throw osError(error.code)
@@ -231,10 +295,7 @@ struct ProtocolObject {
 
     /// Writes what it can of `write_buffer`; true when nothing is left.
     static func flush(_ me: PyPointer) throws(PythonError) -> Bool {
-        guard let buffer = me.cast(to: ProtocolObject.self).pointee.writeBuffer else { return true }
-        guard cpython_is_subtype_of(buffer, cpython_bytearray_type()) != 0 else {
-            throw typeError("write_buffer must be a bytearray, not \(typeName(of: buffer))")
-        }
+        guard let buffer = try checkedWriteBuffer(me) else { return true }
         // The callbacks of this protocol run on this thread only, so the size cannot change between
         // here and the end of the write, which keeps the GIL: a socket that is not ready says so at once.
         let size = PyByteArray_Size(buffer)
@@ -244,9 +305,18 @@ struct ProtocolObject {
         return written == size
     }
 
+    /// `write_buffer`, nil where it was deleted.
+    static func checkedWriteBuffer(_ me: PyPointer) throws(PythonError) -> PyPointer? {
+        guard let buffer = me.cast(to: ProtocolObject.self).pointee.writeBuffer else { return nil }
+        guard cpython_is_subtype_of(buffer, cpython_bytearray_type()) != 0 else {
+            throw typeError("write_buffer must be a bytearray, not \(typeName(of: buffer))")
+        }
+        return buffer
+    }
+
     /// Takes what was written out of `write_buffer`. One that a memoryview shows cannot shrink: the rest
     /// goes on in a new bytearray, or it would be written again.
-    private static func forget(_ written: Int, of buffer: PyPointer, _ me: PyPointer) throws(PythonError) {
+    static func forget(_ written: Int, of buffer: PyPointer, _ me: PyPointer) throws(PythonError) {
         let size = PyByteArray_Size(buffer)
         let result = written == size ? PyByteArray_Resize(buffer, 0) : PySequence_DelSlice(buffer, 0, written)
         if result == 0 { return }

@@ -1,82 +1,94 @@
-import Beam
-import CErlNif
 import CPython
 import Glibc
 import Python
 import Streams
 import Synchronization
 
-/// The connections of one context: reads without the GIL, callbacks in one hold of it for all that is
-/// ready, writes at once. It belongs to the context's thread.
+/// The connections of one thread: reads without the GIL, callbacks in one hold of it for all that is
+/// ready, writes at once. It belongs to that thread, a context's or one of plain Python.
 ///
 /// A callback that waits for an Erlang function lets the thread serve on: then turns run on top of a turn.
 /// What was read is served in its order all the same, and a connection that is in a callback gets no other.
 final class Reactor {
-    /// How many connections one poll serves.
+    /// How many events one poll reports, and how many buffers one turn fills.
     private static let eventsPerPoll = 64
-    /// How much is read at once from one connection.
-    private static let readSize = 65536
-    /// Between callbacks, calls from Erlang are looked at after so long.
-    private static let callPatience: Int64 = 500_000
+    /// Between callbacks, other work of the thread is looked at after so long.
+    private static let patience: Int64 = 500_000
 
     /// What is to be done for a connection in this turn.
-    private struct Ready {
+    struct Ready {
         let connection: Connection
         let kind: Kind
         enum Kind {
             case data(buffer: Int)
+            case accepted(Int32, SocketAddress)
             case endOfStream
             case failed(Errno)
             case writable
         }
     }
 
-    /// For messages to the owner, made one after the other.
-    private let messages = Environment()
-    private let context: Context
-    private let state: ModuleState
-    private let calls: ProtocolCalls
-    private var poller: Poller?
-    private var connections = SlotTable<Connection>()
+    let inbox: ReactorInbox
+    let state: ModuleState
+    let calls: ProtocolCalls
+    weak var host: (any ReactorHost)?
+    var poller: Poller?
+    var connections = SlotTable<Connection>()
+    /// What makes protocols here, where it is not the interpreter's factory.
+    private(set) var factory: PyPointer?
+    /// How many listeners there are, and those that wait until there is room for more connections.
+    var listeners = 0
+    var pausedListeners: [Connection] = []
+    /// Until when nothing is accepted because the process or the system has no descriptors left; 0 otherwise.
+    var starvedUntil: Int64 = 0
+    /// Nothing new is accepted, and connections end as soon as they have written what they have to.
+    private(set) var isDraining = false
     private var events = 0
     private var ready: [Ready] = []
     /// How many of these were taken to be served.
     private var served = 0
-    /// One buffer for each event of a poll, filled in order; nil where none was made yet.
-    private var buffers: [PyPointer?]
+    var buffers: ReadBuffers
     private static let bell = Poller.Token(slot: .max, generation: 0)
 
-    init(context: Context, state: ModuleState) {
-        self.context = context
+    init(inbox: ReactorInbox, state: ModuleState) {
+        self.inbox = inbox
         self.state = state
         calls = ProtocolCalls(state: state)
-        buffers = Array(repeating: nil, count: Reactor.eventsPerPoll)
-        ready.reserveCapacity(Reactor.eventsPerPoll)
+        buffers = ReadBuffers(count: Reactor.eventsPerPoll)
+        ready.reserveCapacity(2 * Reactor.eventsPerPoll)
     }
 
     /// Whether there is anything to poll for.
     var isServing: Bool { connections.count > 0 }
 
     /// Whether `serveReady` has something to do.
-    var hasWork: Bool { served < ready.count || hasUnread }
+    var hasWork: Bool { served < ready.count || buffers.areMissing || isStarvationOver }
 
-    /// Something was ready for which there was no buffer.
-    private var hasUnread = false
-    /// How many buffers this turn has filled.
-    private var filledBuffers = 0
+    /// Whether somebody has to look again without being woken.
+    var isStarved: Bool { starvedUntil != 0 }
+
+    private var isStarvationOver: Bool { starvedUntil != 0 && monotonicNanoseconds() >= starvedUntil }
+
+    /// Takes over the reference to what makes protocols here. With the GIL.
+    func setFactory(_ factory: PyPointer?) {
+        let old = self.factory
+        self.factory = factory
+        inbox.hasFactory.store(factory != nil, ordering: .sequentiallyConsistent)
+        Py_DecRef(old)
+    }
 
     // MARK: Without the GIL
-
-    /// Asks the owner to have the BEAM watch the connections.
-    func askOwnerToWatch() {
-        send(to: context.owner, messages, makeTuple(messages.pointer, atoms.causeway, atoms.idle))
-    }
 
     /// Waits for events; see `Poller.wait`. Returns how many there are.
     @discardableResult
     func poll(milliseconds: Int32) -> Int {
-        events = poller?.wait(milliseconds: milliseconds) ?? 0
+        if milliseconds != 0 { count(inbox.statistics.readWaits) }
+        events = poller?.wait(milliseconds: isStarved ? Reactor.shorter(milliseconds) : milliseconds) ?? 0
         return events
+    }
+
+    private static func shorter(_ milliseconds: Int32) -> Int32 {
+        milliseconds < 0 ? starvation : min(milliseconds, starvation)
     }
 
     /// Reads what the last poll found, as far as there are buffers: those that are missing are made under
@@ -84,13 +96,12 @@ final class Reactor {
     func readReady() {
         // What a turn below this one has read comes first. Events come again: they are level-triggered.
         guard served == ready.count else { return }
-        hasUnread = false
-        filledBuffers = 0
+        buffers.begin()
         guard events > 0 else { return }
         for index in 0..<events {
             guard let event = poller?.event(index) else { continue }
             if event.token == Reactor.bell {
-                context.doorbell.silence()
+                inbox.doorbell.silence()
                 continue
             }
             guard let connection = connections[event.token] else { continue }
@@ -109,15 +120,13 @@ final class Reactor {
         switch connection.mode {
         case .reading:
             guard event.isReadable else { return }
-            // Without a buffer the event comes again with the next poll: it is level-triggered.
-            guard let buffer = buffers[filledBuffers] else {
-                hasUnread = true
-                return
+            switch connection.kind {
+            case .stream: readStream(connection, isHungUp: event.isHungUp)
+            case .datagrams: readDatagrams(connection)
+            case .listener: accept(connection)
             }
-            guard let kind = read(connection, into: buffer) else { return }
-            ready.append(Ready(connection: connection, kind: kind))
         case .writing, .draining:
-            if event.isWritable { ready.append(Ready(connection: connection, kind: .writable)) }
+            if event.isWritable { add(.writable, of: connection) }
         case .waitingForSignal:
             // The kernel tells of a peer that is gone whatever it was asked; the protocol's next write
             // finds out by itself. Until then the connection is out of the poller, or it would spin.
@@ -125,40 +134,57 @@ final class Reactor {
         }
     }
 
-    /// The buffer belongs to the reactor alone: its fields need no GIL.
-    private func read(_ connection: Connection, into buffer: PyPointer) -> Ready.Kind? {
-        let fields = buffer.cast(to: ReactorBuffer.self)
-        guard let memory = fields.pointee.base else { return nil }
-        switch readAvailable(connection.fd, memory, Reactor.readSize) {
-        case .bytes(0): return .endOfStream
+    /// Notes what is to be done under the GIL.
+    func add(_ kind: Ready.Kind, of connection: Connection) {
+        ready.append(Ready(connection: connection, kind: kind))
+    }
+
+    @inline(__always)
+    private func readStream(_ connection: Connection, isHungUp: Bool) {
+        if connection.isReadOver {
+            // Nobody asked for this: both directions are over now.
+            if isHungUp { add(.endOfStream, of: connection) }
+            return
+        }
+        // Without a buffer the event comes again with the next poll: it is level-triggered.
+        guard let (memory, index) = buffers.next() else { return }
+        switch readAvailable(connection.fd, memory, ReadBuffers.size) {
+        case .bytes(0): add(.endOfStream, of: connection)
         case .bytes(let count):
-            fields.pointee.count = count
-            filledBuffers += 1
-            return .data(buffer: filledBuffers - 1)
-        case .wouldBlock: return nil
-        case .failed(let error): return .failed(error)
+            buffers.fill(count)
+            add(.data(buffer: index), of: connection)
+        case .wouldBlock: break
+        case .failed(let error): add(.failed(error), of: connection)
         }
     }
 
     // MARK: With the GIL
 
-    /// Serves what was read. Between callbacks, when some time has passed, `yield` lets calls in.
-    func serveReady(yield: () -> Void) {
-        refillBuffers()
+    /// Serves what was read. Between callbacks, when some time has passed, `yield` lets other work in.
+    func serveReady(hasOtherWork: () -> Bool, yield: () -> Void) {
+        buffers.refill(connections.count, state)
+        if isStarvationOver { resumeListeners() }
         if ready.isEmpty { return }
         var since = monotonicNanoseconds()
+        let start = since
+        var yielded: Int64 = 0
         while let item = takeReady() {
-            guard item.connection.isOpen else { continue }
-            context.activity.store(Context.nextCallback(), ordering: .relaxed)
+            guard item.connection.isOpen else {
+                discard(item)
+                continue
+            }
+            inbox.activity.store(ReactorInbox.nextCallback(), ordering: .relaxed)
             serve(item)
-            context.activity.store(0, ordering: .relaxed)
-            guard !context.calls.isEmpty else { continue }
+            inbox.activity.store(0, ordering: .relaxed)
+            guard hasOtherWork() else { continue }
             let now = monotonicNanoseconds()
-            if now - since > Reactor.callPatience {
+            if now - since > Reactor.patience {
                 yield()
                 since = monotonicNanoseconds()
+                yielded += since - now
             }
         }
+        count(inbox.statistics.callbackTime, Int(monotonicNanoseconds() - start - yielded))
     }
 
     private func takeReady() -> Ready? {
@@ -172,70 +198,50 @@ final class Reactor {
         return item
     }
 
-    private func refillBuffers() {
-        guard hasUnread || buffers[0] == nil else { return }
-        for index in 0..<min(buffers.count, max(1, connections.count)) where buffers[index] == nil {
-            guard let made = try? ReactorBuffer.make(state.bufferType, capacity: Reactor.readSize) else {
-                PyErr_Clear()
-                return
-            }
-            buffers[index] = made.take()
-        }
+    /// What was read for a connection that has ended meanwhile.
+    private func discard(_ item: Ready) {
+        if case .accepted(let fd, _) = item.kind { abandonAccepted(fd) }
     }
 
+    @inline(__always)
     private func serve(_ item: Ready) {
         let connection = item.connection
         switch item.kind {
-        case .data(let buffer): deliver(buffer, to: connection)
+        case .data(let index): deliver(buffer: index, to: connection)
         case .writable: write(connection)
-        case .endOfStream: drainAndClose(connection)
-        case .failed: close(connection)
+        case .accepted(let fd, let address): begin(fd, address, of: connection)
+        case .endOfStream: endOfStream(connection)
+        case .failed(let error): failed(connection, error)
         }
     }
 
-    private func deliver(_ index: Int, to connection: Connection) {
-        guard let buffer = buffers[index] else { return }
+    private func deliver(buffer index: Int, to connection: Connection) {
         // Out of its place meanwhile: a turn on top of this one must not read into it.
-        buffers[index] = nil
-        let size = buffer.cast(to: ReactorBuffer.self).pointee.count
-        count(context.statistics.requests)
-        count(context.statistics.bytesIn, size)
+        guard let buffer = buffers.take(index) else { return }
+        if connection.kind == .datagrams {
+            ProtocolObject.setPeer(connection.protocolObject, buffers.sources[index])
+        }
+        deliver(buffer, to: connection)
+        buffers.takeBack(buffer, index, state)
+    }
+
+    /// Hands over a buffer of which the caller has a reference.
+    func deliver(_ buffer: PyPointer, to connection: Connection) {
+        count(inbox.statistics.requests)
+        count(inbox.statistics.bytesIn, buffer.cast(to: ReactorBuffer.self).pointee.count)
         do throws(PythonError) {
             let action = try inCallback(connection) { () throws(PythonError) in
                 try calls.received(connection.protocolObject, buffer)
             }
-            takeBack(buffer, index)
             apply(action, to: connection)
         } catch {
-            takeBack(buffer, index)
             fail(connection, during: "data_received")
         }
     }
 
-    /// Reuses a buffer that nobody else refers to, and gives any other away.
-    private func takeBack(_ buffer: PyPointer, _ index: Int) {
-        let fields = buffer.cast(to: ReactorBuffer.self)
-        if cpython_refcount(buffer) == 1, fields.pointee.exports == 0, buffers[index] == nil {
-            fields.pointee.count = 0
-            buffers[index] = buffer
-            return
-        }
-        // Whoever keeps it keeps what was read, not the room for more; a memoryview forbids to move it.
-        if fields.pointee.exports == 0, fields.pointee.count < fields.pointee.capacity / 2,
-            let smaller = realloc(fields.pointee.base, max(1, fields.pointee.count))
-        {
-            fields.pointee.base = smaller
-            fields.pointee.capacity = fields.pointee.count
-        }
-        Py_DecRef(buffer)
-        guard buffers[index] == nil else { return }
-        buffers[index] = (try? ReactorBuffer.make(state.bufferType, capacity: Reactor.readSize))?.take()
-        if buffers[index] == nil { PyErr_Clear() }
-    }
-
     /// Runs a callback of a connection. What comes for the connection meanwhile waits until it is over.
     @inline(__always)
-    private func inCallback<Result>(
+    func inCallback<Result>(
         _ connection: Connection, _ body: () throws(PythonError) -> Result
     ) throws(PythonError) -> Result {
         connection.isInCallback = true
@@ -245,19 +251,6 @@ final class Reactor {
             if connection.isOutOfPoller { enterPoller(connection) }
         }
         return try body()
-    }
-
-    private func leavePoller(_ connection: Connection) {
-        poller?.remove(connection.fd)
-        connection.isOutOfPoller = true
-    }
-
-    private func enterPoller(_ connection: Connection) {
-        guard connection.isOpen else { return }
-        connection.isOutOfPoller = false
-        do throws(Errno) {
-            try poller?.add(connection.fd, token: connection.token, interest: connection.interest)
-        } catch { close(connection) }
     }
 
     private func apply(_ action: Action, to connection: Connection) {
@@ -282,13 +275,12 @@ final class Reactor {
     }
 
     /// Lets a connection write, by Python where its class wants that.
-    private func write(_ connection: Connection) {
+    func write(_ connection: Connection) {
         if connection.mode == .draining { return drainAndClose(connection) }
+        if !sendUnsent(connection) { return setMode(.writing, of: connection) }
         do throws(PythonError) {
-            if connection.writesNatively {
-                let size = ProtocolObject.unwritten(connection.protocolObject)
-                let isDone = try ProtocolObject.flush(connection.protocolObject)
-                count(context.statistics.bytesOut, size - ProtocolObject.unwritten(connection.protocolObject))
+            if !connection.overrides.contains(.writeReady) {
+                let isDone = try flush(connection)
                 setMode(isDone ? .reading : .writing, of: connection)
                 return
             }
@@ -308,15 +300,29 @@ final class Reactor {
         }
     }
 
-    private func setMode(_ mode: Connection.Mode, of connection: Connection) {
+    /// Writes what it can of `write_buffer`; true when nothing is left.
+    func flush(_ connection: Connection) throws(PythonError) -> Bool {
+        if connection.kind == .datagrams { return try flushDatagram(connection) }
+        let size = ProtocolObject.unwritten(connection.protocolObject)
+        let isDone = try ProtocolObject.flush(connection.protocolObject)
+        count(inbox.statistics.bytesOut, size - ProtocolObject.unwritten(connection.protocolObject))
+        return isDone
+    }
+
+    func setMode(_ mode: Connection.Mode, of connection: Connection) {
         guard connection.isOpen else { return }
         connection.mode = mode
+        if mode == .reading, isDraining { return close(connection) }
         let interest: Poller.Interest =
             switch mode {
-            case .reading: .read
+            case .reading: connection.isReadOver ? .nothing : .read
             case .writing, .draining: .write
             case .waitingForSignal: .nothing
             }
+        setInterest(interest, of: connection)
+    }
+
+    func setInterest(_ interest: Poller.Interest, of connection: Connection) {
         guard connection.interest != interest else { return }
         connection.interest = interest
         // It was taken out while it waited for a signal from a peer that is gone.
@@ -328,12 +334,25 @@ final class Reactor {
         }
     }
 
+    func leavePoller(_ connection: Connection) {
+        poller?.remove(connection.fd)
+        connection.isOutOfPoller = true
+    }
+
+    func enterPoller(_ connection: Connection) {
+        guard connection.isOpen else { return }
+        connection.isOutOfPoller = false
+        do throws(Errno) {
+            try poller?.add(connection.fd, token: connection.token, interest: connection.interest)
+        } catch { close(connection) }
+    }
+
     // MARK: Requests
 
-    /// Takes over descriptors, and does what Python threads asked for.
+    /// Takes over descriptors, and does what other threads have asked for.
     func takeRequests() {
         var left = Reactor.eventsPerPoll
-        while left > 0, let request = context.reactorRequests.popFirst() {
+        while left > 0, let request = inbox.requests.popFirst() {
             left -= 1
             switch request {
             case .open(let handoff): open(handoff)
@@ -347,39 +366,13 @@ final class Reactor {
             case .close(let token):
                 guard let connection = connections[token] else { continue }
                 if connection.isInCallback { connection.isToBeClosed = true } else { close(connection) }
+            case .drain: drain()
             }
         }
     }
 
-    private func open(_ handoff: Handoff) {
-        let connection: Connection
-        do throws(PythonError) {
-            connection = try makeConnection(handoff)
-        } catch {
-            handoff.discard()
-            context.connections.subtract(1, ordering: .relaxed)
-            return report("protocol factory", of: nil)
-        }
-        count(context.statistics.totalConnections)
-        do throws(Errno) {
-            try start(connection)
-        } catch {
-            PyErr_SetString(cpython_RuntimeError(), "the connection cannot be waited for: \(error)")
-            return fail(connection, during: "handoff")
-        }
-        begin(connection)
-    }
-
-    /// Takes the descriptor over where it does not throw.
-    private func makeConnection(_ handoff: Handoff) throws(PythonError) -> Connection {
-        let info = try Decoder(env: handoff.environment.pointer, state: state).object(handoff.info)
-        let made = try calls.make(handoff.number, info: info.pointer)
-        let isNative = calls.writesNatively(made.pointer)
-        return Connection(Descriptor(owning: handoff.number), protocolObject: made, writesNatively: isNative)
-    }
-
     /// Gives a connection its place in the table and in the poller.
-    private func start(_ connection: Connection) throws(Errno) {
+    func start(_ connection: Connection) throws(Errno) {
         guard let token = connections.insert(connection) else { throw Errno(ENFILE) }
         connection.token = token
         if poller == nil { try makePoller() }
@@ -388,37 +381,36 @@ final class Reactor {
 
     private func makePoller() throws(Errno) {
         let made = try Poller(capacity: Reactor.eventsPerPoll)
-        try made.add(try context.doorbell.descriptor(), token: Reactor.bell, interest: .read)
-        context.pollerMade(made.descriptor)
+        try made.add(try inbox.doorbell.descriptor(), token: Reactor.bell, interest: .read)
+        host?.pollerMade(made.descriptor)
         poller = consume made
-    }
-
-    private func begin(_ connection: Connection) {
-        ProtocolObject.attach(connection.protocolObject, context, connection.token)
-        do throws(PythonError) {
-            try during(Context.nextCallback()) { () throws(PythonError) in
-                try inCallback(connection) { () throws(PythonError) in
-                    try calls.begin(connection.protocolObject, connection.fd)
-                }
-            }
-            if connection.isToBeClosed { return close(connection) }
-            // A server that speaks first has filled its write_buffer.
-            if ProtocolObject.unwritten(connection.protocolObject) > 0 { write(connection) }
-        } catch {
-            fail(connection, during: "connection_made")
-        }
     }
 
     // MARK: The end of connections
 
-    /// Writes what is left, then closes. Where there is no room now the poller tells when there is.
-    private func drainAndClose(_ connection: Connection) {
-        let size = ProtocolObject.unwritten(connection.protocolObject)
-        guard size > 0 else { return close(connection) }
+    private func endOfStream(_ connection: Connection) {
+        guard !connection.isReadOver, connection.overrides.contains(.eofReceived) else {
+            return drainAndClose(connection)
+        }
+        connection.isReadOver = true
+        // Readable for ever from now on: nothing is asked of the poller but to tell of the end of both directions.
+        setInterest(.nothing, of: connection)
         do throws(PythonError) {
-            let isDone = try ProtocolObject.flush(connection.protocolObject)
-            count(context.statistics.bytesOut, size - ProtocolObject.unwritten(connection.protocolObject))
-            if isDone { return close(connection) }
+            let action = try inCallback(connection) { () throws(PythonError) in
+                try calls.endOfStream(connection.protocolObject)
+            }
+            apply(action, to: connection)
+        } catch {
+            fail(connection, during: "eof_received")
+        }
+    }
+
+    /// Writes what is left, then closes. Where there is no room now the poller tells when there is.
+    func drainAndClose(_ connection: Connection) {
+        guard sendUnsent(connection) else { return setMode(.draining, of: connection) }
+        guard ProtocolObject.unwritten(connection.protocolObject) > 0 else { return close(connection) }
+        do throws(PythonError) {
+            if try flush(connection) { return close(connection) }
             setMode(.draining, of: connection)
         } catch {
             // A peer that is gone takes nothing any more: the connection ends without what was left.
@@ -427,97 +419,84 @@ final class Reactor {
         }
     }
 
-    /// Ends a connection whose protocol has raised, which is logged. No other is touched.
-    private func fail(_ connection: Connection, during callback: StaticString) {
+    /// The kernel has refused a read.
+    private func failed(_ connection: Connection, _ error: Errno) {
+        guard connection.kind == .datagrams || connection.kind == .listener else { return close(connection) }
+        // What befell one datagram, such as a peer that does not listen, is not the end of a socket for all.
+        count(inbox.statistics.errors)
+    }
+
+    /// Ends a connection whose protocol has raised, which is reported. No other is touched.
+    func fail(_ connection: Connection, during callback: StaticString) {
         // A peer that has gone is no mistake of the protocol's: nobody is to be called for it at night.
         let isPeersDoing = PyErr_ExceptionMatches(cpython_ConnectionError()) != 0
-        report(callback, of: connection, level: isPeersDoing ? atoms.debug : atoms.error)
+        report(callback, of: connection, isExpected: isPeersDoing)
         close(connection)
+    }
+
+    func report(_ callback: StaticString, of connection: Connection?, isExpected: Bool = false) {
+        if !isExpected { count(inbox.statistics.errors) }
+        host?.report(exceptionIn: callback, of: connection, isExpected: isExpected)
     }
 
     /// Ends a connection: first the poller and the table forget it, then the protocol is told, then the
     /// descriptor is closed.
-    private func close(_ connection: Connection) {
+    func close(_ connection: Connection) {
         guard connection.isOpen else { return }
         if !connection.isOutOfPoller { poller?.remove(connection.fd) }
         connections.remove(connection.token)
+        if connection.kind == .listener { return closeListener(connection) }
         do throws(PythonError) {
-            try calls.lost(connection.protocolObject)
+            try calls.lost(connection.protocolObject, connection.overrides)
         } catch {
             report("connection_lost", of: connection)
         }
         ProtocolObject.detach(connection.protocolObject)
         connection.closeDescriptor()
         Py_DecRef(connection.protocolObject)
-        context.connections.subtract(1, ordering: .relaxed)
+        inbox.giveUpPlace()
+        tellIfDrained()
+        if !pausedListeners.isEmpty { resumeListeners() }
+    }
+
+    /// Ends listeners and every connection that has nothing to write; the others end when they have.
+    private func drain() {
+        isDraining = true
+        for connection in connections.elements {
+            if connection.kind == .listener {
+                close(connection)
+            } else if connection.isInCallback {
+                continue
+            } else if connection.mode == .reading {
+                drainAndClose(connection)
+            }
+        }
+        tellIfDrained()
+    }
+
+    private func tellIfDrained() {
+        if isDraining, connections.count == 0 { host?.drained() }
     }
 
     /// Ends everything, also what was handed over and never begun.
     func closeAll() {
-        for request in context.reactorRequests.close() {
-            if case .open(let handoff) = request {
-                handoff.discard()
-                context.connections.subtract(1, ordering: .relaxed)
-            }
+        for request in inbox.requests.close() {
+            if case .open(let handoff) = request { discard(handoff) }
         }
+        isDraining = true
         for connection in connections.elements {
-            context.activity.store(Context.nextCallback(), ordering: .relaxed)
+            inbox.activity.store(ReactorInbox.nextCallback(), ordering: .relaxed)
             close(connection)
-            context.activity.store(0, ordering: .relaxed)
+            inbox.activity.store(0, ordering: .relaxed)
         }
-        ready = []
-        served = 0
-        for buffer in buffers { Py_DecRef(buffer) }
-        buffers = []
+        while let item = takeReady() { discard(item) }
+        buffers.free()
+        setFactory(nil)
     }
 
     /// Lets go of the poller. Without the GIL, when nothing is left in it.
     func abandonPoller() {
         guard let poller = poller.take() else { return }
-        // Its descriptor is closed by whoever lets go of it last: see PollerDescriptor.
-        _ = poller.release()
-        context.pollerAbandoned()
-    }
-
-    // MARK: Errors
-
-    /// Tells the owner of an exception in a callback, which it logs; the exception is cleared.
-    private func report(_ callback: StaticString, of connection: Connection?, level: Term = atoms.error) {
-        if level == atoms.error { count(context.statistics.errors) }
-        guard let exception = Exception.take() else { return }
-        // Its own: what describes an exception may wait for Erlang, and another be reported meanwhile.
-        let report = Environment()
-        let env = report.pointer
-        var details: [(Term, Term)] = [(atoms.callback, makeBinary(env, "\(callback)"))]
-        details.append((atoms.error, ExceptionTerm(env: env, state: state).map(of: exception.value.pointer)))
-        if let connection {
-            details.append((atoms.fd, enif_make_int(env, connection.fd)))
-            details.append((atoms.peer, peer(of: connection, env)))
-        }
-        let event = makeTuple(env, atoms.log, level, makeMap(env, details))
-        send(to: context.owner, report, makeTuple(env, atoms.causeway, event))
-    }
-
-    /// What Erlang told about the connection.
-    private func peer(of connection: Connection, _ env: EnvPointer?) -> Term {
-        guard let info = connection.protocolObject.cast(to: ProtocolObject.self).pointee.clientInfo else {
-            return atoms.undefined
-        }
-        var encoder = Encoder(env: env, state: state)
-        guard let term = try? encoder.term(info) else {
-            PyErr_Clear()
-            return atoms.undefined
-        }
-        return term
-    }
-
-    /// Runs a callback under a number, by which the janitor knows what it would interrupt.
-    @inline(__always)
-    private func during<Result>(_ activity: UInt64, _ body: () throws(PythonError) -> Result)
-        throws(PythonError) -> Result
-    {
-        context.activity.store(activity, ordering: .relaxed)
-        defer { context.activity.store(0, ordering: .relaxed) }
-        return try body()
+        host?.pollerAbandoned(poller.release())
     }
 }

@@ -26,6 +26,17 @@ struct ReactorBuffer {
         return object
     }
 
+    /// A buffer with a copy of bytes.
+    static func make(_ type: PyType, of bytes: UnsafeRawBufferPointer) throws(PythonError) -> Object {
+        let object = try make(type, capacity: bytes.count)
+        let fields = object.pointer.cast(to: ReactorBuffer.self)
+        if let base = fields.pointee.base, let source = bytes.baseAddress {
+            base.copyMemory(from: source, byteCount: bytes.count)
+        }
+        fields.pointee.count = bytes.count
+        return object
+    }
+
     static func makeType(in module: PyPointer) throws(PythonError) -> PyType {
         try Python.makeType(
             in: module, name: "erlang.reactor.ReactorBuffer", ReactorBuffer.self, flags: [.immutable],

@@ -58,7 +58,7 @@ enum ReactorModule {
             },
             method(
                 "on_read_ready",
-                "on_read_ready($module, fd, data=None, /)\n--\n\nCall data_received() of a descriptor's protocol and return its action.\n\nWithout data the descriptor is read; at the end of the stream the action\nis 'close', and 'continue' when nothing is there."
+                "on_read_ready($module, fd, data=None, /)\n--\n\nCall data_received() of a descriptor's protocol and return its action.\n\nWithout data the descriptor is read; at the end of the stream eof_received() is\ncalled instead, and the action is 'continue' when nothing is there."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     guard count == 1 || count == 2 else {
@@ -153,25 +153,33 @@ enum ReactorModule {
         if let data {
             return try calls.received(found.pointer, data).object(state.names)
         }
-        let buffer = try ReactorBuffer.make(state.bufferType, capacity: 65536)
+        let buffer = try ReactorBuffer.make(state.bufferType, capacity: ReadBuffers.size)
         let fields = buffer.pointer.cast(to: ReactorBuffer.self)
         guard let memory = fields.pointee.base else { throw PythonError.outOfMemory() }
-        switch readAvailable(fd, memory, 65536) {
-        case .bytes(0): return Object(retaining: state.names.close)
+        let isDatagram = (try? Descriptor.kind(of: fd)) == .datagramSocket
+        var source = SocketAddress()
+        let outcome =
+            isDatagram
+            ? receiveDatagram(fd, memory, ReadBuffers.size, &source)
+            : readAvailable(fd, memory, ReadBuffers.size)
+        switch outcome {
+        case .bytes(0) where !isDatagram:
+            return try calls.endOfStream(found.pointer).object(state.names)
         case .bytes(let count):
-            fields.pointee.count = count
+            fields.pointee.count = min(count, ReadBuffers.size)
+            if isDatagram { ProtocolObject.setPeer(found.pointer, source) }
             return try calls.received(found.pointer, buffer.pointer).object(state.names)
         case .wouldBlock: return Object(retaining: state.names.continue)
         case .failed(let error): throw osError(error.code)
         }
     }
 
-    /// Tells the context that serves a protocol; false when none does.
+    /// Tells the reactor that serves a protocol; false when none does.
     private static func submit(_ protocolObject: PyPointer, _ request: (Poller.Token) -> ReactorRequest)
         -> Bool
     {
         let fields = protocolObject.cast(to: ProtocolObject.self).pointee
-        guard let context = fields.context?.takeUnretainedValue() else { return false }
-        return context.submit(request(Poller.Token(bits: fields.token))) == .queued
+        guard let inbox = fields.inbox?.takeUnretainedValue() else { return false }
+        return inbox.submit(request(Poller.Token(bits: fields.token)))
     }
 }

@@ -39,6 +39,35 @@ func readAvailable(_ fd: Int32, _ memory: UnsafeMutableRawPointer, _ size: Int) 
     }
 }
 
+/// Receives one datagram; more bytes than `size` say that it was longer than that.
+///
+/// The corresponding C function is `recvfrom(MSG_DONTWAIT | MSG_TRUNC)`.
+func receiveDatagram(
+    _ fd: Int32, _ memory: UnsafeMutableRawPointer, _ size: Int, _ source: inout SocketAddress
+) -> Transfer {
+    while true {
+        let result = source.fill { recvfrom(fd, memory, size, Int32(MSG_DONTWAIT | MSG_TRUNC), $0, $1) }
+        if result < 0, Errno.last().code == EINTR { continue }
+        return Transfer(result)
+    }
+}
+
+/// Sends one datagram: to an address, or to the peer of a connected socket where that is none.
+///
+/// The corresponding C function is `sendto(MSG_DONTWAIT | MSG_NOSIGNAL)`.
+func sendDatagram(_ fd: Int32, _ data: UnsafeRawBufferPointer, to destination: SocketAddress) -> Transfer {
+    let flags = Int32(MSG_DONTWAIT | MSG_NOSIGNAL)
+    while true {
+        let result = destination.with { address, size in
+            size == 0
+                ? send(fd, data.baseAddress, data.count, flags)
+                : sendto(fd, data.baseAddress, data.count, flags, address, size)
+        }
+        if result < 0, Errno.last().code == EINTR { continue }
+        return Transfer(result)
+    }
+}
+
 /// Writes what there is room for. A dead peer is an error, never a signal.
 ///
 /// The corresponding C functions are `send(MSG_DONTWAIT | MSG_NOSIGNAL)` and, for what is no socket,

@@ -1,0 +1,54 @@
+import Beam
+import CErlNif
+import CPython
+import Python
+
+/// The reactor of a context: the owner process logs, and has the BEAM watch idle connections.
+extension ContextThread: ReactorHost {
+    /// What a callback has raised becomes `{causeway, {log, Level, Report}}` for the owner.
+    func report(exceptionIn callback: StaticString, of connection: Connection?, isExpected: Bool) {
+        guard let exception = Exception.take() else { return }
+        // Its own: what describes an exception may wait for Erlang, and another be reported meanwhile.
+        let report = Environment()
+        let env = report.pointer
+        var details: [(Term, Term)] = [(atoms.callback, makeBinary(env, "\(callback)"))]
+        details.append((atoms.error, ExceptionTerm(env: env, state: state).map(of: exception.value.pointer)))
+        if let connection {
+            details.append((atoms.fd, enif_make_int(env, connection.fd)))
+            details.append((atoms.peer, peer(of: connection, env)))
+        }
+        let level = isExpected ? atoms.debug : atoms.error
+        let event = makeTuple(env, atoms.log, level, makeMap(env, details))
+        send(to: context.owner, report, makeTuple(env, atoms.causeway, event))
+    }
+
+    /// What Erlang told about the connection.
+    private func peer(of connection: Connection, _ env: EnvPointer?) -> Term {
+        let info =
+            connection.kind == .listener
+            ? connection.protocolObject
+            : connection.protocolObject.cast(to: ProtocolObject.self).pointee.clientInfo
+        guard let info else { return atoms.undefined }
+        var encoder = Encoder(env: env, state: state)
+        guard let term = try? encoder.term(info) else {
+            PyErr_Clear()
+            return atoms.undefined
+        }
+        return term
+    }
+
+    func pollerMade(_ descriptor: Int32) { context.pollerMade(descriptor) }
+
+    // Its descriptor is closed by whoever lets go of it last: see PollerDescriptor.
+    func pollerAbandoned(_ descriptor: Int32) { context.pollerAbandoned() }
+
+    func drained() { tellOwner(atoms.drained) }
+
+    /// Asks the owner to have the BEAM watch the connections.
+    func askOwnerToWatch() { tellOwner(atoms.idle) }
+
+    private func tellOwner(_ what: Term) {
+        let message = Environment()
+        send(to: context.owner, message, makeTuple(message.pointer, atoms.causeway, what))
+    }
+}

@@ -1,0 +1,166 @@
+import CPlatform
+import CPython
+import Glibc
+import Python
+import Streams
+
+/// How connections begin: handed over, or accepted by a listener that was handed over.
+extension Reactor {
+    /// How long nothing is accepted after the system has run out of descriptors, in milliseconds, unless a
+    /// connection ends before.
+    static let starvation: Int32 = 100
+    /// How many connections one event of a listener accepts: others have their turn in between.
+    private static let acceptsPerEvent = 16
+
+    // MARK: Handed over. With the GIL
+
+    func open(_ handoff: Handoff) {
+        if isDraining { return discard(handoff) }
+        do throws(PythonError) {
+            let info = try handoff.info(state)
+            if handoff.kind == .listener { return listen(handoff, info) }
+            let connection = try makeConnection(handoff.number, kind(handoff), info.pointer)
+            _ = handoff.take()
+            guard start(connection, during: "handoff") else { return }
+            begin(connection)
+            if let data = try handoff.initialData(state), connection.isOpen {
+                deliver(data.pointer, to: connection)
+            }
+        } catch {
+            report("protocol factory", of: nil)
+            // What the connection has taken over is closed with it.
+            if !handoff.isTaken { discard(handoff) }
+        }
+    }
+
+    private func kind(_ handoff: Handoff) -> Connection.Kind {
+        handoff.kind == .datagramSocket ? .datagrams : .stream
+    }
+
+    /// Closes the descriptor of a handoff that nobody takes.
+    func discard(_ handoff: Handoff) {
+        handoff.discard()
+        if handoff.kind != .listener { inbox.giveUpPlace() }
+    }
+
+    /// A connection with its protocol. Takes the descriptor over where it does not throw.
+    private func makeConnection(_ fd: Int32, _ kind: Connection.Kind, _ info: PyPointer) throws(PythonError)
+        -> Connection
+    {
+        let made = try calls.make(fd, info: info, factory: factory)
+        let overrides = calls.overrides(of: made.pointer)
+        return Connection(Descriptor(owning: fd), kind, protocolObject: made, overrides: overrides)
+    }
+
+    /// Takes a connection up; false where it had to be ended.
+    private func start(_ connection: Connection, during callback: StaticString) -> Bool {
+        do throws(Errno) { try start(connection) } catch {
+            cpython_raise_errno(error.code)
+            fail(connection, during: callback)
+            return false
+        }
+        if connection.kind != .listener { count(inbox.statistics.totalConnections) }
+        return true
+    }
+
+    private func begin(_ connection: Connection) {
+        ProtocolObject.attach(connection.protocolObject, inbox, connection.token)
+        let outer = inbox.activity.exchange(ReactorInbox.nextCallback(), ordering: .relaxed)
+        defer { inbox.activity.store(outer, ordering: .relaxed) }
+        do throws(PythonError) {
+            try inCallback(connection) { () throws(PythonError) in
+                try calls.begin(connection.protocolObject, connection.fd, connection.overrides)
+            }
+            if connection.isToBeClosed { return close(connection) }
+            // A server that speaks first has filled its write_buffer.
+            if connection.kind == .stream, ProtocolObject.unwritten(connection.protocolObject) > 0 {
+                write(connection)
+            }
+        } catch {
+            fail(connection, during: "connection_made")
+        }
+    }
+
+    // MARK: Accepted
+
+    private func listen(_ handoff: Handoff, _ info: consuming Object) {
+        let listener = Connection(
+            Descriptor(owning: handoff.take()), .listener, protocolObject: info, overrides: [])
+        guard start(listener, during: "handoff") else { return }
+        listeners += 1
+        count(inbox.statistics.listeners)
+    }
+
+    /// Accepts what waits and has room. Without the GIL.
+    func accept(_ listener: Connection) {
+        for _ in 0..<Reactor.acceptsPerEvent {
+            guard inbox.reserve() else { return pause(listener) }
+            var address = SocketAddress()
+            let fd = address.fill { cplatform_accept(listener.fd, $0, $1) }
+            if fd >= 0 {
+                _ = ServedDescriptors.shared.claim(fd)
+                add(.accepted(fd, address), of: listener)
+                continue
+            }
+            let error = Errno.last()
+            inbox.giveUpPlace()
+            switch error.code {
+            case EINTR, ECONNABORTED, EPROTO: continue
+            case EMFILE, ENFILE, ENOBUFS, ENOMEM:
+                if starvedUntil == 0 { add(.failed(error), of: listener) }
+                starvedUntil = monotonicNanoseconds() + Int64(Reactor.starvation) * 1_000_000
+                return pause(listener)
+            case EAGAIN: return
+            // The peer was gone before it was accepted: the kernel hands on what befell that connection.
+            default:
+                if error.code == EINVAL || error.code == EBADF { add(.failed(error), of: listener) }
+                return
+            }
+        }
+    }
+
+    /// Accepts nothing more until there is room: peers wait in the kernel's queue.
+    private func pause(_ listener: Connection) {
+        guard !listener.isOutOfPoller else { return }
+        leavePoller(listener)
+        pausedListeners.append(listener)
+    }
+
+    /// There may be room again.
+    func resumeListeners() {
+        let paused = pausedListeners
+        pausedListeners = []
+        starvedUntil = 0
+        for listener in paused { enterPoller(listener) }
+    }
+
+    /// A connection that a listener has accepted. With the GIL.
+    func begin(_ fd: Int32, _ address: SocketAddress, of listener: Connection) {
+        if isDraining { return abandonAccepted(fd) }
+        do throws(PythonError) {
+            let info = try Object(PyDict_Copy(listener.protocolObject))
+            try address.describe(in: info.pointer)
+            let connection = try makeConnection(fd, .stream, info.pointer)
+            guard start(connection, during: "accept") else { return }
+            begin(connection)
+        } catch {
+            report("protocol factory", of: nil)
+            abandonAccepted(fd)
+        }
+    }
+
+    /// Closes a connection that was accepted and that nobody serves.
+    func abandonAccepted(_ fd: Int32) {
+        ServedDescriptors.shared.release(fd)
+        _ = Descriptor(owning: fd)
+        inbox.giveUpPlace()
+    }
+
+    func closeListener(_ listener: Connection) {
+        listeners -= 1
+        inbox.statistics.listeners.subtract(1, ordering: .relaxed)
+        pausedListeners.removeAll { $0 === listener }
+        listener.closeDescriptor()
+        Py_DecRef(listener.protocolObject)
+    }
+}

@@ -1,0 +1,89 @@
+import Python
+import Streams
+import Synchronization
+
+/// What reaches a reactor from other threads.
+enum ReactorRequest: Sendable {
+    /// A descriptor that the reactor owns from now on.
+    case open(Handoff)
+    /// A protocol that waits for it may write.
+    case writeReady(Poller.Token)
+    /// A connection that Python wants to end.
+    case close(Poller.Token)
+    /// No more connections: those that have nothing to write end now, the others when they have written.
+    case drain
+}
+
+/// A reactor as everybody but its thread sees it.
+final class ReactorInbox: Sendable {
+    let requests = Mailbox<ReactorRequest>(limit: .max)
+    /// Wakes the reactor's thread, which may have more to wait for than the reactor.
+    let doorbell: Doorbell
+    let maximumConnections: Int
+    let statistics = ReactorStatistics()
+    /// Connections that are served or on their way here.
+    let connections = Atomic<Int>(0)
+    /// Whether the reactor has a protocol factory of its own, for who does not hold the GIL.
+    let hasFactory = Atomic<Bool>(false)
+    /// The number of the call or batch of callbacks that Python is executing; 0 when none. Changed only
+    /// with the GIL, so that who holds it knows what an interruption would hit.
+    let activity = Atomic<UInt64>(0)
+
+    init(doorbell: Doorbell, maximumConnections: Int) {
+        self.doorbell = doorbell
+        self.maximumConnections = maximumConnections
+    }
+
+    /// Queues work and wakes the thread; false where the reactor has ended.
+    func submit(_ request: ReactorRequest) -> Bool {
+        guard requests.push(request) == .queued else { return false }
+        doorbell.ring()
+        return true
+    }
+
+    /// Takes a place for one more connection; false where there is none.
+    func reserve() -> Bool {
+        // Before it is queued, so that the limit holds however many come at once.
+        if connections.add(1, ordering: .relaxed).oldValue < maximumConnections { return true }
+        giveUpPlace()
+        return false
+    }
+
+    /// Gives a place back.
+    func giveUpPlace() { connections.subtract(1, ordering: .relaxed) }
+
+    private static let lastCallback = Atomic<UInt64>(1 << 63)
+
+    /// A number for the next callback, which no call has.
+    static func nextCallback() -> UInt64 { lastCallback.add(1, ordering: .relaxed).newValue }
+}
+
+/// Counters of a reactor that anybody may read while it runs. Times are in nanoseconds.
+final class ReactorStatistics: Sendable {
+    let requests = Atomic<Int>(0)
+    let totalConnections = Atomic<Int>(0)
+    let listeners = Atomic<Int>(0)
+    let bytesIn = Atomic<Int>(0)
+    let bytesOut = Atomic<Int>(0)
+    let readWaits = Atomic<Int>(0)
+    let callbackTime = Atomic<Int>(0)
+    let errors = Atomic<Int>(0)
+}
+
+/// Who a reactor works for.
+protocol ReactorHost: AnyObject {
+    /// Tells somebody of the current exception, which a callback has raised, and clears it. With the GIL.
+    ///
+    /// `isExpected` says that it is a peer's doing, such as a connection reset.
+    func report(exceptionIn callback: StaticString, of connection: Connection?, isExpected: Bool)
+    /// The reactor has made its poller, whose descriptor may be watched.
+    func pollerMade(_ descriptor: Int32)
+    /// The reactor will not use its poller any more: its descriptor is the host's now.
+    func pollerAbandoned(_ descriptor: Int32)
+    /// After a `drain`: nothing is left.
+    func drained()
+}
+
+/// Adds to a counter that only its own thread writes.
+@inline(__always)
+func count(_ counter: borrowing Atomic<Int>, _ number: Int = 1) { counter.add(number, ordering: .relaxed) }
