@@ -7,7 +7,8 @@ Python's global lock, and calls the protocol with what it has read.
 A protocol can also be driven by hand, on a socketpair and without Erlang: :func:`init_connection`,
 :func:`on_read_ready`, :func:`on_write_ready` and :func:`close_connection` do one step each and return
 what the protocol wants to be done next.
-What the protocol raises, they raise.
+What the protocol raises, they raise. And a plain python3 serves connections by itself, with the same core:
+:func:`serve` and :func:`run`.
 
 A connection is named by its descriptor, an ``int``; sizes are in bytes. ``ValueError`` says that
 something is no descriptor, or not one of a connection; ``OSError`` and its subclasses, such as
@@ -26,6 +27,8 @@ from _causeway import (
     signal_write_ready,
 )
 
+from erlang._serving import run, serve, stop
+
 __all__ = [
     "ASYNC_PENDING",
     "CLOSE",
@@ -39,8 +42,11 @@ __all__ = [
     "init_connection",
     "on_read_ready",
     "on_write_ready",
+    "run",
+    "serve",
     "set_protocol_factory",
     "signal_write_ready",
+    "stop",
 ]
 
 #: Stay in this mode: wait for more to read, or for more room to write.

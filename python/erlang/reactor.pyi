@@ -1,4 +1,7 @@
-from typing import Final
+from collections.abc import Callable, Mapping
+from os import PathLike
+from socket import socket
+from typing import Any, Final
 
 from _causeway import Protocol as Protocol
 from _causeway import ReactorBuffer as ReactorBuffer
@@ -23,8 +26,11 @@ __all__ = [
     "init_connection",
     "on_read_ready",
     "on_write_ready",
+    "run",
+    "serve",
     "set_protocol_factory",
     "signal_write_ready",
+    "stop",
 ]
 
 CONTINUE: Final = "continue"
@@ -32,3 +38,15 @@ WRITE_PENDING: Final = "write_pending"
 READ_PENDING: Final = "read_pending"
 CLOSE: Final = "close"
 ASYNC_PENDING: Final = "async_pending"
+
+def serve(
+    where: tuple[str, int] | str | bytes | PathLike[str] | socket | int,
+    factory: Callable[[], Protocol] | None = None,
+    /,
+    *,
+    client_info: Mapping[str, Any] | None = None,
+    max_connections: int = 10_000,
+    backlog: int = 1024,
+) -> Any: ...
+def run() -> None: ...
+def stop() -> None: ...

@@ -34,6 +34,8 @@ final class ModuleState: @unchecked Sendable {
     /// How many atoms were made for names of exceptions, and for `erlang.Atom`.
     var exceptionNames = 0
     var newAtoms = 0
+    /// What serves in a plain python3, from the first `serve` to the end of its `run`.
+    var plainReactor: PlainReactor?
     private var compiled: [String: PyPointer] = [:]
     private var describer: PyPointer?
 

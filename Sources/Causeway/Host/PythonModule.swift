@@ -21,7 +21,8 @@ private nonisolated(unsafe) let moduleDefinition: UnsafeMutablePointer<PyModuleD
     definition.m_doc = cString("The native half of the package erlang. Use that, not this.")
     definition.m_size = MemoryLayout<UnsafeRawPointer?>.size
     definition.m_methods = immortal(
-        ReactorModule.functions + ErlangModule.functions + CallbackModule.functions + Sleep.functions
+        ReactorModule.functions + PlainReactorModule.functions + ErlangModule.functions
+            + CallbackModule.functions + Sleep.functions
             + [PyMethodDef()])
     definition.m_slots = immortal(slots)
     definition.m_free = { module in

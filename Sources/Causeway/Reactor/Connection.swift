@@ -29,6 +29,8 @@ final class Connection {
     let protocolObject: PyPointer
     /// Which methods of the base class the protocol's class has changed.
     let overrides: Overrides
+    /// Of a listener that has its own: what makes the protocols of what it accepts.
+    var factory: PyPointer?
     /// What the poller was last told.
     var interest = Poller.Interest.read
     var mode = Mode.reading
@@ -62,6 +64,12 @@ final class Connection {
 
     /// Whether it is still served.
     var isOpen: Bool { descriptor != nil }
+
+    /// Sockets are read and written without waiting whatever their mode is; for everything else, and to accept,
+    /// the mode has to say so.
+    func makeNonBlocking() throws(Errno) {
+        try descriptor?.makeNonBlocking()
+    }
 
     /// Closes the descriptor. The poller must have let go of it before.
     func closeDescriptor() {

@@ -17,8 +17,8 @@ final class Handoff: Sendable {
     private enum Content: @unchecked Sendable {
         /// Terms in an environment of their own.
         case terms(Environment.Shared, info: Term, data: Term)
-        /// A reference to a dict.
-        case dict(PyPointer)
+        /// References to a dict, and to what makes the protocols where it is not the interpreter's factory.
+        case objects(info: PyPointer, factory: PyPointer?)
     }
 
     /// From Erlang. Takes ownership of the descriptor.
@@ -31,20 +31,33 @@ final class Handoff: Sendable {
         content = .terms(Environment.Shared(environment), info: info, data: data)
     }
 
-    /// From Python: takes over a reference to the dict as well.
-    init(owning number: Int32, _ kind: Descriptor.Kind, info: consuming Object) {
+    /// From Python: takes over references to the dict and the factory as well.
+    init(owning number: Int32, _ kind: Descriptor.Kind, info: consuming Object, factory: PyPointer?) {
         self.number = number
         self.kind = kind
-        content = .dict(info.take())
+        content = .objects(info: info.take(), factory: factory)
     }
 
-    /// A dict for `client_info`. With the GIL, once.
+    /// A dict for `client_info`. With the GIL, once: the reference is the caller's.
     func info(_ state: ModuleState) throws(PythonError) -> Object {
         switch content {
         case .terms(let environment, let info, _):
             try Decoder(env: environment.pointer, state: state).object(info)
-        case .dict(let dict): Object(owning: dict)
+        case .objects(let info, _): Object(owning: info)
         }
+    }
+
+    /// The factory that it brings. With the GIL, once: the reference is the caller's.
+    func factory() -> PyPointer? {
+        guard case .objects(_, let factory) = content else { return nil }
+        return factory
+    }
+
+    /// Gives up the references of a handoff that nobody takes. With the GIL.
+    func dropObjects() {
+        guard case .objects(let info, let factory) = content else { return }
+        Py_DecRef(info)
+        Py_DecRef(factory)
     }
 
     /// What was read from the descriptor before it was handed over, as a ReactorBuffer; nil for nothing.
@@ -68,7 +81,7 @@ final class Handoff: Sendable {
     }
 
     /// Closes the descriptor of a handoff that nobody takes.
-    func discard() {
+    func close() {
         ServedDescriptors.shared.release(number)
         _ = Descriptor(owning: take())
     }

@@ -17,11 +17,13 @@ extension Reactor {
     func open(_ handoff: Handoff) {
         if isDraining { return discard(handoff) }
         do throws(PythonError) {
+            if handoff.kind == .listener { return try listen(handoff) }
+            let ownFactory = handoff.factory()
+            defer { Py_DecRef(ownFactory) }
             let info = try handoff.info(state)
-            if handoff.kind == .listener { return listen(handoff, info) }
-            let connection = try makeConnection(handoff.number, kind(handoff), info.pointer)
+            let connection = try makeConnection(handoff.number, kind(handoff), info.pointer, ownFactory)
             _ = handoff.take()
-            guard start(connection, during: "handoff") else { return }
+            guard start(connection, during: "handoff", isSocket: handoff.kind != .stream) else { return }
             begin(connection)
             if let data = try handoff.initialData(state), connection.isOpen {
                 deliver(data.pointer, to: connection)
@@ -29,7 +31,7 @@ extension Reactor {
         } catch {
             report("protocol factory", of: nil)
             // What the connection has taken over is closed with it.
-            if !handoff.isTaken { discard(handoff) }
+            if !handoff.isTaken { close(handoff) }
         }
     }
 
@@ -37,24 +39,32 @@ extension Reactor {
         handoff.kind == .datagramSocket ? .datagrams : .stream
     }
 
-    /// Closes the descriptor of a handoff that nobody takes.
+    /// Lets go of a handoff that nobody takes.
     func discard(_ handoff: Handoff) {
-        handoff.discard()
+        handoff.dropObjects()
+        close(handoff)
+    }
+
+    private func close(_ handoff: Handoff) {
+        handoff.close()
         if handoff.kind != .listener { inbox.giveUpPlace() }
     }
 
     /// A connection with its protocol. Takes the descriptor over where it does not throw.
-    private func makeConnection(_ fd: Int32, _ kind: Connection.Kind, _ info: PyPointer) throws(PythonError)
-        -> Connection
-    {
-        let made = try calls.make(fd, info: info, factory: factory)
+    private func makeConnection(
+        _ fd: Int32, _ kind: Connection.Kind, _ info: PyPointer, _ ownFactory: PyPointer?
+    ) throws(PythonError) -> Connection {
+        let made = try calls.make(fd, info: info, factory: ownFactory ?? factory)
         let overrides = calls.overrides(of: made.pointer)
         return Connection(Descriptor(owning: fd), kind, protocolObject: made, overrides: overrides)
     }
 
     /// Takes a connection up; false where it had to be ended.
-    private func start(_ connection: Connection, during callback: StaticString) -> Bool {
-        do throws(Errno) { try start(connection) } catch {
+    private func start(_ connection: Connection, during callback: StaticString, isSocket: Bool) -> Bool {
+        do throws(Errno) {
+            if connection.kind == .listener || !isSocket { try connection.makeNonBlocking() }
+            try start(connection)
+        } catch {
             cpython_raise_errno(error.code)
             fail(connection, during: callback)
             return false
@@ -83,10 +93,12 @@ extension Reactor {
 
     // MARK: Accepted
 
-    private func listen(_ handoff: Handoff, _ info: consuming Object) {
+    private func listen(_ handoff: Handoff) throws(PythonError) {
+        let info = try handoff.info(state)
         let listener = Connection(
             Descriptor(owning: handoff.take()), .listener, protocolObject: info, overrides: [])
-        guard start(listener, during: "handoff") else { return }
+        listener.factory = handoff.factory()
+        guard start(listener, during: "handoff", isSocket: true) else { return }
         listeners += 1
         count(inbox.statistics.listeners)
     }
@@ -140,8 +152,8 @@ extension Reactor {
         do throws(PythonError) {
             let info = try Object(PyDict_Copy(listener.protocolObject))
             try address.describe(in: info.pointer)
-            let connection = try makeConnection(fd, .stream, info.pointer)
-            guard start(connection, during: "accept") else { return }
+            let connection = try makeConnection(fd, .stream, info.pointer, listener.factory)
+            guard start(connection, during: "accept", isSocket: true) else { return }
             begin(connection)
         } catch {
             report("protocol factory", of: nil)
@@ -162,5 +174,6 @@ extension Reactor {
         pausedListeners.removeAll { $0 === listener }
         listener.closeDescriptor()
         Py_DecRef(listener.protocolObject)
+        Py_DecRef(listener.factory)
     }
 }

@@ -42,8 +42,6 @@ private func handOff(_ env: EnvPointer?, _ fd: Int32, info: Term, data: Term, to
         return makeError(env, reason)
     }
     guard ServedDescriptors.shared.claim(fd) else { return refuse(atoms.eexist) }
-    // The reactor reads and writes sockets without waiting whatever their mode is; accept4 and read do not.
-    if kind == .stream || kind == .listener { makeNonBlocking(fd) }
     let environment = Environment()
     let (info, data) = (environment.copy(info), environment.copy(data))
     let handoff = Handoff(owning: fd, kind, environment: environment, info: info, data: data)
@@ -52,10 +50,4 @@ private func handOff(_ env: EnvPointer?, _ fd: Int32, info: Term, data: Term, to
         return refuse(atoms.closed)
     }
     return atoms.ok
-}
-
-private func makeNonBlocking(_ fd: Int32) {
-    let descriptor = Descriptor(owning: fd)
-    try? descriptor.makeNonBlocking()
-    _ = descriptor.release()
 }

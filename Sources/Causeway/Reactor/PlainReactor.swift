@@ -1,0 +1,159 @@
+import Beam
+import CPython
+import Glibc
+import Python
+import Streams
+import Synchronization
+
+/// A reactor without a BEAM: `erlang.reactor.serve` and `run` in a plain python3. One for each interpreter; its
+/// thread is the one that calls `run`.
+final class PlainReactor: ReactorHost {
+    private let reactor: Reactor
+    private let inbox: ReactorInbox
+    private let isStopped = Atomic<Bool>(false)
+    private let isRunning = Atomic<Bool>(false)
+
+    init(_ state: ModuleState, maximumConnections: Int) {
+        inbox = ReactorInbox(doorbell: Doorbell(), maximumConnections: maximumConnections)
+        reactor = Reactor(inbox: inbox, state: state)
+        reactor.host = self
+    }
+
+    /// Takes ownership of a descriptor where it does not throw. With the GIL, from any thread.
+    func serve(_ fd: Int32, info: PyPointer, factory: PyPointer?) throws(PythonError) {
+        let kind: Descriptor.Kind
+        do throws(Errno) { kind = try Descriptor.kind(of: fd) } catch { throw osError(error.code) }
+        guard kind != .file else { throw osError(EPERM) }
+        guard kind == .listener || inbox.reserve() else {
+            throw runtimeError("\(inbox.maximumConnections) connections are served already: max_connections")
+        }
+        guard ServedDescriptors.shared.claim(fd) else {
+            if kind != .listener { inbox.giveUpPlace() }
+            throw valueError("the file descriptor \(fd) is served already")
+        }
+        let handoff = Handoff(
+            owning: fd, kind, info: Object(retaining: info),
+            factory: factory.map { Object(retaining: $0).take() })
+        if !inbox.submit(.open(handoff)) { reactor.discard(handoff) }
+    }
+
+    /// Serves until `stop`, a signal's exception, or until nothing is left to serve. With the GIL, which it
+    /// releases while it waits and reads.
+    func run() throws(PythonError) {
+        guard !isRunning.exchange(true, ordering: .sequentiallyConsistent) else {
+            throw runtimeError("run() serves already, in this thread or another")
+        }
+        defer {
+            reactor.closeAll()
+            reactor.abandonPoller()
+        }
+        while !isStopped.load(ordering: .sequentiallyConsistent), reactor.isServing || !inbox.requests.isEmpty
+        {
+            let thread = PyEval_SaveThread()
+            wait()
+            reactor.readReady()
+            PyEval_RestoreThread(thread)
+            guard PyErr_CheckSignals() == 0 else { throw PythonError() }
+            reactor.takeRequests()
+            reactor.serveReady(hasOtherWork: { false }, yield: {})
+        }
+    }
+
+    /// Makes `run` return. From any thread.
+    func stop() {
+        isStopped.store(true, ordering: .sequentiallyConsistent)
+        inbox.doorbell.ring()
+    }
+
+    private func wait() {
+        let bell = inbox.doorbell
+        bell.willPoll()
+        // Announced first, looked at afterwards: who submitted before saw us running and did not ring.
+        let isIdle =
+            inbox.requests.isEmpty && !reactor.hasWork && !isStopped.load(ordering: .sequentiallyConsistent)
+        reactor.poll(milliseconds: isIdle ? -1 : 0)
+        bell.didWake()
+    }
+
+    // MARK: ReactorHost
+
+    /// Logs it, by the module `logging`.
+    func report(exceptionIn callback: StaticString, of connection: Connection?, isExpected: Bool) {
+        guard let exception = Exception.take() else { return }
+        do throws(PythonError) {
+            let module = try Object(PyImport_ImportModule("erlang._serving"))
+            let function = try Object(PyObject_GetAttrString(module.pointer, "report"))
+            let arguments = try Object(PyTuple_New(4))
+            PyTuple_SetItem(arguments.pointer, 0, Object(retaining: exception.value.pointer).take())
+            PyTuple_SetItem(arguments.pointer, 1, try newString("\(callback)").take())
+            PyTuple_SetItem(
+                arguments.pointer, 2, Object(retaining: connection?.protocolObject ?? cpython_none()).take())
+            PyTuple_SetItem(arguments.pointer, 3, newBool(isExpected))
+            _ = try Object(PyObject_Call(function.pointer, arguments.pointer, nil))
+        } catch {
+            PyErr_WriteUnraisable(connection?.protocolObject)
+        }
+    }
+
+    func pollerMade(_ descriptor: Int32) {}
+
+    func pollerAbandoned(_ descriptor: Int32) { _ = Glibc.close(descriptor) }
+
+    func drained() {}
+}
+
+/// What `erlang._serving` is made of.
+enum PlainReactorModule {
+    static var functions: [PyMethodDef] {
+        [
+            method(
+                "_serve",
+                "_serve($module, fd, client_info, factory, max_connections, /)\n--\n\nHave _run() serve a descriptor, which is its own from then on."
+            ) { module, arguments, count in
+                returning { () throws(PythonError) in
+                    guard count == 4, let arguments, let number = arguments[0], let info = arguments[1],
+                        let factory = arguments[2], let maximum = arguments[3]
+                    else { throw typeError("_serve() takes four arguments") }
+                    let state = try PlainReactorModule.state(module)
+                    let fd = PyLong_AsLong(number)
+                    let limit = PyLong_AsLong(maximum)
+                    if PyErr_Occurred() != nil { throw PythonError() }
+                    guard let descriptor = Int32(exactly: fd), descriptor >= 0 else {
+                        throw valueError("\(fd) is no file descriptor")
+                    }
+                    guard cpython_is_dict(info) != 0 else { throw typeError("client_info must be a dict") }
+                    let reactor = state.plainReactor ?? PlainReactor(state, maximumConnections: limit)
+                    state.plainReactor = reactor
+                    try reactor.serve(
+                        descriptor, info: info, factory: factory == cpython_none() ? nil : factory)
+                    return newNone()
+                }
+            },
+            method("_run", "_run($module, /)\n--\n\nServe until _stop(), or until nothing is left.") {
+                module, _, _ in
+                returning { () throws(PythonError) in
+                    let state = try PlainReactorModule.state(module)
+                    guard let reactor = state.plainReactor else { return newNone() }
+                    // The next serve() is for another run().
+                    defer { if state.plainReactor === reactor { state.plainReactor = nil } }
+                    try reactor.run()
+                    return newNone()
+                }
+            },
+            method("_stop", "_stop($module, /)\n--\n\nMake _run() return. From any thread.") { module, _, _ in
+                returning { () throws(PythonError) in
+                    try PlainReactorModule.state(module).plainReactor?.stop()
+                    return newNone()
+                }
+            },
+        ]
+    }
+
+    private static func state(_ module: PyPointer?) throws(PythonError) -> ModuleState {
+        guard !hostIsBeam else {
+            throw runtimeError("inside the BEAM contexts serve: py_reactor_context:handoff/3 in Erlang")
+        }
+        guard let state = ModuleState.of(module: module) else { throw PythonError() }
+        return state
+    }
+}
