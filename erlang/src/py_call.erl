@@ -6,7 +6,7 @@
 -export_type([request/0, options/0, target/0]).
 
 -type request() :: {call, name(), name(), [term()], map()} | {eval, iodata(), map()} | {exec, iodata()}
-                 | {collect, request()} | {stream, request()} | {next, reference(), pos_integer(), pid(), reference()}.
+                 | {collect, request()} | {stream, request()} | {setup, request()} | {next, reference(), pos_integer(), pid(), reference()}.
 -type name() :: atom() | string() | binary().
 -type target() :: causeway_nif:context() | tuple().
 -type options() :: #{timeout => timeout(), error => pair | map}.

@@ -25,11 +25,18 @@
                      max_connections => non_neg_integer(),
                      max_queue => pos_integer(),
                      linger => non_neg_integer() | infinity,
-                     setup_code => iodata()}.
+                     app_module => py:name(),
+                     app_callable => py:name(),
+                     setup_code => iodata(),
+                     factory => {Module :: py:name(), Name :: py:name()}}.
 %% `max_connections': descriptors that the context serves at once (10,000).
 %% `max_queue': calls that may wait (65,536); more get `{error, {overloaded, Text}}'.
 %% `linger': milliseconds that the idle thread polls by itself before the BEAM does it (5).
+%% `app_module', `app_callable': a module and the name of an object in it that becomes `_reactor_app' in `__main__'
+%% and among the names of `setup_code'.
 %% `setup_code': Python that runs before the first connection or call.
+%% `factory': what makes the protocols of this context; so does a call of `set_protocol_factory' in `setup_code'.
+%% Without either it is the factory of the interpreter, which all workers share.
 
 %% How long a stopping context waits for its thread; what Python executes is interrupted meanwhile.
 -define(PATIENCE, 1000).
@@ -87,13 +94,35 @@ await_thread(Native, Options) ->
             {stop, {start_failed, Text}}
     end.
 
-setup(Native, #{setup_code := Code}) ->
-    case py_call:run(Native, {exec, Code}, #{timeout => infinity, error => map}) of
-        ok -> ok;
+%% All of it on behalf of this process; what sets a protocol factory here sets that of this context.
+setup(Native, Options) ->
+    run_setup(Native, [app_code(Options), maps:get(setup_code, Options, []), factory_code(Options)]).
+
+run_setup(_Native, []) ->
+    ok;
+run_setup(Native, [[] | Rest]) ->
+    run_setup(Native, Rest);
+run_setup(Native, [Code | Rest]) ->
+    Request = {setup, {exec, unicode:characters_to_binary(Code)}},
+    case py_call:run(Native, Request, #{timeout => infinity, error => map}) of
+        ok -> run_setup(Native, Rest);
         {error, Reason} -> {error, Reason}
-    end;
-setup(_Native, _Options) ->
-    ok.
+    end.
+
+app_code(#{app_module := Module, app_callable := Name}) ->
+    ["import erlang._setup\n_reactor_app = erlang._setup.load_app(", literal(Module), ", ", literal(Name), ")\n"];
+app_code(_Options) ->
+    [].
+
+factory_code(#{factory := {Module, Name}}) ->
+    ["import erlang._setup\nerlang._setup.use_factory(", literal(Module), ", ", literal(Name), ")\n"];
+factory_code(_Options) ->
+    [].
+
+%% A Python expression for a name, whatever is in it.
+literal(Name) ->
+    Bytes = if is_atom(Name) -> atom_to_binary(Name); true -> unicode:characters_to_binary(Name) end,
+    ["bytes.fromhex('", [io_lib:format("~2.16.0b", [Byte]) || <<Byte>> <= Bytes], "').decode()"].
 
 check(Options) ->
     Checks = [{id, fun is_integer/1},
@@ -103,12 +132,28 @@ check(Options) ->
               {max_connections, fun(V) -> is_integer(V) andalso V >= 0 end},
               {max_queue, fun(V) -> is_integer(V) andalso V > 0 end},
               {linger, fun(V) -> V =:= infinity orelse (is_integer(V) andalso V >= 0) end},
-              {setup_code, fun(V) -> is_binary(V) orelse is_list(V) end}],
+              {setup_code, fun(V) -> is_binary(V) orelse is_list(V) end},
+              {app_module, fun is_name/1},
+              {app_callable, fun is_name/1},
+              {factory, fun is_factory/1}],
     Wrong = [{bad_option, Key, Value} || {Key, Value} <- maps:to_list(Options),
                                          not accepted(lists:keyfind(Key, 1, Checks), Value)],
-    case Wrong of
+    Halves = [{missing_option, Missing} || {Given, Missing} <- [{app_module, app_callable}, {app_callable, app_module}],
+                                           is_map_key(Given, Options), not is_map_key(Missing, Options)],
+    case Wrong ++ Halves of
         [] -> ok;
         [First | _] -> {error, First}
+    end.
+
+is_factory({Module, Name}) -> is_name(Module) andalso is_name(Name);
+is_factory(_Other) -> false.
+
+is_name(Name) when is_atom(Name) -> true;
+is_name(Name) ->
+    try unicode:characters_to_binary(Name) of
+        Binary -> is_binary(Binary)
+    catch
+        error:badarg -> false
     end.
 
 is_mode(Mode) -> lists:member(Mode, [worker, subinterp, owngil]).

@@ -12,7 +12,11 @@
 -type options() :: #{max_connections => non_neg_integer(),
                      linger => non_neg_integer() | infinity,
                      max_queue => pos_integer(),
-                     setup_code => iodata()}.
+                     app_module => py:name(),
+                     app_callable => py:name(),
+                     setup_code => iodata(),
+                     factory => {Module :: py:name(), Name :: py:name()}}.
+%% See {@link py_context:options()}.
 -type info() :: #{atom() | binary() => term()}.
 %% Becomes `client_info', its keys as `str'. `addr' may be as `inet:peername' or as `inet:ntoa' gives it.
 

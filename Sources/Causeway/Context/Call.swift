@@ -31,7 +31,7 @@ final class Call: Resource, @unchecked Sendable {
     /// The first element of the answer `{Tag, Result}`.
     let tag: Term
     /// `{call, Module, Function, Args, Kwargs}`, `{eval, Code, Locals}` or `{exec, Code}`, perhaps in a
-    /// `{collect, Request}` or `{stream, Request}`; `{next, Iterator, Count, Owner, Reference}`.
+    /// `{collect, Request}`, `{stream, Request}` or `{setup, Request}`; `{next, Iterator, Count, Owner, Reference}`.
     let request: Term
     let errorForm: ErrorForm
     /// When the timekeeper gives it up, on the monotonic clock in nanoseconds.

@@ -132,6 +132,12 @@ final class CallRunner {
         case (atoms.collect, 2):
             guard let value = try evaluate(parts[1], of: call) else { return nil }
             return try Object(PySequence_List(value.pointer))
+        case (atoms.setup, 2):
+            // What sets a protocol factory now means this context's.
+            guard let thread = ContextThread.current else { throw runtimeError("no context is set up here") }
+            thread.isInSetup = true
+            defer { thread.isInSetup = false }
+            return try evaluate(parts[1], of: call)
         case (atoms.next, 5):
             return try StreamRunner(call: call, state: state).run(
                 iterator: parts[1], count: parts[2], owner: parts[3], reference: parts[4])

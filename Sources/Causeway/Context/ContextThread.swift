@@ -23,6 +23,8 @@ final class ContextThread {
     /// while one waits for Erlang, and so on. Each has an environment for answers.
     private var runners: [CallRunner]
     private var level = 0
+    /// It runs what its context was told to run first.
+    var isInSetup = false
     /// What Python waits for on this thread, the innermost where there are several.
     private var awaited: Callback?
     /// How deep calls may be nested: each level takes up to some 10 KB of the thread's stack.

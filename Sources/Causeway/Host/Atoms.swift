@@ -17,6 +17,7 @@ struct Atoms: Sendable {
     var eval: Term = 0
     var exec: Term = 0
     var collect: Term = 0
+    var setup: Term = 0
     var stream: Term = 0
     var next: Term = 0
     var data: Term = 0
@@ -93,6 +94,7 @@ struct Atoms: Sendable {
         eval = atom("eval")
         exec = atom("exec")
         collect = atom("collect")
+        setup = atom("setup")
         stream = atom("stream")
         next = atom("next")
         data = atom("data")

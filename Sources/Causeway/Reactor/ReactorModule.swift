@@ -9,7 +9,7 @@ enum ReactorModule {
         [
             method(
                 "set_protocol_factory",
-                "set_protocol_factory($module, factory, /)\n--\n\nSet what makes the protocol of every new connection: a subclass of Protocol\nor any callable that returns an instance of one. None takes it back."
+                "set_protocol_factory($module, factory, /)\n--\n\nSet what makes the protocol of every new connection: a subclass of Protocol\nor any callable that returns an instance of one. None takes it back.\n\nIt is that of the interpreter; set by a context's setup_code, that of the context."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     let state = try ReactorModule.state(of: module)
@@ -19,7 +19,12 @@ enum ReactorModule {
                         throw typeError("the protocol factory must be callable, not \(typeName(of: factory))")
                     }
                     let isNone = factory == cpython_none()
-                    Py_DecRef(state.setFactory(isNone ? nil : Object(retaining: factory).take()))
+                    let held = isNone ? nil : Object(retaining: factory).take()
+                    if let thread = ContextThread.current, thread.isInSetup {
+                        thread.reactor.setFactory(held)
+                    } else {
+                        Py_DecRef(state.setFactory(held))
+                    }
                     return newNone()
                 }
             },
