@@ -93,6 +93,9 @@ public final class Mailbox<Element: Sendable>: Sendable {
         return element
     }
 
+    /// The element that was taken last and is not put down yet.
+    public var lastInHand: Element? { contents.withLock { $0.inHand.last } }
+
     /// Shows all elements that are in hand or wait, oldest first, under the lock: the body must be short.
     public func forEach(_ body: (Element) -> Void) {
         contents.withLock { contents in

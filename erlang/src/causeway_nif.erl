@@ -5,7 +5,8 @@
 
 -export([load/0, is_loaded/0]).
 -export([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0]).
--export([context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1, context_stats/1]).
+-export([context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1, context_stats/1,
+         context_diagnose/2]).
 -export([callbacks_update/1, callback_begin/1, callback_answer/2]).
 -export([submit/4, cast/2, cancel/1, handoff/4, context_drain/1]).
 -export_type([context/0, call/0, callback/0]).
@@ -14,7 +15,7 @@
 
 -nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
        context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
-       context_stats/1, callbacks_update/1, callback_begin/1, callback_answer/2,
+       context_stats/1, context_diagnose/2, callbacks_update/1, callback_begin/1, callback_answer/2,
        submit/4, cast/2, cancel/1, handoff/4, context_drain/1]).
 
 -opaque context() :: reference().
@@ -121,6 +122,10 @@ callback_begin(_Callback) -> erlang:nif_error(not_loaded).
 %% @doc Gives Python the result. Only the first answer counts.
 -spec callback_answer(callback(), tuple()) -> ok.
 callback_answer(_Callback, _Result) -> erlang:nif_error(not_loaded).
+
+%% @doc What it executes and for how long; `{Tag, Stack, Call}' follows as a message, if Python's lock can be had.
+-spec context_diagnose(context(), reference()) -> #{atom() => term()}.
+context_diagnose(_Context, _Tag) -> erlang:nif_error(not_loaded).
 
 %% @doc Counters.
 -spec context_stats(context()) -> #{atom() => integer()}.

@@ -7,7 +7,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/1, stop/1, stats/1]).
+-export([start_link/1, stop/1, stats/1, diagnose/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, code_change/3, format_status/2]).
 -export_type([options/0, mode/0]).
 
@@ -40,6 +40,8 @@
 
 %% How long a stopping context waits for its thread; what Python executes is interrupted meanwhile.
 -define(PATIENCE, 1000).
+%% How long a diagnosis waits for Python's lock.
+-define(LOCK_PATIENCE, 800).
 
 %% @doc Starts a context and its thread, and waits until Python is ready on it.
 -spec start_link(options()) -> {ok, pid()} | {error, term()}.
@@ -57,6 +59,31 @@ stop(Context) ->
 -spec stats(pid() | atom()) -> #{atom() => integer()}.
 stats(Context) ->
     gen_server:call(Context, stats).
+
+%% @doc What a context executes: `activity' is `call', `callback' or `idle'; `running_ms' for how long, for a
+%% callback since its turn began; `call' the `{Module, Function}' of the call in hand, `eval', `exec' or `undefined';
+%% `stack' a list of `#{file, line, function, code}', the outermost call first. Both are `unavailable' where native
+%% code keeps Python's lock. Answers within a second, whatever Python does.
+-spec diagnose(pid() | atom()) -> {ok, #{atom() => term()}} | {error, term()}.
+diagnose(Name) when is_atom(Name), Name =/= undefined ->
+    diagnose(whereis(Name));
+diagnose(Context) ->
+    case py_call:native(Context) of
+        {ok, Native} ->
+            %% In a process of its own: an answer that is late must not stay in the caller's mailbox.
+            {Pid, Monitor} = spawn_monitor(fun() -> exit({diagnosis, ask(Native)}) end),
+            receive {'DOWN', Monitor, process, Pid, {diagnosis, Diagnosis}} -> {ok, Diagnosis} end;
+        {error, _} = Error ->
+            Error
+    end.
+
+ask(Native) ->
+    Tag = make_ref(),
+    Diagnosis = causeway_nif:context_diagnose(Native, Tag),
+    receive
+        {Tag, Stack, Call} -> Diagnosis#{stack => Stack, call => Call}
+    after ?LOCK_PATIENCE -> Diagnosis#{stack => unavailable, call => unavailable}
+    end.
 
 %% @private
 init(Options) ->

@@ -5,7 +5,7 @@
 %% is a {@link py_context} like any other, and serves `py:call' as well.
 -module(py_reactor_context).
 
--export([start_link/2, start_link/3, start_default/0, handoff/2, handoff/3, stats/1, stop/1]).
+-export([start_link/2, start_link/3, start_default/0, handoff/2, handoff/3, stats/1, diagnose/1, stop/1]).
 -export_type([mode/0, options/0, info/0]).
 
 -type mode() :: py_context:mode().
@@ -75,6 +75,11 @@ handoff(Context, Fd, Info) ->
 -spec stats(pid()) -> #{atom() => integer()}.
 stats(Context) ->
     py_context:stats(Context).
+
+%% @doc What Python is executing in a context, and for how long; see {@link py_context:diagnose/1}.
+-spec diagnose(pid() | atom()) -> {ok, #{atom() => term()}} | {error, term()}.
+diagnose(Context) ->
+    py_context:diagnose(Context).
 
 %% @doc Stops a context: its connections are closed.
 -spec stop(pid()) -> ok.

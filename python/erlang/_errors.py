@@ -1,5 +1,6 @@
 """Exceptions as plain data, for Erlang."""
 
+import sys
 import traceback
 
 _MAXIMUM_CAUSES = 16
@@ -13,10 +14,7 @@ def describe(exception, causes=0):
     ``None`` or a pair of an exception and its description. What cannot be shown is left out rather
     than raised.
     """
-    frames = [
-        (frame.filename, frame.lineno or 0, frame.name, frame.line or "")
-        for frame in traceback.extract_tb(exception.__traceback__, limit=-_MAXIMUM_FRAMES)
-    ]
+    frames = _plain(traceback.extract_tb(exception.__traceback__, limit=-_MAXIMUM_FRAMES))
     cause = exception.__cause__
     if cause is None and not exception.__suppress_context__:
         cause = exception.__context__
@@ -25,6 +23,16 @@ def describe(exception, causes=0):
     else:
         described = None
     return _text(exception), frames, described
+
+
+def stack(thread):
+    """Return the frames of a thread's calls in the same form, by its ``threading.get_ident()``."""
+    frame = sys._current_frames().get(thread)
+    return _plain(traceback.extract_stack(frame, limit=_MAXIMUM_FRAMES)) if frame else []
+
+
+def _plain(frames):
+    return [(frame.filename, frame.lineno or 0, frame.name, frame.line or "") for frame in frames]
 
 
 def _text(exception):

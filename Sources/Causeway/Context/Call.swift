@@ -89,6 +89,19 @@ final class Call: Resource, @unchecked Sendable {
         makeTuple(environment.pointer, environment.copy(tag), result)
     }
 
+    /// What it calls, `{Module, Function}`, or the kind of its request. With the GIL, under which it is answered:
+    /// its terms are as they were until then.
+    func summary(_ env: EnvPointer?) -> Term {
+        var arity: Int32 = 0
+        var parts: UnsafePointer<Term>?
+        guard !isOver, enif_get_tuple(environment.pointer, request, &arity, &parts) != 0, let parts, arity > 1
+        else {
+            return atoms.undefined
+        }
+        guard parts[0] == atoms.call, arity == 5 else { return parts[0] }
+        return makeTuple(env, enif_make_copy(env, parts[1]), enif_make_copy(env, parts[2]))
+    }
+
     override func unreferenced(_ env: EnvPointer?) { if !isDetached { _ = cancel() } }
 
     private func move(from old: UInt8, to new: UInt8) -> Bool {

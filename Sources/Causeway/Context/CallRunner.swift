@@ -2,6 +2,7 @@ import Beam
 import CErlNif
 import CPython
 import Python
+import Streams
 
 /// Runs calls on a context's thread, with the GIL, and sends the answers.
 final class CallRunner {
@@ -24,6 +25,7 @@ final class CallRunner {
         context.isBusy.store(true, ordering: .relaxed)
         let outerActivity = context.activity
         context.activity = call.number
+        let outerStart = context.busySince.exchange(monotonicNanoseconds(), ordering: .relaxed)
         let outerBytes = state.decodedBytes
         state.decodedBytes = 0
         let outer = context.current
@@ -32,6 +34,7 @@ final class CallRunner {
         context.current = outer
         state.decodedBytes = outerBytes
         context.activity = outerActivity
+        context.busySince.store(outerStart, ordering: .relaxed)
         context.dropInterruption()
         context.isBusy.store(false, ordering: .relaxed)
         answer(call, result)

@@ -30,6 +30,8 @@ final class Context: Resource, @unchecked Sendable {
     /// What the thread waits on in `time.sleep`; not 0 ends that.
     let sleep = FutexWord(0)
     let statistics = Statistics()
+    /// When the call that is executed began, or the turn whose callback is executed, on the monotonic clock.
+    let busySince = Atomic<Int64>(0)
     /// An interruption was set that may not have been raised yet. Changed only with the GIL.
     let isInterrupted = Atomic<Bool>(false)
     /// The number of the call in which the thread has raised an interruption itself: once is enough. Changed

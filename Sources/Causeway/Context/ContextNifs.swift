@@ -58,6 +58,13 @@ var contextNifs: [ErlNifFunc] {
                 return atoms.ok
             }
         },
+        /// context_diagnose(Context, Tag) -> map(). `{Tag, Stack, Call}` follows, if the GIL can be had.
+        nif("context_diagnose", 2) { env, _, arguments in
+            withContext(env, arguments) { context, env in
+                guard let tag = arguments?[1] else { return enif_make_badarg(env) }
+                return diagnose(context, env, tag)
+            }
+        },
         /// context_stats(Context) -> map()
         nif("context_stats", 1) { env, _, arguments in
             withContext(env, arguments) { context, env in statistics(of: context, env) }
@@ -155,6 +162,30 @@ private func leastLoaded(_ env: EnvPointer?, _ term: Term) -> Context? {
         }
     }
     return best
+}
+
+private func diagnose(_ context: Context, _ env: EnvPointer?, _ tag: Term) -> Term {
+    var process = ErlNifPid()
+    _ = enif_self(env, &process)
+    let question = Environment()
+    let copy = question.copy(tag)
+    let diagnosis = Diagnosis(
+        context: context, process: process, environment: Environment.Shared(question), tag: copy)
+    context.interpreter?.state.janitor.answer(diagnosis)
+    let activity = context.activity
+    let isCallback = activity >= ReactorInbox.firstCallback
+    let nanoseconds = activity == 0 ? 0 : monotonicNanoseconds() - context.busySince.load(ordering: .relaxed)
+    return makeMap(
+        env,
+        [
+            (atoms.activity, activity == 0 ? atoms.idle : isCallback ? atoms.callback : atoms.call),
+            (atoms.runningMs, enif_make_long(env, Int(max(0, nanoseconds) / 1_000_000))),
+            (atoms.queued, enif_make_long(env, context.calls.count)),
+            (
+                atoms.activeConnections,
+                enif_make_long(env, context.reactor.connections.load(ordering: .relaxed))
+            ),
+        ])
 }
 
 private func statistics(of context: Context, _ env: EnvPointer?) -> Term {

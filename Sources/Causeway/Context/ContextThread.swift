@@ -96,6 +96,7 @@ final class ContextThread {
         let before = monotonicNanoseconds()
         threadState.enter()
         let start = monotonicNanoseconds()
+        context.busySince.store(start, ordering: .relaxed)
         turn()
         threadState.leave()
         count(context.statistics.lockWait, Int(start - before))

@@ -53,11 +53,7 @@ struct ExceptionTerm {
         guard let message = PyTuple_GetItem(description, 0), let frames = PyTuple_GetItem(description, 1),
             let cause = PyTuple_GetItem(description, 2)
         else { throw PythonError() }
-        var traceback: [Term] = []
-        for index in 0..<max(0, PyList_Size(frames)) {
-            guard let frame = PyList_GetItem(frames, index) else { throw PythonError() }
-            traceback.append(try self.frame(frame, &encoder))
-        }
+        let traceback = try self.frames(frames)
         var causeTerm = atoms.none
         if cause != cpython_none() {
             guard let inner = PyTuple_GetItem(cause, 0), let innerDescription = PyTuple_GetItem(cause, 1)
@@ -68,8 +64,19 @@ struct ExceptionTerm {
             env,
             [
                 (atoms.type, typeAtom(exception)), (atoms.message, try encoder.term(message)),
-                (atoms.traceback, makeList(env, traceback)), (atoms.cause, causeTerm),
+                (atoms.traceback, traceback), (atoms.cause, causeTerm),
             ])
+    }
+
+    /// A list of `(file, line, function, code)` as maps.
+    func frames(_ frames: PyPointer) throws(PythonError) -> Term {
+        var encoder = Encoder(env: env, state: state)
+        var terms: [Term] = []
+        for index in 0..<max(0, PyList_Size(frames)) {
+            guard let frame = PyList_GetItem(frames, index) else { throw PythonError() }
+            terms.append(try self.frame(frame, &encoder))
+        }
+        return makeList(env, terms)
     }
 
     private func frame(_ frame: PyPointer, _ encoder: inout Encoder) throws(PythonError) -> Term {

@@ -33,6 +33,8 @@ struct Atoms: Sendable {
     var stopped: Term = 0
     var contextStopped: Term = 0
     var idle: Term = 0
+    var activity: Term = 0
+    var runningMs: Term = 0
     var drained: Term = 0
     var listeners: Term = 0
     var readWaits: Term = 0
@@ -110,6 +112,8 @@ struct Atoms: Sendable {
         stopped = atom("stopped")
         contextStopped = atom("context_stopped")
         idle = atom("idle")
+        activity = atom("activity")
+        runningMs = atom("running_ms")
         drained = atom("drained")
         listeners = atom("listeners")
         readWaits = atom("read_waits")

@@ -27,6 +27,7 @@ final class Janitor: Sendable {
 
     private struct Work {
         var interruptions: [Interruption] = []
+        var diagnoses: [Diagnosis] = []
         var ending: [(context: Context, seen: UInt64)] = []
     }
 
@@ -46,6 +47,12 @@ final class Janitor: Sendable {
         ring()
     }
 
+    /// Answers a question, as soon as the GIL can be had.
+    func answer(_ diagnosis: Diagnosis) {
+        work.withLock { $0.diagnoses.append(diagnosis) }
+        ring()
+    }
+
     /// Has it look for work.
     func ring() {
         if bell.exchange(1) == 0 { bell.wake() }
@@ -55,11 +62,21 @@ final class Janitor: Sendable {
     func run(_ state: ModuleState, threadState: ThreadState) -> Never {
         while true {
             let mustRepeat = doWork(threadState, state.interruption)
+            answerQuestions(threadState, state)
             if !state.leftovers.isEmpty, state.contexts.count == 0 {
                 threadState.withGIL { state.leftovers.giveBack(state.namespaces) }
             }
             bell.wait(while: 0, nanoseconds: mustRepeat ? Janitor.patience : nil)
         }
+    }
+
+    private func answerQuestions(_ threadState: ThreadState, _ state: ModuleState) {
+        let asked = work.withLock { work in
+            defer { work.diagnoses = [] }
+            return work.diagnoses
+        }
+        guard !asked.isEmpty else { return }
+        threadState.withGIL { for diagnosis in asked { diagnosis.answer(state) } }
     }
 
     /// True when there are contexts to be interrupted again.

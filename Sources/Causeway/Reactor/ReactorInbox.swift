@@ -52,7 +52,9 @@ final class ReactorInbox: Sendable {
     /// Gives a place back.
     func giveUpPlace() { connections.subtract(1, ordering: .relaxed) }
 
-    private static let lastCallback = Atomic<UInt64>(1 << 63)
+    /// From here on numbers are those of callbacks.
+    static let firstCallback: UInt64 = 1 << 63
+    private static let lastCallback = Atomic<UInt64>(firstCallback)
 
     /// A number for the next callback, which no call has.
     static func nextCallback() -> UInt64 { lastCallback.add(1, ordering: .relaxed).newValue }
