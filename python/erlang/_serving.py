@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 
 import _causeway
 
@@ -44,7 +46,17 @@ def run():
 
     Raises RuntimeError inside the BEAM, and where another thread is in run().
     """
-    _causeway._run()
+    if threading.current_thread() is not threading.main_thread():
+        _causeway._run(-1)
+        return
+    awake, waker = socket.socketpair()
+    with awake, waker:
+        waker.setblocking(False)
+        before = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        try:
+            _causeway._run(awake.fileno())
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 def stop():
@@ -79,8 +91,11 @@ def _descriptor(where, backlog):
 
 def _address(fd):
     """What getsockname() says; None for what is no socket."""
+    twin = os.dup(fd)
     try:
-        with socket.socket(fileno=os.dup(fd)) as twin:
-            return twin.getsockname()
+        named = socket.socket(fileno=twin)
     except OSError:
+        os.close(twin)
         return None
+    with named:
+        return named.getsockname()

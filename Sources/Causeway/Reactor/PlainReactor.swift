@@ -37,15 +37,25 @@ final class PlainReactor: ReactorHost {
         if !inbox.submit(.open(handoff)) { reactor.discard(handoff) }
     }
 
-    /// Serves until `stop`, a signal's exception, or until nothing is left to serve. With the GIL, which it
-    /// releases while it waits and reads.
-    func run() throws(PythonError) {
+    /// Makes the calling thread the one that runs it.
+    func begin() throws(PythonError) {
         guard !isRunning.exchange(true, ordering: .sequentiallyConsistent) else {
             throw runtimeError("run() serves already, in this thread or another")
         }
+    }
+
+    /// Serves until `stop`, a signal's exception, or until nothing is left to serve. With the GIL, which it
+    /// releases while it waits and reads.
+    ///
+    /// Signals are written to `signals`, as `signal.set_wakeup_fd` does it: the kernel may give them to another
+    /// thread, which does not wake this one. -1 where this is not Python's main thread.
+    func run(signals: Int32) throws(PythonError) {
         defer {
             reactor.closeAll()
             reactor.abandonPoller()
+        }
+        if signals >= 0 {
+            do throws(Errno) { try reactor.wakeUp(by: signals) } catch { throw osError(error.code) }
         }
         while !isStopped.load(ordering: .sequentiallyConsistent), reactor.isServing || !inbox.requests.isEmpty
         {
@@ -129,14 +139,22 @@ enum PlainReactorModule {
                     return newNone()
                 }
             },
-            method("_run", "_run($module, /)\n--\n\nServe until _stop(), or until nothing is left.") {
-                module, _, _ in
+            method(
+                "_run",
+                "_run($module, signals, /)\n--\n\nServe until _stop(), or until nothing is left. Signals are written to that descriptor."
+            ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     let state = try PlainReactorModule.state(module)
+                    guard count == 1, let argument = arguments?[0] else {
+                        throw typeError("_run() takes a file descriptor")
+                    }
+                    let signals = PyLong_AsLong(argument)
+                    if signals == -1, PyErr_Occurred() != nil { throw PythonError() }
                     guard let reactor = state.plainReactor else { return newNone() }
+                    try reactor.begin()
                     // The next serve() is for another run().
                     defer { if state.plainReactor === reactor { state.plainReactor = nil } }
-                    try reactor.run()
+                    try reactor.run(signals: Int32(clamping: signals))
                     return newNone()
                 }
             },

@@ -49,6 +49,8 @@ final class Reactor {
     private var served = 0
     var buffers: ReadBuffers
     private static let bell = Poller.Token(slot: .max, generation: 0)
+    private static let wakeUp = Poller.Token(slot: .max, generation: 1)
+    private var wakeUpDescriptor: Int32 = -1
 
     init(inbox: ReactorInbox, state: ModuleState) {
         self.inbox = inbox
@@ -100,8 +102,8 @@ final class Reactor {
         guard events > 0 else { return }
         for index in 0..<events {
             guard let event = poller?.event(index) else { continue }
-            if event.token == Reactor.bell {
-                inbox.doorbell.silence()
+            if event.token.slot == Reactor.bell.slot {
+                if event.token == Reactor.bell { inbox.doorbell.silence() } else { emptyWakeUp() }
                 continue
             }
             guard let connection = connections[event.token] else { continue }
@@ -368,6 +370,20 @@ final class Reactor {
                 if connection.isInCallback { connection.isToBeClosed = true } else { close(connection) }
             case .drain: drain()
             }
+        }
+    }
+
+    /// Has `poll` end when there is something to read from a descriptor, which stays the caller's.
+    func wakeUp(by descriptor: Int32) throws(Errno) {
+        if poller == nil { try makePoller() }
+        try poller?.add(descriptor, token: Reactor.wakeUp, interest: .read)
+        wakeUpDescriptor = descriptor
+    }
+
+    private func emptyWakeUp() {
+        withUnsafeTemporaryAllocation(byteCount: 256, alignment: 1) { memory in
+            guard let base = memory.baseAddress else { return }
+            _ = readAvailable(wakeUpDescriptor, base, memory.count)
         }
     }
 
