@@ -362,7 +362,7 @@ final class Reactor {
                 guard let connection = connections[token], connection.isOpen else { continue }
                 if connection.isInCallback {
                     connection.isSignalled = true
-                } else if connection.mode == .waitingForSignal {
+                } else if connection.mode == .waitingForSignal || connection.mode == .reading {
                     write(connection)
                 }
             case .close(let token):

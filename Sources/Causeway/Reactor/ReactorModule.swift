@@ -105,7 +105,7 @@ enum ReactorModule {
             },
             method(
                 "signal_write_ready",
-                "signal_write_ready($module, fd, /)\n--\n\nLet a protocol go on that returned 'async_pending': write_ready() is called\nsoon, on its context's thread. From any thread.\n\nReturns whether the reactor serves that descriptor."
+                "signal_write_ready($module, fd, /)\n--\n\nHave write_ready() of a protocol called soon, on its context's thread: one that\nreturned 'async_pending', or that waits for something to read and whose\nwrite_buffer somebody else has filled. From any thread.\n\nReturns whether the reactor serves that descriptor."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     let fd = try ReactorModule.descriptor(
