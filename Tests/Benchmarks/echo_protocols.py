@@ -11,6 +11,14 @@ class Echo(reactor.Protocol):
         return "write_pending"
 
 
+class Computing(Echo):
+    """Computes some 200 microseconds in Python before it answers."""
+
+    def data_received(self, data):
+        sum([number * number for number in range(3000)])
+        return super().data_received(data)
+
+
 class SeedEcho(reactor.Protocol):
     """As erlang_python's documentation has it: writes by itself."""
 
