@@ -8,7 +8,8 @@
 -define(LOAD, ".build/release/causeway-load").
 
 %% @doc The benchmarks of this module.
--spec benchmarks() ->
+-spec benchmarks() -> [bench:benchmark()].
+benchmarks() ->
     [echo(echo_1, 1, 64), echo(echo_50, 50, 64), echo(echo_500, 500, 64), echo(echo_50_16k, 50, 16384), churn(),
      timer(), owngil()].
 
