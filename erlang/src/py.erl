@@ -393,7 +393,8 @@ interrupt(Context) ->
 %%
 %% `sys.path', `sys.prefix', `sys.exec_prefix', `sys.executable' and, in `os.environ', `VIRTUAL_ENV' and `PATH' become
 %% what they are where its Python was started; its .pth files are processed. The packages of the
-%% Python that runs stay visible behind its own. It is active for all processes that use the default pool.
+%% Python that runs stay visible behind its own. It is active in all contexts of the default pool, but where these
+%% have interpreters of their own not in those that are started later.
 %%
 %% `{error, {not_a_venv, _}}' where the directory is none, and `{error, {wrong_python, _}}' where it was made for another
 %% version of Python, as 3.12 is of 3.11: nothing has changed then.
@@ -432,7 +433,9 @@ ensure_venv(Directory, Requirements) ->
 %% of it and `infinity' otherwise; `activate => false' leaves out the activation; `force => true' removes an environment
 %% that is there and makes it anew.
 %%
-%% What the programs print goes to logger line by line, at level `info', with `domain => [causeway, venv]'. One that fails
+%% What the programs print goes to logger line by line, at level `info', with `domain => [causeway, venv]'. Logger's default
+%% handler shows other domains than `otp' after `logger:add_handler_filter(default, causeway,
+%% {fun logger_filters:domain/2, {log, sub, [causeway]}})'. A program that fails
 %% gives `{error, {venv_failed, _}}' or `{error, {install_failed, _}}' with its command, its exit status and the last lines of
 %% its output. Then, after a time-out, and when the caller dies, its processes are killed, and an environment that was
 %% to be made is removed.

@@ -14,31 +14,51 @@
 
 -define(PYTHON, <<"erlang._venv">>).
 
-%% @doc Makes an environment the active one of the interpreter of the default pool.
+%% @doc Makes an environment the active one of the interpreters of the default pool.
 -spec activate(term()) -> ok | py:error().
 activate(Directory) ->
-    activate_at(py_call:pool(), Directory).
+    case path(Directory) of
+        {ok, Path} -> in_all(pool(), fun(Target) -> activate_at(Target, Path) end);
+        error -> no_path(Directory)
+    end.
 
 %% @doc The same for the interpreter of a context.
 -spec activate_in(pid(), term()) -> ok | py:error().
 activate_in(Context, Directory) ->
-    activate_at(py_call:native(Context), Directory).
-
-activate_at(Target, Directory) ->
     case path(Directory) of
-        {ok, Path} -> plain(call(Target, <<"activate">>, [Path]));
+        {ok, Path} -> activate_at(py_call:native(Context), Path);
         error -> no_path(Directory)
     end.
+
+activate_at(Target, Path) -> plain(call(Target, <<"activate">>, [Path])).
 
 %% @doc Takes back what {@link activate/1} has done.
 -spec deactivate() -> ok | py:error().
 deactivate() ->
-    plain(call(py_call:pool(), <<"deactivate">>, [])).
+    in_all(pool(), fun deactivate_at/1).
 
 %% @doc Takes back what {@link activate_in/2} has done.
 -spec deactivate_in(pid()) -> ok | py:error().
 deactivate_in(Context) ->
-    plain(call(py_call:native(Context), <<"deactivate">>, [])).
+    deactivate_at(py_call:native(Context)).
+
+deactivate_at(Target) -> plain(call(Target, <<"deactivate">>, [])).
+
+%% One target for each interpreter of the pool: workers share theirs.
+pool() ->
+    case py_contexts:pool_mode() of
+        Shared when Shared =:= worker; Shared =:= none -> [py_call:pool()];
+        _ -> [py_call:native(Context) || Index <- lists:seq(1, py_contexts:pool_size()),
+                                         {ok, Context} <- [py_contexts:at(Index)]]
+    end.
+
+in_all([Target | Rest], Change) ->
+    case Change(Target) of
+        ok -> in_all(Rest, Change);
+        Error -> Error
+    end;
+in_all([], _Change) ->
+    ok.
 
 %% @doc Which environment is active.
 -spec info() -> {ok, map()} | py:error().

@@ -17,7 +17,8 @@ all() ->
 groups() ->
     [{activation, [], [activate_and_deactivate, as_a_real_one, place_of_its_packages, path_files, helpers_of_path_files,
                        system_site_packages, another_replaces_the_first, twice_the_same, what_others_change_stays,
-                       made_by_another_tool, in_a_context, no_environment, another_version, deactivate_without,
+                       made_by_another_tool, in_a_context, in_an_interpreter_of_its_own,
+                       in_a_pool_of_interpreters, no_environment, another_version, deactivate_without,
                        info_of_the_base, failing_path_file]},
      {multiprocessing, [], [multiprocessing_here, multiprocessing_in_the_base, multiprocessing_in_an_environment]},
      {making, [], [make_and_install, make_with_uv, file_of_requirements, something_more, failed_installation,
@@ -27,7 +28,7 @@ groups() ->
 
 init_per_suite(Config) ->
     ok = causeway_ct:start(),
-    %% Imported by the helpers before the first activation, and then put right by each.
+    %% Their import of multiprocessing comes before the first activation, which has to put that right.
     {ok, _} = py:call(?HELPERS, state, []),
     Config.
 
@@ -203,6 +204,33 @@ in_a_context(Config) ->
     ?assertEqual({ok, Venv}, py:eval(Context, "__import__('sys').prefix")),
     ok = py_venv:deactivate_in(Context),
     ?assertEqual(?config(state, Config), state()).
+
+%% The next context that gets the interpreter finds nothing of it.
+in_an_interpreter_of_its_own(Config) ->
+    Venv = venv(Config, "interpreter"),
+    Prefix = "(__import__('sys').prefix, __import__('os').environ.get('VIRTUAL_ENV'))",
+    {ok, Context} = py_context:start_link(#{mode => subinterp}),
+    {ok, Before} = py:eval(Context, Prefix),
+    ok = py_venv:activate_in(Context, Venv),
+    ?assertEqual({ok, {Venv, Venv}}, py:eval(Context, Prefix)),
+    ?assertEqual({ok, Before}, py:eval(Prefix)),
+    ok = py_context:stop(Context),
+    {ok, Next} = py_context:start_link(#{mode => subinterp}),
+    ?assertEqual({ok, Before}, py:eval(Next, Prefix)),
+    ok = py_context:stop(Next).
+
+in_a_pool_of_interpreters(Config) ->
+    Venv = venv(Config, "pool"),
+    Prefixes = fun() -> [element(2, py:eval(py:context(Index), "__import__('sys').prefix")) || Index <- [1, 2]] end,
+    ok = py:stop_contexts(),
+    {ok, [_, _]} = py:start_contexts(#{number => 2, mode => subinterp}),
+    Before = Prefixes(),
+    ok = py:activate_venv(Venv),
+    ?assertEqual([Venv, Venv], Prefixes()),
+    ok = py:deactivate_venv(),
+    ?assertEqual(Before, Prefixes()),
+    ok = py:stop_contexts(),
+    {ok, _} = py:start_contexts(#{mode => worker}).
 
 no_environment(Config) ->
     Directory = filename:join(?config(priv_dir, Config), "no_environment"),

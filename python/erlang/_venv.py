@@ -100,8 +100,8 @@ def _problem(directory):
     settings = _settings(directory)
     if settings is None or not os.access(_executable(directory), os.X_OK):
         return atom("not_a_venv"), (
-            f"{directory} is no virtual environment: it has no {_CONFIGURATION} or no bin/python that can be run. "
-            f"py:ensure_venv(Directory, Requirements) makes one"
+            f"{directory} is no virtual environment: it has no {_CONFIGURATION} or no bin/python that runs. "
+            "py:ensure_venv(Directory, Requirements) makes one"
         ).encode("utf-8", "surrogateescape")
     version = re.match(r"\d+\.\d+", settings.get("version") or settings.get("version_info") or "")
     theirs = version[0] if version else "of another version"
@@ -267,12 +267,13 @@ def _modules_beside(places, names):
 
     Another environment may have others of the same name. Packages stay: they may be in use.
     """
-    modules = {name: sys.modules[name] for name in names}
-    return [
-        name
+    modules = {name: sys.modules.get(name) for name in names}
+    files = {
+        name: getattr(module, "__file__", None)
         for name, module in modules.items()
-        if not hasattr(module, "__path__") and os.path.dirname(getattr(module, "__file__", None) or "") in places
-    ]
+        if not hasattr(module, "__path__")
+    }
+    return [name for name, file in files.items() if file and os.path.dirname(file) in places]
 
 
 def _forget(names):

@@ -16,7 +16,11 @@ def state():
     return {
         "path": sys.path,
         "prefix": [sys.prefix, sys.exec_prefix, sys.base_prefix],
-        "executable": [sys.executable, sys._base_executable, os.fsdecode(multiprocessing.spawn.get_executable())],
+        "executable": [
+            sys.executable,
+            sys._base_executable,
+            os.fsdecode(multiprocessing.spawn.get_executable()),
+        ],
         "environment": dict(os.environ),
         "finders": list(map(repr, sys.meta_path)),
         "hooks": list(map(repr, sys.path_hooks)),
