@@ -89,7 +89,8 @@ ensure(Directory, Requirements, Options) ->
             Error;
         {_, _, Wrong} ->
             badarg("wrong options of ensure_venv: ~tP; there are installer (pip, uv or auto), extra_args (a list of "
-                   "strings or binaries), timeout (milliseconds or infinity), activate and force (booleans)", [Wrong, 8])
+                   "strings or binaries), timeout (milliseconds or infinity), activate and force (booleans)",
+                   [Wrong, 8])
     end.
 
 activate_if(true, Path) -> activate(Path);
@@ -134,7 +135,7 @@ requirements({requirements, File}) ->
     end;
 requirements(File) when is_binary(File); is_list(File), File =/= [], is_integer(hd(File)) ->
     requirements({requirements, File});
-requirements(List) when is_list(List) ->
+requirements(List) when length(List) >= 0 ->
     Arguments = [requirement(Requirement) || Requirement <- List],
     case lists:member(error, Arguments) of
         false -> {ok, Arguments, none};
@@ -149,8 +150,8 @@ requirements_file(Path) ->
             {ok, [<<"-r">>, Path], Contents};
         {error, Reason} ->
             {error, {no_requirements,
-                     py_call:error_text("the file of requirements ~ts cannot be read: ~ts. Single requirements are a list",
-                                        [shown(Path), file:format_error(Reason)])}}
+                     py_call:error_text("the file of requirements ~ts cannot be read: ~ts. Single requirements are "
+                                        "a list", [shown(Path), file:format_error(Reason)])}}
     end.
 
 %% What begins with a hyphen would be an option of the installer.
@@ -167,8 +168,8 @@ requirement(Requirement) ->
     end.
 
 wrong_requirements(Requirements) ->
-    badarg("the requirements are a list of strings or binaries that do not begin with a hyphen, as <<\"h11>=0.14\">>, or "
-           "{requirements, File}, not ~tP", [Requirements, 8]).
+    badarg("the requirements are a list of strings or binaries that do not begin with a hyphen, as <<\"h11>=0.14\">>, "
+           "or {requirements, File}, not ~tP", [Requirements, 8]).
 
 wrong_options(Options) when is_map(Options) ->
     [Option || Option <- maps:to_list(Options), not is_option(Option)];
@@ -176,7 +177,8 @@ wrong_options(Options) ->
     [Options].
 
 is_option({installer, Installer}) -> lists:member(Installer, [pip, uv, auto]);
-is_option({extra_args, Arguments}) -> is_list(Arguments) andalso not lists:member(error, lists:map(fun argument/1, Arguments));
+is_option({extra_args, Arguments}) when length(Arguments) >= 0 ->
+    not lists:any(fun(Argument) -> argument(Argument) =:= error end, Arguments);
 is_option({timeout, Timeout}) -> Timeout =:= infinity orelse is_integer(Timeout) andalso Timeout >= 0;
 is_option({activate, Activate}) -> is_boolean(Activate);
 is_option({force, Force}) -> is_boolean(Force);

@@ -158,8 +158,8 @@ is_free(Directory) ->
     case file:list_dir_all(Directory) of
         {error, enoent} -> nothing;
         {ok, []} -> nothing;
-        _ -> {error, {not_a_venv, py_call:error_text("~ts is there already and is no virtual environment: remove it, or "
-                                                     "name another directory", [py_venv:shown(Directory)])}}
+        _ -> {error, {not_a_venv, py_call:error_text("~ts is there already and is no virtual environment: remove it, "
+                                                     "or name another directory", [py_venv:shown(Directory)])}}
     end.
 
 of_version(#{directory := Directory, version := Version}, IsOurs) ->
@@ -168,15 +168,16 @@ of_version(#{directory := Directory, version := Version}, IsOurs) ->
         {unknown, _} -> usable;
         {_, true} -> unusable;
         {Other, false} ->
-            {error, {wrong_python, py_call:error_text("~ts was made for Python ~ts and this node runs ~ts: remove it, or use "
-                                                      "the option force => true",
+            {error, {wrong_python, py_call:error_text("~ts was made for Python ~ts and this node runs ~ts: remove it, "
+                                                      "or use the option force => true",
                                                       [py_venv:shown(Directory), Other, Version])}}
     end.
 
 version_of(Directory) ->
     case file:read_file(filename:join(Directory, <<"pyvenv.cfg">>)) of
         {ok, Settings} ->
-            case re:run(Settings, "^version(?:_info)?\\s*=\\s*(\\d+\\.\\d+)", [multiline, caseless, {capture, [1], binary}]) of
+            case re:run(Settings, "^version(?:_info)?\\s*=\\s*(\\d+\\.\\d+)",
+                        [multiline, caseless, {capture, [1], binary}]) of
                 {match, [Version]} -> Version;
                 nomatch -> unknown
             end;

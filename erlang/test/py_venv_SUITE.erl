@@ -491,9 +491,10 @@ wrong_arguments(Config) ->
     Venv = filename:join(?config(priv_dir, Config), "wrong_arguments"),
     [?assertMatch({error, {badarg, <<_, _/binary>>}}, py:ensure_venv(Venv, Requirements))
      || Requirements <- [["--index-url=http://example.org"], [<<"-r/etc/passwd">>], [<<"  -e .">>], [six], [[]], [<<>>], ["a", 1],
-                         [<<"a", 0>>], [<<255>>], {requirements, x}, {file, "x"}, six, #{}]],
+                         [<<"a", 0>>], [<<255>>], ["a" | <<"b">>],
+                         {requirements, x}, {file, "x"}, six, #{}]],
     [?assertMatch({error, {badarg, <<_, _/binary>>}}, py:ensure_venv(Venv, [], Options))
-     || Options <- [#{installer => conda}, #{extra_args => "--pre"}, #{timeout => -1}, #{activate => 1}, #{force => yes},
+     || Options <- [#{installer => conda}, #{extra_args => "--pre"}, #{extra_args => ["a" | b]}, #{timeout => -1}, #{activate => 1}, #{force => yes},
                     #{python => "x"}, [], [{force, true}]]],
     ?assertMatch({error, {badarg, _}}, py:ensure_venv(venv, [])),
     ?assertNot(filelib:is_file(Venv)).
