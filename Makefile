@@ -92,7 +92,8 @@ PACKAGE := $(shell cd python && find erlang -name '*.py' -o -name '*.pyi' -o -na
 
 # What Erlang and Python load; the library is the same file for both.
 .PHONY: native
-native: $(PRIV)/libcauseway.so $(PRIV)/causeway_loader.so python/_causeway.abi3.so $(PRIV)/python/erlang
+native: $(PRIV)/libcauseway.so $(PRIV)/causeway_loader.so python/_causeway.abi3.so $(PRIV)/python/erlang \
+    $(PRIV)/python/_causeway.abi3.so
 
 # swift build knows what is out of date. It leaves its products alone if nothing is, and then nothing
 # below is done again.
@@ -114,6 +115,10 @@ $(PRIV)/python/erlang: python/erlang $(PACKAGE:%=python/%)
 	rm -rf $@
 	mkdir -p $(@D)
 	cd python && cp --parents $(PACKAGE) ../$(@D)
+# For the processes of multiprocessing, which get the node's sys.path; in the node the module is built in.
+$(PRIV)/python/_causeway.abi3.so: $(PRIV)/libcauseway.so
+	mkdir -p $(@D)
+	ln -sfn ../libcauseway.so $@
 
 # --- lint ---------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ init([]) ->
         [#{id => py_contexts, start => {py_contexts, start_link, []}},
          #{id => py_callbacks, start => {py_callbacks, start_link, []}},
          #{id => py_pool_sup, start => {py_pool_sup, start_link, []}, type => supervisor},
+         #{id => py_venv_sup, start => {py_venv_sup, start_link, []}, type => supervisor},
          #{id => py_stream_sup, start => {py_stream_sup, start_link, []}, type => supervisor},
          #{id => py_reactor_default, start => {py_reactor_context, start_default, []}, shutdown => 5000}],
     {ok, {#{strategy => rest_for_one, intensity => 10, period => 10}, Children}}.

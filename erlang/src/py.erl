@@ -33,8 +33,10 @@
 -export([stream/3, stream/4, stream_eval/1, stream_eval/2, stream_start/3, stream_start/4, stream_cancel/1,
          stream_demand/2]).
 -export([register_function/2, register_function/3, unregister_function/1, interrupt/1]).
+-export([activate_venv/1, deactivate_venv/0, venv_info/0, ensure_venv/2, ensure_venv/3]).
 -export([dup_fd/1, version/0]).
 -export_type([name/0, args/0, kwargs/0, options/0, stream_options/0, result/0, error/0]).
+-export_type([venv_requirements/0, venv_options/0, venv_error/0]).
 
 -type name() :: atom() | string() | binary().
 -type args() :: [term()].
@@ -45,6 +47,16 @@
                             kwargs => kwargs(),
                             window => pos_integer(),
                             demand => non_neg_integer()}.
+-type venv_requirements() :: [string() | binary()] | {requirements, File :: string() | binary()}.
+-type venv_options() :: #{installer => pip | uv | auto,
+                          extra_args => [string() | binary()],
+                          timeout => timeout(),
+                          activate => boolean(),
+                          force => boolean()}.
+-type venv_error() :: {error, {venv_failed | install_failed, #{command := [binary()],
+                                                               status := non_neg_integer() | atom(),
+                                                               output := [binary()]}}}
+                    | error().
 -type error() :: {error, {atom(), string() | binary()} | map() | timeout}.
 -type result() :: {ok, term()} | error().
 
@@ -376,6 +388,60 @@ interrupt(Context) ->
         {error, _} = Error ->
             Error
     end.
+
+%% @doc Makes a virtual environment the active one, instead of the one that is.
+%%
+%% `sys.path', `sys.prefix', `sys.exec_prefix', `sys.executable' and, in `os.environ', `VIRTUAL_ENV' and `PATH' become
+%% what they are where its Python was started; its .pth files are processed. The packages of the
+%% Python that runs stay visible behind its own. It is active in all contexts of the default pool, but where these
+%% have interpreters of their own not in those that are started later.
+%%
+%% `{error, {not_a_venv, _}}' where the directory is none, and `{error, {wrong_python, _}}' where it was made for another
+%% version of Python, as 3.12 is of 3.11: nothing has changed then.
+-spec activate_venv(string() | binary()) -> ok | error().
+activate_venv(Directory) ->
+    py_venv:activate(Directory).
+
+%% @doc Takes all of that back. Modules that were imported stay imported, and what others have changed since is theirs.
+-spec deactivate_venv() -> ok | error().
+deactivate_venv() ->
+    py_venv:deactivate().
+
+%% @doc Which virtual environment is active, also where it is because `CAUSEWAY_PYTHON' is its Python.
+%%
+%% The keys are `<<"active">>' (a boolean), `<<"path">>' (`none' without one; also as `<<"venv_path">>'), `<<"prefix">>',
+%% `<<"base_prefix">>', `<<"executable">>', `<<"base_executable">>', `<<"site_packages">>' and `<<"version">>', as
+%% `<<"3.11.7">>'.
+-spec venv_info() -> {ok, #{binary() => boolean() | binary() | none}} | error().
+venv_info() ->
+    py_venv:info().
+
+%% @doc Makes sure that a virtual environment is there and that what is required is installed in it, and activates it.
+-spec ensure_venv(string() | binary(), venv_requirements()) -> ok | venv_error().
+ensure_venv(Directory, Requirements) ->
+    ensure_venv(Directory, Requirements, #{}).
+
+%% @doc The same with options.
+%%
+%% The requirements are those of pip, as `<<"h11>=0.14">>', or a file of them; a file's name alone will do, too. What was
+%% asked for is remembered in the directory: when the same is asked for again, nothing is run. Changes in files that
+%% the requirements name go unnoticed: that is what `force' is for. An environment that is there but was asked other
+%% things gets what it lacks. While one process makes an environment, others of this node that want it wait.
+%%
+%% Options: `installer' is `pip', `uv', or `auto', which is uv where that is on the PATH of the node; `extra_args' are
+%% further arguments of `pip install' or `uv pip install', as `[<<"--no-index">>]'; `timeout', in milliseconds, is for all
+%% of it and `infinity' otherwise; `activate => false' leaves out the activation; `force => true' removes an environment
+%% that is there and makes it anew.
+%%
+%% What the programs print goes to logger line by line, at level `info', with `domain => [causeway, venv]'. Logger's default
+%% handler shows other domains than `otp' after `logger:add_handler_filter(default, causeway,
+%% {fun logger_filters:domain/2, {log, sub, [causeway]}})'. A program that fails
+%% gives `{error, {venv_failed, _}}' or `{error, {install_failed, _}}' with its command, its exit status and the last lines of
+%% its output. Then, after a time-out, and when the caller dies, its processes are killed, and an environment that was
+%% to be made is removed.
+-spec ensure_venv(string() | binary(), venv_requirements(), venv_options()) -> ok | venv_error().
+ensure_venv(Directory, Requirements, Options) ->
+    py_venv:ensure(Directory, Requirements, Options).
 
 %% @doc A second descriptor for the same open file or socket, closed on exec. Both are to be closed.
 -spec dup_fd(non_neg_integer()) -> {ok, non_neg_integer()} | {error, atom() | {errno, integer()}}.

@@ -28,6 +28,8 @@ def reset():
     """
     if any(_is_alive(thread) for thread in threading.enumerate()):
         return False
+    if venv := sys.modules.get("erlang._venv"):
+        venv.deactivate()
     for name in _strangers():
         sys.modules.pop(name, None)
     sys.path[:] = _path
