@@ -433,9 +433,8 @@ ensure_venv(Directory, Requirements) ->
 %% of it and `infinity' otherwise; `activate => false' leaves out the activation; `force => true' removes an environment
 %% that is there and makes it anew.
 %%
-%% What the programs print goes to logger line by line, at level `info', with `domain => [causeway, venv]'. Logger's default
-%% handler shows other domains than `otp' after `logger:add_handler_filter(default, causeway,
-%% {fun logger_filters:domain/2, {log, sub, [causeway]}})'. A program that fails
+%% What the programs print goes to logger line by line, at level `info', with the metadata `source => venv'. A program
+%% that fails
 %% gives `{error, {venv_failed, _}}' or `{error, {install_failed, _}}' with its command, its exit status and the last lines of
 %% its output. Then, after a time-out, and when the caller dies, its processes are killed, and an environment that was
 %% to be made is removed.

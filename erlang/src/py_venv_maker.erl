@@ -256,7 +256,7 @@ run(Stage, [Program | Arguments] = Command, State) ->
     end.
 
 log(Text, State) ->
-    logger:info("~ts", [Text], #{domain => [causeway, venv], venv => directory(State)}).
+    logger:info("~ts", [Text], #{source => venv, venv => directory(State)}).
 
 failed(Status, #{stage := Stage, command := Command, lines := Lines} = State) ->
     Kind = case Stage of

@@ -607,7 +607,7 @@ lines_with(Text, Lines) ->
     length([Line || Line <- Lines, string:find(Line, Text) =/= nomatch]).
 
 %% As a handler of logger.
-log(#{level := info, msg := {Format, Arguments}, meta := #{domain := [causeway, venv], venv := _}}, #{config := Test}) ->
+log(#{level := info, msg := {Format, Arguments}, meta := #{source := venv, venv := _}}, #{config := Test}) ->
     Test ! {logged, unicode:characters_to_binary(io_lib:format(Format, Arguments))};
 log(_Event, _Config) ->
     ok.
