@@ -45,7 +45,12 @@ final class Callback: Resource, @unchecked Sendable {
 
     /// Sleeps until it is over. For threads that no context waits on, without the GIL.
     func sleep() {
-        while outcome == nil { state.wait(while: state.value) }
+        // Read once: a look at what it became meanwhile would sleep on the end itself.
+        var seen = state.value
+        while seen == State.waiting || seen == State.answering {
+            state.wait(while: seen)
+            seen = state.value
+        }
     }
 
     /// Python does not wait any more: returns the process to be told, if it runs.

@@ -1,7 +1,6 @@
 """What py_callback_SUITE and py_timeout_SUITE need on the Python side: functions that call Erlang."""
 
 import concurrent.futures
-import contextvars
 import pickle
 import sys
 import threading
@@ -183,17 +182,6 @@ def complain():
 
 def handled():
     return repr(sys.exc_info()[1])
-
-
-variable = contextvars.ContextVar("variable", default="unset")
-
-
-def call_with_variable(name):
-    token = variable.set("set")
-    try:
-        return erlang.call(name)
-    finally:
-        variable.reset(token)
 
 
 def self_around(name):
