@@ -5,7 +5,7 @@
 -behaviour(gen_server).
 
 -export([start_link/0, register/2, unregister/1]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 -export_type([name/0, callable/0]).
 
 -type name() :: binary().
@@ -32,13 +32,17 @@ unregister(Name) ->
 %% @private
 -spec init([]) -> {ok, #{name() => callable()}}.
 init([]) ->
+    %% For terminate/2.
+    process_flag(trap_exit, true),
     {ok, update(#{})}.
 
 %% @private
 handle_call({register, Name, Function}, _From, Functions) ->
     {reply, ok, update(Functions#{Name => Function})};
 handle_call({unregister, Name}, _From, Functions) ->
-    {reply, ok, update(maps:remove(Name, Functions))}.
+    {reply, ok, update(maps:remove(Name, Functions))};
+handle_call(_Request, _From, Functions) ->
+    {reply, {error, unknown_request}, Functions}.
 
 %% @private
 handle_cast(_Request, Functions) ->
@@ -60,6 +64,16 @@ handle_info({causeway, {cancelled, Process}}, Functions) ->
     {noreply, Functions};
 handle_info(_Message, Functions) ->
     {noreply, Functions}.
+
+%% @private
+%% The contexts have stopped just before: their functions are told as well.
+terminate(Reason, Functions) ->
+    receive
+        {causeway, {cancelled, _Process}} = Message ->
+            {noreply, _} = handle_info(Message, Functions),
+            terminate(Reason, Functions)
+    after 0 -> ok
+    end.
 
 %% The core answers for names that it does not know without asking us.
 update(Functions) ->
@@ -92,9 +106,21 @@ frame({Module, Function, Arity, Location}) ->
     #{module => Module,
       function => Function,
       arity => if is_list(Arity) -> length(Arity); true -> Arity end,
-      file => unicode:characters_to_binary(proplists:get_value(file, Location, "")),
-      line => proplists:get_value(line, Location, 0)};
+      file => file(proplists:get_value(file, Location)),
+      line => case proplists:get_value(line, Location) of
+                  Line when is_integer(Line) -> Line;
+                  _ -> 0
+              end};
 frame({Fun, Arguments, Location}) when is_function(Fun) ->
     {module, Module} = erlang:fun_info(Fun, module),
     {name, Name} = erlang:fun_info(Fun, name),
     frame({Module, Name, Arguments, Location}).
+
+%% Whoever raises with a stack of his own may have put anything there.
+file(Name) ->
+    try unicode:characters_to_binary(Name) of
+        File when is_binary(File) -> File;
+        _ -> <<>>
+    catch
+        error:badarg -> <<>>
+    end.

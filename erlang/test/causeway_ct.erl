@@ -71,6 +71,8 @@ expect(Message, Limit) ->
 %% @doc What is in the mailbox of the calling process.
 -spec mailbox() -> [term()].
 mailbox() ->
+    %% What has arrived since the last receive is not among the messages that a process finds of itself.
+    receive {?MODULE, nothing} -> ok after 0 -> ok end,
     {messages, Messages} = process_info(self(), messages),
     Messages.
 

@@ -6,8 +6,9 @@ import Synchronization
 /// One call of an Erlang function by Python, from when it is sent until its result is taken or nobody waits
 /// for it any more.
 ///
-/// The process that runs the function holds it by a term: where that process ends without an answer, so does
-/// the term, and whoever waits is told.
+/// The process that runs the function holds it by a term, and it monitors that process: where that ends without an
+/// answer, whoever waits is told. The end of the term alone would come when the server, which has handed it
+/// on, next collects its garbage.
 final class Callback: Resource, @unchecked Sendable {
     private enum State {
         static let waiting: UInt32 = 0
@@ -44,7 +45,12 @@ final class Callback: Resource, @unchecked Sendable {
 
     /// Sleeps until it is over. For threads that no context waits on, without the GIL.
     func sleep() {
-        while outcome == nil { state.wait(while: state.value) }
+        // Read once: a look at what it became meanwhile would sleep on the end itself.
+        var seen = state.value
+        while seen == State.waiting || seen == State.answering {
+            state.wait(while: seen)
+            seen = state.value
+        }
     }
 
     /// Python does not wait any more: returns the process to be told, if it runs.
@@ -54,9 +60,9 @@ final class Callback: Resource, @unchecked Sendable {
     }
 
     /// The process begins; false when nobody waits for it any more. From its NIF.
-    func begin(_ process: ErlNifPid) -> Bool {
+    func begin(_ env: EnvPointer?, _ process: ErlNifPid) -> Bool {
         runner.withLock { $0 = process }
-        return state.value == State.waiting
+        return state.value == State.waiting && monitor(env, process)
     }
 
     /// The process answers, once. From its NIF.
@@ -66,8 +72,15 @@ final class Callback: Resource, @unchecked Sendable {
         finish(State.answered)
     }
 
+    /// Python has taken the answer: a term of it may live on, as garbage, and the answer may be large.
+    func forgetAnswer() { environment.clear() }
+
+    override func monitoredProcessDown(_ env: EnvPointer?) { lose() }
+
     // The last term is gone: nobody can answer any more.
-    override func unreferenced(_ env: EnvPointer?) {
+    override func unreferenced(_ env: EnvPointer?) { lose() }
+
+    private func lose() {
         guard state.compareExchange(expected: State.waiting, desired: State.answering) else { return }
         finish(State.lost)
     }

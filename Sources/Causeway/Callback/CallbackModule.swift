@@ -57,6 +57,8 @@ enum CallbackModule {
         guard Py_EnterRecursiveCall(" in erlang.call") == 0 else { throw PythonError() }
         defer { Py_LeaveRecursiveCall() }
         let thread = ContextThread.current
+        // First: a function whose result nobody would wait for is not called.
+        try thread?.checkMayWait()
         let callback = Callback(context: thread?.context)
         try send(callback, name, arguments, thread, state)
         if let thread {
@@ -74,6 +76,7 @@ enum CallbackModule {
             PyTuple_SetItem(lost.pointer, 0, try newString("lost").take())
             return lost
         }
+        defer { callback.forgetAnswer() }
         return try decoded(callback.answer, Decoder(env: callback.environment.pointer, state: state))
     }
 

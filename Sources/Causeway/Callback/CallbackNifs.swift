@@ -26,7 +26,7 @@ var callbackNifs: [ErlNifFunc] {
             }
             var process = ErlNifPid()
             _ = enif_self(env, &process)
-            return callback.begin(process) ? atoms.true : atoms.false
+            return callback.begin(env, process) ? atoms.true : atoms.false
         },
         /// callback_answer(Callback, {ok, Value} | {error, Error}) -> ok
         nif("callback_answer", 2) { env, _, arguments in

@@ -85,8 +85,10 @@ final class CallRunner {
                 try encoder.term(value.pointer)
             }
         } catch {
-            let exception = ExceptionTerm(env: environment(for: call), state: state)
-            return Result(term: exception.errorTerm(call.errorForm), isBesideRequest: isSmallRequest)
+            // Decided once: what describes it is Python code, and another thread may run meanwhile.
+            let isBeside = isSmallRequest
+            let exception = ExceptionTerm(env: environment(for: call, isBeside), state: state)
+            return Result(term: exception.errorTerm(call.errorForm), isBesideRequest: isBeside)
         }
     }
 
@@ -94,17 +96,18 @@ final class CallRunner {
     private func result(of call: Call, _ encode: (inout Encoder) throws(PythonError) -> Term)
         throws(PythonError) -> Result
     {
-        let env = environment(for: call)
+        // Decided once: encoding may run Python code, and another thread may run meanwhile.
+        let isBeside = isSmallRequest
+        let env = environment(for: call, isBeside)
         var encoder = Encoder(env: env, state: state)
-        return Result(
-            term: makeTuple(env, atoms.ok, try encode(&encoder)), isBesideRequest: isSmallRequest)
+        return Result(term: makeTuple(env, atoms.ok, try encode(&encoder)), isBesideRequest: isBeside)
     }
 
     /// As soon as the request is decoded.
     private var isSmallRequest: Bool { state.decodedBytes <= CallRunner.smallRequest }
 
-    private func environment(for call: Call) -> EnvPointer? {
-        isSmallRequest ? call.environment.pointer : answers.pointer
+    private func environment(for call: Call, _ isBeside: Bool) -> EnvPointer? {
+        isBeside ? call.environment.pointer : answers.pointer
     }
 
     /// `Request` of `{Kind, Request}`, nil for any other request.

@@ -34,8 +34,8 @@ final class Context: Resource, @unchecked Sendable {
     let busySince = Atomic<Int64>(0)
     /// An interruption was set that may not have been raised yet. Changed only with the GIL.
     let isInterrupted = Atomic<Bool>(false)
-    /// The number of the call in which the thread has raised an interruption itself: once is enough. Changed
-    /// only with the GIL.
+    /// The number of the call that was interrupted last because it was given up: once is enough. Changed only with
+    /// the GIL.
     let raised = Atomic<UInt64>(0)
     /// `threading.get_ident()` of the thread; 0 before it runs.
     let threadIdentifier = Atomic<UInt>(0)
@@ -47,6 +47,7 @@ final class Context: Resource, @unchecked Sendable {
     var current: Unmanaged<Call>?
 
     private let serving = Mutex<Interpreter?>(nil)
+    private let closing = Atomic<Bool>(false)
     private let ending = Atomic<Bool>(false)
     private let ended = Atomic<Bool>(false)
     private let watched = Atomic<Bool>(false)
@@ -75,6 +76,19 @@ final class Context: Resource, @unchecked Sendable {
     func begin(in interpreter: Interpreter) {
         threadIdentifier.store(PyThread_get_thread_ident(), ordering: .sequentiallyConsistent)
         serving.withLock { $0 = interpreter }
+    }
+
+    /// Runs code that belongs to no call under a number by which the janitor knows what it would interrupt. With
+    /// the GIL, on the context's thread.
+    @inline(__always)
+    func asCallback(_ body: () -> Void) {
+        let outer = activity
+        activity = ReactorInbox.nextCallback()
+        defer {
+            activity = outer
+            dropInterruption()
+        }
+        body()
     }
 
     /// Whether the thread is to stop.
@@ -127,17 +141,25 @@ final class Context: Resource, @unchecked Sendable {
     /// Takes an interruption back that was set and perhaps not raised yet: it must not hit what comes next.
     /// On the context's thread, with the GIL.
     func dropInterruption() {
-        guard isInterrupted.exchange(false, ordering: .relaxed) else { return }
+        guard isInterrupted.load(ordering: .relaxed) else { return }
+        isInterrupted.store(false, ordering: .relaxed)
         ThreadState.interrupt(thread: threadIdentifier.load(ordering: .relaxed), with: nil)
         sleep.store(0)
+    }
+
+    /// Takes an interruption back that Python handles already, as in `finally`: it is not to be raised twice.
+    func dropHandledInterruption(_ state: ModuleState) {
+        if isInterrupted.load(ordering: .relaxed), isHandling(state.interruption) { dropInterruption() }
     }
 
     /// Makes the thread stop: nothing is accepted any more, who waits for an answer gets one, and what
     /// Python executes is interrupted. On a BEAM thread, any number of times.
     func end(_ env: EnvPointer?) {
-        if ending.exchange(true, ordering: .sequentiallyConsistent) { return }
-        doorbell.ring()
+        if closing.exchange(true, ordering: .sequentiallyConsistent) { return }
+        // Answered first: a call that sees the end may be over at once, by what then interrupts it.
         for call in calls.close() { answerStopped(call, env) }
+        ending.store(true, ordering: .sequentiallyConsistent)
+        doorbell.ring()
         // Where it has none yet, the thread sees that it is to stop before it runs anything.
         interpreter?.state.janitor.interruptUntilEnded(self)
     }

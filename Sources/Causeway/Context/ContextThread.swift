@@ -106,8 +106,13 @@ final class ContextThread {
     /// One hold of the GIL.
     private func turn() {
         count(context.statistics.batches)
-        state.leftovers.giveBack(state.namespaces)
-        reactor.takeRequests()
+        if !state.leftovers.isEmpty || !context.reactor.requests.isEmpty {
+            // Finalizers, factories and other methods of protocols: code that can be interrupted as well.
+            context.asCallback {
+                state.leftovers.giveBack(state.namespaces)
+                reactor.takeRequests()
+            }
+        }
         reactor.serveReady(hasOtherWork: { !context.calls.isEmpty }, yield: { runCalls() })
         runCalls()
     }
@@ -135,17 +140,23 @@ final class ContextThread {
         pthread_getspecific(key).map { Unmanaged<ContextThread>.fromOpaque($0).takeUnretainedValue() }
     }
 
-    /// Serves calls and connections until a callback is over. With the GIL, on this thread.
-    ///
-    /// Throws where the call that waits is interrupted, or the context stops.
-    func wait(for callback: Callback) throws(PythonError) {
+    /// Throws where a wait would end at once: calls are nested too deep, what runs is interrupted, or the context
+    /// stops. With the GIL, on this thread.
+    func checkMayWait() throws(PythonError) {
         guard level < ContextThread.maximumLevel else {
             throw raised(
                 cpython_RecursionError(),
                 "maximum depth exceeded: \(level) calls of Erlang functions wait for each other on this context"
             )
         }
-        let activity = context.activity
+        context.dropHandledInterruption(state)
+        if isInterrupted { throw interruption() }
+    }
+
+    /// Serves calls and connections until a callback is over. With the GIL, on this thread, after `checkMayWait`.
+    ///
+    /// Throws where the call that waits is interrupted, or the context stops.
+    func wait(for callback: Callback) throws(PythonError) {
         let outer = awaited
         awaited = callback
         level += 1
@@ -157,12 +168,7 @@ final class ContextThread {
             context.isBusy.store(true, ordering: .relaxed)
         }
         while true {
-            guard !isInterrupted else {
-                context.raised.store(activity, ordering: .relaxed)
-                context.dropInterruption()
-                PyErr_SetObject(state.interruption, nil)
-                throw PythonError()
-            }
+            if isInterrupted { throw interruption() }
             guard callback.outcome == nil else { return }
             threadState.leave()
             waitForWork()
@@ -170,15 +176,42 @@ final class ContextThread {
             threadState.enter()
             // The call that waits would be hit by an interruption that is meant for one on top.
             guard !isInterrupted, callback.outcome == nil else { continue }
-            turn()
-            context.activity = activity
+            turnOnTop()
         }
+    }
+
+    /// A turn while a call waits, of which what is served must know nothing: neither whose it is, nor what
+    /// exception it handles, nor that it was given up.
+    private func turnOnTop() {
+        let activity = context.activity
+        let call = context.current
+        context.activity = 0
+        context.current = nil
+        withoutHandledException { turn() }
+        context.current = call
+        context.activity = activity
     }
 
     /// Whether what waits here for Erlang is to be ended.
     private var isInterrupted: Bool {
-        context.isEnding || context.isInterrupted.load(ordering: .relaxed)
-            || context.current?.takeUnretainedValue().isCancelled ?? false
+        context.isEnding || context.isInterrupted.load(ordering: .relaxed) || isToBeGivenUp
+    }
+
+    /// The call that waits was given up, and has not been told yet: once is enough, so that it can call Erlang while it
+    /// tidies up.
+    private var isToBeGivenUp: Bool {
+        guard let call = context.current?.takeUnretainedValue(), call.isCancelled else { return false }
+        return context.raised.load(ordering: .relaxed) != call.number
+    }
+
+    /// Raises what interrupts a wait.
+    private func interruption() -> PythonError {
+        if isToBeGivenUp, let call = context.current?.takeUnretainedValue() {
+            context.raised.store(call.number, ordering: .relaxed)
+        }
+        context.dropInterruption()
+        PyErr_SetObject(state.interruption, nil)
+        return PythonError()
     }
 
     // MARK: Waiting
@@ -232,7 +265,7 @@ final class ContextThread {
         ContextRegistry.shared.remove(context)
         // From here on the janitor gives back what is left of an interpreter without contexts.
         state.contexts.remove(context)
-        state.leftovers.giveBack(state.namespaces)
+        context.asCallback { state.leftovers.giveBack(state.namespaces) }
         interpreter.giveBack()
         threadState.leave()
         reactor.abandonPoller()

@@ -22,6 +22,7 @@ enum Sleep {
         let start = monotonicNanoseconds()
         let end = start &+ Int64(seconds * 1e9)
         let context = ContextThread.current?.context
+        context?.dropHandledInterruption(state)
         let word = context?.sleep ?? FutexWord(0)
         let thread = PyEval_SaveThread()
         var now = start

@@ -15,7 +15,7 @@ final class Janitor: Sendable {
     private struct Interruption {
         let context: Context
         let activity: UInt64
-        /// Also where the context's thread has raised one in that call already.
+        /// Also where one was raised in that call already.
         let isRepeated: Bool
 
         /// Whether it would still hit what it is meant for. With the GIL.
@@ -101,6 +101,7 @@ final class Janitor: Sendable {
                 for work in due where work.isDue {
                     let context = work.context
                     context.isInterrupted.store(true, ordering: .relaxed)
+                    if !work.isRepeated { context.raised.store(work.activity, ordering: .relaxed) }
                     ThreadState.interrupt(
                         thread: context.threadIdentifier.load(ordering: .relaxed), with: interruption)
                     context.sleep.store(1)

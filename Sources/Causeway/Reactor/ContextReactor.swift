@@ -37,6 +37,8 @@ extension ContextThread: ReactorHost {
         return term
     }
 
+    func callbackIsOver() { context.dropInterruption() }
+
     func pollerMade(_ descriptor: Int32) { context.pollerMade(descriptor) }
 
     // Its descriptor is closed by whoever lets go of it last: see PollerDescriptor.

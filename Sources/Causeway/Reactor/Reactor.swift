@@ -162,6 +162,15 @@ final class Reactor {
 
     // MARK: With the GIL
 
+    /// Runs a callback under a number by which the janitor knows what it would interrupt.
+    @inline(__always)
+    private func asCallback(_ body: () -> Void) {
+        inbox.activity.store(ReactorInbox.nextCallback(), ordering: .relaxed)
+        body()
+        inbox.activity.store(0, ordering: .relaxed)
+        host?.callbackIsOver()
+    }
+
     /// Serves what was read. Between callbacks, when some time has passed, `yield` lets other work in.
     func serveReady(hasOtherWork: () -> Bool, yield: () -> Void) {
         buffers.refill(connections.count, state)
@@ -175,9 +184,7 @@ final class Reactor {
                 discard(item)
                 continue
             }
-            inbox.activity.store(ReactorInbox.nextCallback(), ordering: .relaxed)
-            serve(item)
-            inbox.activity.store(0, ordering: .relaxed)
+            asCallback { serve(item) }
             guard hasOtherWork() else { continue }
             let now = monotonicNanoseconds()
             if now - since > Reactor.patience {
@@ -501,9 +508,7 @@ final class Reactor {
         }
         isDraining = true
         for connection in connections.elements {
-            inbox.activity.store(ReactorInbox.nextCallback(), ordering: .relaxed)
-            close(connection)
-            inbox.activity.store(0, ordering: .relaxed)
+            asCallback { close(connection) }
         }
         while let item = takeReady() { discard(item) }
         buffers.free()

@@ -78,6 +78,8 @@ protocol ReactorHost: AnyObject {
     ///
     /// `isExpected` says that it is a peer's doing, such as a connection reset.
     func report(exceptionIn callback: StaticString, of connection: Connection?, isExpected: Bool)
+    /// A callback has returned: an interruption that was meant for it must not hit the next. With the GIL.
+    func callbackIsOver()
     /// The reactor has made its poller, whose descriptor may be watched.
     func pollerMade(_ descriptor: Int32)
     /// The reactor will not use its poller any more: its descriptor is the host's now.

@@ -224,3 +224,54 @@ def attributes_of(fd):
     if protocol is None:
         return None
     return protocol.fd, protocol.closed, protocol.client_info, type(protocol).__name__
+
+
+# Protocols that call Erlang
+
+
+class Asks(Watched):
+    """Answers with what an Erlang function says, who it is, and how the question ended."""
+
+    def data_received(self, data):
+        name = bytes(data).decode()
+        tell("asking", name, erlang.self())
+        try:
+            self.write_buffer += erlang.call(name).encode()
+        except BaseException as error:
+            tell("failed", name, type(error).__name__)
+            raise
+        return "write_pending"
+
+
+class Signalled(Watched):
+    """Waits for a signal, and takes its time in the method that writes."""
+
+    def data_received(self, data):
+        return "async_pending"
+
+    def write_ready(self):
+        tell("writing", erlang.self())
+        self.write_buffer += erlang.call("slowly").encode()
+        self.write(bytes(self.write_buffer))
+        return "read_pending"
+
+
+class MadeSlowly(Echo):
+    """Takes its time, in Python, before there is an instance."""
+
+    def __init__(self):
+        tell("making", erlang.self())
+        try:
+            for _ in range(3_000_000):
+                pass
+        except BaseException as error:
+            tell("failed", "init", type(error).__name__)
+            raise
+        tell("init over")
+
+
+class MadeNever(Echo):
+    def __init__(self):
+        tell("making", erlang.self())
+        while True:
+            pass
