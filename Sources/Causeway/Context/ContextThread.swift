@@ -110,6 +110,7 @@ final class ContextThread {
         reactor.takeRequests()
         reactor.serveReady(hasOtherWork: { !context.calls.isEmpty }, yield: { runCalls() })
         runCalls()
+        context.outlet.flush(context)
     }
 
     private func runCalls() {
