@@ -1,9 +1,11 @@
 """Changes to modules of the standard library, made when somebody imports them: few do."""
 
 import sys
+from collections.abc import Callable
 from importlib.machinery import PathFinder
+from types import ModuleType
 
-_changes = {}
+_changes: dict[str, Callable[[ModuleType], None]] = {}
 
 
 def when_imported(name, change):

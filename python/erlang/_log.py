@@ -39,34 +39,8 @@ def _escaped(value):
 
 
 def _add_handler(logging):
-    class Handler(logging.Handler):
-        """Sends records to Erlang's logger, with their logger, module, function, file, line and exception."""
+    from erlang._log_handler import Handler
 
-        def emit(self, record):
-            try:
-                text = record.getMessage()
-                exception = record.exc_text
-                if exception is None and record.exc_info:
-                    exception = record.exc_text = _formatter.formatException(record.exc_info)
-                parts = [text, exception]
-                if record.stack_info:
-                    parts.append(_formatter.formatStack(record.stack_info))
-                log(
-                    record.levelno,
-                    "\n".join(part for part in parts if part),
-                    source="logging",
-                    logger=str(record.name),
-                    module=record.module,
-                    function=record.funcName,
-                    file=record.pathname,
-                    line=record.lineno,
-                    thread=record.threadName,
-                    exception=exception,
-                )
-            except Exception:
-                self.handleError(record)
-
-    _formatter = logging.Formatter()
     logging.root.addHandler(Handler())
     logging.root.setLevel(_causeway._log_level())
 

@@ -19,7 +19,7 @@ def install():
 
 
 class Stream(io.TextIOBase):
-    """A text stream that has no file. What cannot be encoded is escaped, so that writing raises for no text."""
+    """A text stream without a file. What cannot be encoded is escaped: writing raises for no text."""
 
     encoding = "utf-8"
     errors = "backslashreplace"

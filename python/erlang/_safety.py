@@ -26,8 +26,8 @@ def _spawn(context):
 def _refuse(method):
     def start(process):
         raise RuntimeError(
-            f"multiprocessing's start method {method!r} is refused inside the BEAM, which must not be forked: "
-            "use 'spawn', the default here, as multiprocessing.get_context('spawn') does, or subprocess"
+            f"multiprocessing's start method {method!r} is refused inside the BEAM, which must not be "
+            "forked: use subprocess, or multiprocessing.get_context('spawn'), the default here"
         )
 
     return start
