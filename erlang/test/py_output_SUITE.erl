@@ -15,7 +15,7 @@ all() ->
 groups() ->
     [{printing, [], [lines_before_the_answer, several_lines_at_once, unfinished_line_at_the_end_of_a_call, flush_within_a_call, erlang_captures_output,
                      any_text_arrives, large_texts_arrive_whole, streams_as_programs_expect, bad_arguments, nested_calls_keep_their_lines,
-                     callers_do_not_mix, stream_prints_to_its_starter, cast_prints, reactor_prints_to_its_context, setup_code_prints_to_its_context,
+                     callers_do_not_mix, stream_prints_to_its_starter, cast_prints, every_mode_prints_and_logs, reactor_prints_to_its_context, setup_code_prints_to_its_context,
                      threads_print_to_the_application, prints_for_a_dead_caller, dead_group_leader, group_leader_that_refuses,
                      group_leader_of_another_node, without_the_application]},
      {slow_leaders, [], [group_leader_that_waits_for_the_call, others_do_not_wait, interrupted_while_it_waits, context_stops_while_it_waits,
@@ -131,6 +131,23 @@ cast_prints(_Config) ->
     ok = causeway_ct:expect(sent),
     <<"cast\n">> = next_text(),
     exit(Caller, kill).
+
+every_mode_prints_and_logs(_Config) ->
+    ok = log_to_me(),
+    [begin
+         Print = fun() -> py:exec(Context, <<"import logging\nprint('one')\nlogging.error('two')\nprint('three', end='')">>) end,
+         ?assertEqual({ok, [<<"one\n">>, <<"three">>]}, printed(Print)),
+         ?assertMatch(#{level := error, msg := {string, <<"two">>}, meta := #{context := 7}}, event()),
+         ok = py_context:stop(Context)
+     end || Mode <- [worker, subinterp, owngil], {ok, Context} <- [start_context(Mode)]].
+
+%% An owngil context needs Python 3.12.
+start_context(Mode) ->
+    process_flag(trap_exit, true),
+    Started = py_context:start_link(#{id => 7, mode => Mode}),
+    [receive {'EXIT', _, _} -> ok end || {error, _} <- [Started]],
+    process_flag(trap_exit, false),
+    Started.
 
 reactor_prints_to_its_context(_Config) ->
     {ok, none} = py:call(?HELPERS, use_printer, []),

@@ -33,6 +33,11 @@ fork_and_exec_are_refused(_Config) ->
 
 refused_in_every_context_and_thread(_Config) ->
     [?assertMatch({error, {'RuntimeError', _}}, py:call(py:context(Index), os, fork, [])) || Index <- lists:seq(1, py_contexts:pool_size())],
+    [begin
+         ?assertMatch({error, {'RuntimeError', _}}, py:call(Context, os, fork, [])),
+         ?assertEqual({ok, <<"spawn">>}, py:call(Context, multiprocessing, get_start_method, [])),
+         ok = py_context:stop(Context)
+     end || Mode <- [worker, subinterp, owngil], {ok, Context} <- [py_output_SUITE:start_context(Mode)]],
     ok = py:exec(<<"import concurrent.futures, os\nwith concurrent.futures.ThreadPoolExecutor(1) as e: refused = e.submit(os.fork).exception()">>),
     ?assertEqual({ok, <<"RuntimeError">>}, py:eval(<<"type(refused).__name__">>)).
 

@@ -3,17 +3,24 @@
 The native half refuses ``os.fork``, ``os.forkpty`` and ``os.exec*``.
 """
 
-import faulthandler
-
 from erlang._imports import when_imported
 
 
 def install():
     """Show where a fatal error happens, and have ``multiprocessing`` start its processes by spawn."""
-    # One for all interpreters. The descriptor, because sys.stderr has none here.
-    if not faulthandler.is_enabled():
-        faulthandler.enable(file=2, all_threads=True)
+    _enable_faulthandler()
     when_imported("multiprocessing.context", _spawn)
+
+
+def _enable_faulthandler():
+    try:
+        import faulthandler
+    except ImportError:
+        # An interpreter with a GIL of its own cannot have it. That of the main one is for all of them.
+        return
+    if not faulthandler.is_enabled():
+        # The descriptor, because sys.stderr has none here.
+        faulthandler.enable(file=2, all_threads=True)
 
 
 def _spawn(context):
