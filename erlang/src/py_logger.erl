@@ -6,7 +6,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/0]).
+-export([start_link/0, tell_level/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(DOMAIN, [causeway, python]).
@@ -18,12 +18,17 @@
 start_link() ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 
+%% @doc Lets Python's root loggers begin with the level that logger has now.
+-spec tell_level() -> ok.
+tell_level() ->
+    #{level := Level} = logger:get_primary_config(),
+    causeway_nif:output_level(python_level(Level)).
+
 %% @private
 init([]) ->
     %% Where it is there already, or where there is no such handler, all is well.
     _ = logger:add_handler_filter(default, causeway_python, ?FILTER),
-    #{level := Level} = logger:get_primary_config(),
-    ok = causeway_nif:output_level(python_level(Level)),
+    ok = tell_level(),
     {ok, no_state}.
 
 %% @private
