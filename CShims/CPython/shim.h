@@ -94,6 +94,7 @@ extern PyObject *PyObject_Vectorcall(PyObject *, PyObject *const *, size_t, PyOb
 extern PyObject *PyUnicode_New(Py_ssize_t, Py_UCS4) __attribute__((weak));
 extern void Py_SetProgramName(const wchar_t *) __attribute__((weak));
 extern int Py_UTF8Mode __attribute__((weak));
+extern int PySys_AddAuditHook(int (*)(const char *, PyObject *, void *), void *) __attribute__((weak));
 
 /* A new str of ASCII characters that are yet to be written where `memory` points; NULL with no error set
    where the running Python cannot do that. The UTF-8 form of such a str is its own memory. */
@@ -160,6 +161,11 @@ static inline PyObject *cpython_call_method_named(PyObject *self, const char *na
     return PyObject_CallMethod(self, name, NULL);
 }
 
+/* Before Py_InitializeEx: a function that is asked before things happen which Python calls events. */
+static inline void cpython_add_audit_hook(
+    int (*_Nonnull hook)(const char *_Nullable, PyObject *_Nullable, void *_Nullable)) {
+    if (PySys_AddAuditHook) PySys_AddAuditHook(hook, NULL);
+}
 /* Before Py_InitializeEx: UTF-8 for files, arguments and print whatever LANG says. */
 static inline void cpython_enable_utf8_mode(void) { if (&Py_UTF8Mode) Py_UTF8Mode = 1; }
 /* Before Py_InitializeEx: what sys.executable, sys.prefix and virtual environments are found from. */

@@ -8,15 +8,16 @@
 -export([context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1, context_stats/1,
          context_diagnose/2]).
 -export([callbacks_update/1, callback_begin/1, callback_answer/2]).
+-export([output_taken/1, output_level/1]).
 -export([submit/4, cast/2, cancel/1, handoff/4, context_drain/1]).
--export_type([context/0, call/0, callback/0]).
+-export_type([context/0, call/0, callback/0, ticket/0]).
 
 -on_load(may_be_loaded/0).
 
 -nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
        context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
        context_stats/1, context_diagnose/2, callbacks_update/1, callback_begin/1, callback_answer/2,
-       submit/4, cast/2, cancel/1, handoff/4, context_drain/1]).
+       output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, context_drain/1]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
@@ -24,6 +25,8 @@
 %% A call in progress. When the last reference is gone, the call is given up.
 -opaque callback() :: reference().
 %% A call of an Erlang function by Python. When the last reference is gone, Python is told that there is no answer.
+-opaque ticket() :: reference().
+%% A thread of Python that waits until its output is passed on, or until the last reference is gone.
 
 %% @doc Loads the core. libpython must be open already.
 %%
@@ -126,6 +129,14 @@ callback_answer(_Callback, _Result) -> erlang:nif_error(not_loaded).
 %% @doc What it executes and for how long; `{Tag, Stack, Call}' follows as a message, if Python's lock can be had.
 -spec context_diagnose(context(), reference()) -> #{atom() => term()}.
 context_diagnose(_Context, _Tag) -> erlang:nif_error(not_loaded).
+
+%% @doc What was written before the ticket is passed on.
+-spec output_taken(ticket()) -> ok.
+output_taken(_Ticket) -> erlang:nif_error(not_loaded).
+
+%% @doc The level that Python's root logger begins with.
+-spec output_level(non_neg_integer()) -> ok.
+output_level(_Level) -> erlang:nif_error(not_loaded).
 
 %% @doc Counters.
 -spec context_stats(context()) -> #{atom() => integer()}.

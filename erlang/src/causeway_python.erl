@@ -44,6 +44,8 @@ start({error, _} = Error) ->
 start({ok, #{library := Library, executable := Executable} = Python}) ->
     case load(Library) of
         ok ->
+            %% Before anything in Python can import logging.
+            ok = py_logger:tell_level(),
             case causeway_nif:start_python(Executable, packages()) of
                 ok -> await_start(Python);
                 already -> {error, {python_start_failed, <<"an earlier start of Python failed: restart the node">>}};

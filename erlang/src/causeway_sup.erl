@@ -16,6 +16,7 @@ start_link() ->
 init([]) ->
     Children =
         [#{id => py_contexts, start => {py_contexts, start_link, []}},
+         #{id => py_output_sup, start => {py_output_sup, start_link, []}, type => supervisor},
          #{id => py_callbacks, start => {py_callbacks, start_link, []}},
          #{id => py_pool_sup, start => {py_pool_sup, start_link, []}, type => supervisor},
          #{id => py_venv_sup, start => {py_venv_sup, start_link, []}, type => supervisor},

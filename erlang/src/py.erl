@@ -24,6 +24,10 @@
 %%
 %% A call that times out, or whose caller dies, is interrupted: Python raises
 %% `erlang.CallInterrupted' in it at the next bytecode.
+%%
+%% == Output ==
+%% What Python prints goes to the group leader of the calling process before the call returns. What it writes
+%% to `sys.stderr' or logs goes to logger, in the domain `[causeway, python]'.
 -module(py).
 
 -export([call/3, call/4, call/5, eval/1, eval/2, eval/3, eval/4, exec/1, exec/2, exec/3]).

@@ -1,4 +1,4 @@
-"""What the embedded interpreter does first. Never imported by a plain python3."""
+"""What an embedded interpreter does first. Never imported by a plain python3."""
 
 import sys
 
@@ -9,17 +9,11 @@ import time
 import _causeway
 import erlang
 import erlang.reactor  # noqa: F401
-from erlang import _isolation
-
-
-def _flush_lines(stream):
-    """Show what is printed when the line ends: nobody flushes at exit here, and logs are pipes."""
-    if stream is not None and hasattr(stream, "reconfigure"):
-        stream.reconfigure(line_buffering=True)
-
+from erlang import _isolation, _log, _output, _safety
 
 sys.argv = [""]
 time.sleep = _causeway._sleep
-_flush_lines(sys.stdout)
-_flush_lines(sys.stderr)
+_output.install()
+_log.install()
+_safety.install()
 _isolation.remember()

@@ -49,6 +49,30 @@ def test_what_needs_a_beam(name, arguments):
         getattr(erlang, name)(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("_write", ("x",)), ("_write_error", ("x",)), ("_flush", ()), ("_log", (30, "x", {}))],
+)
+def test_output_needs_a_beam(name, arguments):
+    with pytest.raises(RuntimeError, match="needs a BEAM"):
+        getattr(_causeway, name)(*arguments)
+
+
+def test_nothing_is_changed():
+    state = "sys.stdout, sys.stderr, time.sleep, sys.excepthook, multiprocessing.get_start_method()"
+    code = (
+        "import sys, time, logging, os, multiprocessing\n"
+        f"before = {state}\n"
+        "import erlang, erlang.reactor\n"
+        f"assert before == ({state})\n"
+        "assert not logging.root.handlers\n"
+        "child = os.fork()\n"
+        "if child == 0: os.execv('/bin/true', ['true'])\n"
+        "print(os.waitpid(child, 0)[1])\n"
+    )
+    assert run(sys.executable, code) == "0\n"
+
+
 def test_terms_come_from_erlang_only():
     for type_ in (erlang.Pid, erlang.Ref, erlang.Term):
         with pytest.raises(TypeError):

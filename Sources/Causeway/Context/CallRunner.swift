@@ -30,7 +30,9 @@ final class CallRunner {
         state.decodedBytes = 0
         let outer = context.current
         context.current = .passUnretained(call)
+        let outerOutput = context.outlet.beginCall()
         let result = result(of: call)
+        context.outlet.endCall(outerOutput, context)
         context.current = outer
         state.decodedBytes = outerBytes
         context.activity = outerActivity

@@ -45,6 +45,8 @@ final class Context: Resource, @unchecked Sendable {
 
     /// The innermost call that the thread runs, kept by who runs it. Only for that thread.
     var current: Unmanaged<Call>?
+    /// What Python prints on the thread. Only for that thread.
+    let outlet = Outlet()
 
     private let serving = Mutex<Interpreter?>(nil)
     private let closing = Atomic<Bool>(false)

@@ -115,6 +115,7 @@ final class ContextThread {
         }
         reactor.serveReady(hasOtherWork: { !context.calls.isEmpty }, yield: { runCalls() })
         runCalls()
+        context.outlet.flush(context)
     }
 
     private func runCalls() {

@@ -74,6 +74,10 @@ struct Atoms: Sendable {
     var badf: Term = 0
     var eperm: Term = 0
     var eexist: Term = 0
+    var pyOutput: Term = 0
+    var output: Term = 0
+    var stderr: Term = 0
+    var sync: Term = 0
 
     /// No atoms yet: constant, so that the global below costs nothing to reach.
     init() {}
@@ -153,6 +157,10 @@ struct Atoms: Sendable {
         badf = atom("badf")
         eperm = atom("eperm")
         eexist = atom("eexist")
+        pyOutput = atom("py_output")
+        output = atom("output")
+        stderr = atom("stderr")
+        sync = atom("sync")
     }
 }
 

@@ -79,6 +79,7 @@ final class PythonHost: Sendable {
         cpython_enable_utf8_mode()
         // Python reads the name after initialisation too: it is never freed.
         if let name = Py_DecodeLocale(settings.executable, nil) { _ = cpython_set_program_name(name) }
+        ProcessGuard.install()
         PyImport_AppendInittab("_causeway", PyInit__causeway)
         // 0: no signal handlers. Signals are the BEAM's.
         Py_InitializeEx(0)

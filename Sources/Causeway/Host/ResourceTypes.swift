@@ -5,6 +5,7 @@ struct ResourceTypes {
     var context = ResourceType<Context>()
     var call = ResourceType<Call>()
     var callback = ResourceType<Callback>()
+    var outputTicket = ResourceType<OutputTicket>()
     var object = ResourceType<ObjectReference>()
     var namespace = ResourceType<Namespace>()
 
@@ -15,12 +16,14 @@ struct ResourceTypes {
         guard let context = ResourceType<Context>(env, name: "context"),
             let call = ResourceType<Call>(env, name: "call"),
             let callback = ResourceType<Callback>(env, name: "callback"),
+            let outputTicket = ResourceType<OutputTicket>(env, name: "output_ticket"),
             let object = ResourceType<ObjectReference>(env, name: "object"),
             let namespace = ResourceType<Namespace>(env, name: "namespace")
         else { return false }
         self.context = context
         self.call = call
         self.callback = callback
+        self.outputTicket = outputTicket
         self.object = object
         self.namespace = namespace
         return true

@@ -1,0 +1,40 @@
+"""What keeps Python from harming the node.
+
+The native half refuses ``os.fork``, ``os.forkpty`` and ``os.exec*``.
+"""
+
+from erlang._imports import when_imported
+
+
+def install():
+    """Show where a fatal error happens, and have ``multiprocessing`` start its processes by spawn."""
+    _enable_faulthandler()
+    when_imported("multiprocessing.context", _spawn)
+
+
+def _enable_faulthandler():
+    try:
+        import faulthandler
+    except ImportError:
+        # An interpreter with a GIL of its own cannot have it. That of the main one is for all of them.
+        return
+    if not faulthandler.is_enabled():
+        # The descriptor, because sys.stderr has none here.
+        faulthandler.enable(file=2, all_threads=True)
+
+
+def _spawn(context):
+    # The default only, so that programs may still set a method themselves, once.
+    context._default_context = context.DefaultContext(context._concrete_contexts["spawn"])
+    context.ForkProcess._Popen = staticmethod(_refuse("fork"))
+    context.ForkServerProcess._Popen = staticmethod(_refuse("forkserver"))
+
+
+def _refuse(method):
+    def start(process):
+        raise RuntimeError(
+            f"multiprocessing's start method {method!r} is refused inside the BEAM, which must not be "
+            "forked: use subprocess, or multiprocessing.get_context('spawn'), the default here"
+        )
+
+    return start
