@@ -465,7 +465,7 @@ gc(Generation, Options) ->
     py_memory:gc(Generation, Options).
 
 %% @doc Has Python remember from now on where memory is allocated, which makes it slower. See
-%% {@link tracemalloc_top/1}.
+%% {@link tracemalloc_top/1}. Not in contexts of the mode `owngil', for which Python's tracemalloc is not made.
 -spec tracemalloc_start() -> ok | error().
 tracemalloc_start() ->
     tracemalloc_start(1).

@@ -4,7 +4,6 @@ import gc
 import importlib
 import os
 import sys
-import tracemalloc
 
 import _causeway
 
@@ -26,19 +25,32 @@ def memory_stats():
         "references": references,
         "referenced_bytes": sum(map(_size, objects)),
         "namespaces": namespaces,
-        "tracing": tracemalloc.is_tracing(),
+        "tracing": False,
     }
-    if tracemalloc.is_tracing():
+    tracemalloc = _tracemalloc()
+    if tracemalloc is not None and tracemalloc.is_tracing():
+        stats["tracing"] = True
         stats["traced_memory_current"], stats["traced_memory_peak"] = tracemalloc.get_traced_memory()
     return _with_atoms(stats)
+
+
+def _tracemalloc():
+    """The module, or None in an interpreter with a lock of its own, for which it is not made."""
+    try:
+        import tracemalloc
+    except ImportError:
+        return None
+    return tracemalloc
 
 
 def tracemalloc_top(number):
     """Return the lines whose memory is largest, the largest first, as dicts with ``file``, ``line``, ``size``
     in bytes, and ``count`` of blocks.
 
-    Raises RuntimeError while nothing is traced.
+    Raises RuntimeError while nothing is traced, ImportError in an interpreter with a lock of its own.
     """
+    import tracemalloc
+
     if not tracemalloc.is_tracing():
         raise RuntimeError("memory is not traced: py:tracemalloc_start() begins with it")
     snapshot = tracemalloc.take_snapshot().filter_traces(

@@ -212,8 +212,8 @@ struct Decoder {
         if let reference = resourceTypes.object.object(env, term) {
             guard reference.belongs(to: state) else {
                 throw valueError(
-                    "a reference to an object of another Python interpreter: use it in a context of that kind, "
-                        + "or convert the object there with py:to_term/2")
+                    "a reference to an object of another Python interpreter: use it in the context that it came "
+                        + "from, or convert the object there with py:to_term/2")
             }
             return Object(retaining: reference.pointer)
         }

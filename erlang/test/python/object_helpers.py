@@ -1,6 +1,5 @@
 """Objects that say when they go, for py_object_SUITE."""
 
-import sys
 import weakref
 
 import erlang
@@ -79,30 +78,3 @@ hoard = []
 
 def collect_hoard(number):
     hoard.append([bytearray(1000) for _ in range(number)])
-
-
-def in_other_interpreter(directory, code):
-    """Runs code in a new interpreter, on a thread of that: the context's own thread serves the main one."""
-    if sys.version_info >= (3, 13):
-        import _interpreters as interpreters
-
-        identifier = interpreters.create("legacy")
-    else:
-        import _xxsubinterpreters as interpreters
-
-        identifier = interpreters.create(isolated=False)
-    try:
-        failure = interpreters.run_string(identifier, _IN_THREAD.format(directory=directory, code=code))
-        if failure is not None:
-            raise RuntimeError(str(failure))
-    finally:
-        interpreters.destroy(identifier)
-
-
-_IN_THREAD = """
-import sys, threading
-sys.path.insert(0, {directory!r})
-thread = threading.Thread(target=exec, args=({code!r}, {{}}))
-thread.start()
-thread.join()
-"""
