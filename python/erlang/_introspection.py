@@ -77,7 +77,7 @@ def reload(name):
     module = sys.modules.get(name)
     if module is None:
         raise ImportError(
-            f"the module {name!r} is not imported: the next call of one of its functions imports it as it is then",
+            f"the module {name!r} is not imported: the next call into it imports it as it is then",
             name=name,
         )
     importlib.invalidate_caches()

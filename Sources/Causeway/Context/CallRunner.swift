@@ -142,7 +142,8 @@ final class CallRunner {
     private func unwrapped(_ call: Call) -> (Form, Term) {
         var arity: Int32 = 0
         var parts: UnsafePointer<Term>?
-        guard enif_get_tuple(call.environment.pointer, call.request, &arity, &parts) != 0, let parts, arity == 2
+        guard enif_get_tuple(call.environment.pointer, call.request, &arity, &parts) != 0, let parts,
+            arity == 2
         else { return (.term, call.request) }
         switch parts[0] {
         case atoms.ref: return (.reference, parts[1])
