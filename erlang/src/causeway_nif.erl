@@ -21,7 +21,7 @@
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
--opaque call() :: reference().
+-type call() :: reference().
 %% A call in progress. When the last reference is gone, the call is given up.
 -opaque callback() :: reference().
 %% A call of an Erlang function by Python. When the last reference is gone, Python is told that there is no answer.
