@@ -7,6 +7,7 @@
 -export([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0]).
 -export([context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1, context_stats/1,
          context_diagnose/2]).
+-export([is_object/1]).
 -export([callbacks_update/1, callback_begin/1, callback_answer/2]).
 -export([output_taken/1, output_level/1]).
 -export([submit/4, cast/2, cancel/1, handoff/4, context_drain/1]).
@@ -16,12 +17,12 @@
 
 -nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
        context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
-       context_stats/1, context_diagnose/2, callbacks_update/1, callback_begin/1, callback_answer/2,
+       context_stats/1, context_diagnose/2, is_object/1, callbacks_update/1, callback_begin/1, callback_answer/2,
        output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, context_drain/1]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
--opaque call() :: reference().
+-type call() :: reference().
 %% A call in progress. When the last reference is gone, the call is given up.
 -opaque callback() :: reference().
 %% A call of an Erlang function by Python. When the last reference is gone, Python is told that there is no answer.
@@ -113,6 +114,10 @@ context_wake(_Context) -> erlang:nif_error(not_loaded).
 %% @doc Interrupts what the context executes.
 -spec context_interrupt(context()) -> ok | idle.
 context_interrupt(_Context) -> erlang:nif_error(not_loaded).
+
+%% @doc Whether a term refers to a Python object.
+-spec is_object(term()) -> boolean().
+is_object(_Term) -> erlang:nif_error(not_loaded).
 
 %% @doc Makes the caller the server of the functions with these names.
 -spec callbacks_update([binary()]) -> ok.

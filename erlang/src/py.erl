@@ -15,6 +15,13 @@
 %% object becomes a reference that keeps it alive and turns into the same object in a later call.
 %% What has no form on the other side (improper lists, nesting deeper than 4096, lone surrogates) is an error.
 %%
+%% == Objects ==
+%% A reference can be sent to other processes. It keeps its object alive as long as one of them has it; what was
+%% dropped is freed when a context next runs Python. With the option `result => ref' a call returns a
+%% reference also to what could be converted, so that large things stay in Python: {@link call_method/3} and
+%% {@link getattr/2} use it there, {@link to_term/1} converts it, and `py:call(builtins, repr, [Ref])' shows it.
+%% An object of one interpreter is a `ValueError' in another.
+%%
 %% == Errors ==
 %% An exception is `{error, {'TypeName', "text"}}'. With the option `error => map' it is
 %% `{error, #{type, message, traceback, cause}}', the traceback a list of
@@ -38,14 +45,18 @@
          stream_demand/2]).
 -export([register_function/2, register_function/3, unregister_function/1, interrupt/1]).
 -export([activate_venv/1, deactivate_venv/0, venv_info/0, ensure_venv/2, ensure_venv/3]).
+-export([call_method/3, call_method/4, call_method/5, getattr/2, getattr/3, to_term/1, to_term/2, is_ref/1]).
+-export([memory_stats/0, memory_stats/1, gc/0, gc/1, gc/2, tracemalloc_start/0, tracemalloc_start/1,
+         tracemalloc_start/2, tracemalloc_stop/0, tracemalloc_stop/1, tracemalloc_top/0, tracemalloc_top/1,
+         tracemalloc_top/2, reload/1, reload/2]).
 -export([dup_fd/1, version/0]).
--export_type([name/0, args/0, kwargs/0, options/0, stream_options/0, result/0, error/0]).
+-export_type([name/0, args/0, kwargs/0, options/0, stream_options/0, object_options/0, result/0, error/0]).
 -export_type([venv_requirements/0, venv_options/0, venv_error/0]).
 
 -type name() :: atom() | string() | binary().
 -type args() :: [term()].
 -type kwargs() :: #{name() => term()}.
--type options() :: #{timeout => timeout(), error => pair | map, kwargs => kwargs()}.
+-type options() :: #{timeout => timeout(), error => pair | map, kwargs => kwargs(), result => term | ref}.
 -type stream_options() :: #{owner => pid(),
                             context => pid(),
                             kwargs => kwargs(),
@@ -61,6 +72,10 @@
                                                                status := non_neg_integer() | atom(),
                                                                output := [binary()]}}}
                     | error().
+-type object_options() :: py_object:options().
+%% A time-out in milliseconds, or a map of it, `error', `context' and, where there is a result to choose a form
+%% for, `result'. Without a context the least busy one of the default pool is taken; without a time-out it is
+%% 30 seconds.
 -type error() :: {error, {atom(), string() | binary()} | map() | timeout}.
 -type result() :: {ok, term()} | error().
 
@@ -446,6 +461,134 @@ ensure_venv(Directory, Requirements) ->
 ensure_venv(Directory, Requirements, Options) ->
     py_venv:ensure(Directory, Requirements, Options).
 
+%% @doc Calls a method of the object that a reference is to; at most 30 seconds. Names may be dotted.
+-spec call_method(reference(), name(), args()) -> result().
+call_method(Ref, Method, Args) ->
+    call_method(Ref, Method, Args, #{}, #{}).
+
+%% @doc The same with keyword arguments.
+-spec call_method(reference(), name(), args(), kwargs()) -> result().
+call_method(Ref, Method, Args, Kwargs) ->
+    call_method(Ref, Method, Args, Kwargs, #{}).
+
+%% @doc The same with a time-out or options.
+-spec call_method(reference(), name(), args(), kwargs(), object_options()) -> result().
+call_method(Ref, Method, Args, Kwargs, Options) ->
+    py_object:call_method(Ref, Method, Args, Kwargs, Options).
+
+%% @doc An attribute of the object that a reference is to. Names may be dotted.
+-spec getattr(reference(), name()) -> result().
+getattr(Ref, Name) ->
+    getattr(Ref, Name, #{}).
+
+%% @doc The same with a time-out or options.
+-spec getattr(reference(), name(), object_options()) -> result().
+getattr(Ref, Name, Options) ->
+    py_object:getattr(Ref, Name, Options).
+
+%% @doc The object that a reference is to as a term. `{error, {not_convertible, _}}' where only a reference can
+%% stand for it; within lists and other containers, that is what such objects become.
+-spec to_term(reference()) -> result().
+to_term(Ref) ->
+    to_term(Ref, #{}).
+
+%% @doc The same with a time-out or options.
+-spec to_term(reference(), object_options()) -> result().
+to_term(Ref, Options) ->
+    py_object:to_term(Ref, Options).
+
+%% @doc Whether a term is a reference to a Python object of this node. Never fails.
+-spec is_ref(term()) -> boolean().
+is_ref(Term) ->
+    py_object:is_ref(Term).
+
+%% @doc How memory stands: `gc_count', `gc_threshold' and `gc_stats' as Python's module `gc' has them,
+%% `allocated_blocks' of Python, `resident_bytes' of this node, the number of `references' to objects that Erlang
+%% holds, `referenced_bytes' of these objects without what they refer to, the number of processes with
+%% `namespaces', and whether tracemalloc is `tracing': then `traced_memory_current' and `traced_memory_peak'
+%% in bytes.
+%%
+%% References in garbage that no process has collected yet are counted too.
+-spec memory_stats() -> {ok, #{atom() => term()}} | error().
+memory_stats() ->
+    memory_stats(#{}).
+
+%% @doc The same with a time-out or options.
+-spec memory_stats(object_options()) -> {ok, #{atom() => term()}} | error().
+memory_stats(Options) ->
+    py_memory:stats(Options).
+
+%% @doc Has Python collect its garbage; returns how many objects it has found that cannot be reached.
+-spec gc() -> {ok, non_neg_integer()} | error().
+gc() ->
+    gc(2).
+
+%% @doc The same for the generations up to one.
+-spec gc(0..2) -> {ok, non_neg_integer()} | error().
+gc(Generation) ->
+    gc(Generation, #{}).
+
+%% @doc The same with a time-out or options.
+-spec gc(0..2, object_options()) -> {ok, non_neg_integer()} | error().
+gc(Generation, Options) ->
+    py_memory:gc(Generation, Options).
+
+%% @doc Has Python remember from now on where memory is allocated, which makes it slower. See
+%% {@link tracemalloc_top/1}. Not in contexts of the mode `owngil', for which Python's tracemalloc is not made.
+-spec tracemalloc_start() -> ok | error().
+tracemalloc_start() ->
+    tracemalloc_start(1).
+
+%% @doc The same with the number of frames that are remembered for each block. Changes nothing while it traces.
+-spec tracemalloc_start(pos_integer()) -> ok | error().
+tracemalloc_start(Frames) ->
+    tracemalloc_start(Frames, #{}).
+
+%% @doc The same with a time-out or options.
+-spec tracemalloc_start(pos_integer(), object_options()) -> ok | error().
+tracemalloc_start(Frames, Options) ->
+    py_memory:trace(Frames, Options).
+
+%% @doc Ends tracing and forgets what was remembered. No error where nothing is traced.
+-spec tracemalloc_stop() -> ok | error().
+tracemalloc_stop() ->
+    tracemalloc_stop(#{}).
+
+%% @doc The same with a time-out or options.
+-spec tracemalloc_stop(object_options()) -> ok | error().
+tracemalloc_stop(Options) ->
+    py_memory:end_trace(Options).
+
+%% @doc The ten lines of Python whose memory is largest: see {@link tracemalloc_top/1}.
+-spec tracemalloc_top() -> {ok, [#{atom() => term()}]} | error().
+tracemalloc_top() ->
+    tracemalloc_top(10).
+
+%% @doc The lines of Python whose memory that was allocated since {@link tracemalloc_start/0} is largest, the
+%% largest first, as `#{file, line, size, count}' with the size in bytes and the count of blocks.
+-spec tracemalloc_top(pos_integer()) -> {ok, [#{atom() => term()}]} | error().
+tracemalloc_top(Number) ->
+    tracemalloc_top(Number, #{}).
+
+%% @doc The same with a time-out or options.
+-spec tracemalloc_top(pos_integer(), object_options()) -> {ok, [#{atom() => term()}]} | error().
+tracemalloc_top(Number, Options) ->
+    py_memory:top(Number, Options).
+
+%% @doc Runs the code of an imported module again, as it is on disk now: later calls have its new functions.
+%%
+%% As with Python's `importlib.reload', names that are gone from the code stay, and so does what others have taken
+%% out of the module: objects, classes of objects, `from module import name'. A package is reloaded without its
+%% submodules. A module that is not imported is an `ImportError': nothing old of it is there.
+-spec reload(name()) -> ok | error().
+reload(Module) ->
+    reload(Module, #{}).
+
+%% @doc The same with a time-out or options.
+-spec reload(name(), object_options()) -> ok | error().
+reload(Module, Options) ->
+    py_memory:reload(Module, Options).
+
 %% @doc A second descriptor for the same open file or socket, closed on exec. Both are to be closed.
 -spec dup_fd(non_neg_integer()) -> {ok, non_neg_integer()} | {error, atom() | {errno, integer()}}.
 dup_fd(Fd) ->
@@ -499,33 +642,7 @@ run_exec({ok, _}, _Code, Error) ->
 run_exec(Error, _Code, _Options) ->
     Error.
 
-%% iodata in UTF-8, or a string as Unicode has it. What is neither is refused where it is read.
-utf8(List) when is_list(List) ->
-    case iodata(List) of
-        {ok, Binary} -> Binary;
-        error -> string(List)
-    end;
-utf8(Other) ->
-    Other.
-
-iodata(List) ->
-    try iolist_to_binary(List) of
-        Binary ->
-            case unicode:characters_to_binary(Binary) of
-                Binary -> {ok, Binary};
-                _ -> error
-            end
-    catch
-        error:badarg -> error
-    end.
-
-string(List) ->
-    try unicode:characters_to_binary(List) of
-        Binary when is_binary(Binary) -> Binary;
-        _ -> List
-    catch
-        error:badarg -> List
-    end.
+utf8(Text) -> py_call:utf8(Text).
 
 -define(IS_TIMEOUT(T), (T =:= infinity orelse (is_integer(T) andalso T >= 0 andalso T =< 16#ffffffff))).
 
@@ -533,15 +650,16 @@ string(List) ->
 options(Timeout, _Default) when ?IS_TIMEOUT(Timeout) ->
     {ok, #{timeout => Timeout}};
 options(Options, Default) when is_map(Options) ->
-    Whole = maps:merge(#{timeout => Default, error => pair, kwargs => #{}}, Options),
+    Whole = maps:merge(#{timeout => Default, error => pair, kwargs => #{}, result => term}, Options),
     case Whole of
-        #{timeout := Timeout, error := Form, kwargs := Kwargs}
-          when map_size(Whole) =:= 3, ?IS_TIMEOUT(Timeout), (Form =:= pair orelse Form =:= map), is_map(Kwargs) ->
+        #{timeout := Timeout, error := Form, kwargs := Kwargs, result := Result}
+          when map_size(Whole) =:= 4, ?IS_TIMEOUT(Timeout), (Form =:= pair orelse Form =:= map), is_map(Kwargs),
+               (Result =:= term orelse Result =:= ref) ->
             {ok, Whole};
-        _ -> badarg("unknown or wrong option in ~tP: there are timeout, error (pair or map) and kwargs", [Options, 8])
+        _ -> badarg("unknown or wrong option in ~tP: there are timeout, error (pair or map), kwargs and "
+                    "result (term or ref)", [Options, 8])
     end;
 options(Wrong, _Default) ->
     badarg("a time-out is a number of milliseconds from 0 to 4294967295 or infinity, not ~tP", [Wrong, 8]).
 
-badarg(Format, Arguments) ->
-    {error, {badarg, py_call:error_text(Format, Arguments)}}.
+badarg(Format, Arguments) -> py_call:badarg(Format, Arguments).

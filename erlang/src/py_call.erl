@@ -2,14 +2,17 @@
 %% @doc The way of a request to a context and of its answer back.
 -module(py_call).
 
--export([run/3, start/2, start/3, await/2, cancel/1, forget/1, cast/2, pool/0, native/1, error_text/2]).
+-export([run/3, start/2, start/3, await/2, cancel/1, forget/1, cast/2, pool/0, native/1]).
+-export([utf8/1, badarg/2, error_text/2]).
 -export_type([request/0, options/0, target/0]).
 
 -type request() :: {call, name(), name(), [term()], map()} | {eval, iodata(), map()} | {exec, iodata()}
-                 | {collect, request()} | {stream, request()} | {setup, request()} | {next, reference(), pos_integer(), pid(), reference()}.
+                 | {call_method, reference(), name(), [term()], map()} | {getattr, reference(), name()}
+                 | {to_term, reference()} | {ref, request()} | {collect, request()} | {stream, request()}
+                 | {setup, request()} | {next, reference(), pos_integer(), pid(), reference()}.
 -type name() :: atom() | string() | binary().
 -type target() :: causeway_nif:context() | tuple().
--type options() :: #{timeout => timeout(), error => pair | map}.
+-type options() :: #{timeout => timeout(), error => pair | map, result => term | ref}.
 
 -define(HANDLE(Tag), {?MODULE, Tag}).
 
@@ -20,7 +23,8 @@
 -spec run(target(), request(), options()) -> ok | {ok, term()} | {error, term()}.
 run(Target, Request, Options) ->
     Tag = make_ref(),
-    case causeway_nif:submit(Target, {Tag, Request}, error_form(Options), maps:get(timeout, Options)) of
+    Tagged = {Tag, in_form(Request, Options)},
+    case causeway_nif:submit(Target, Tagged, error_form(Options), maps:get(timeout, Options)) of
         full ->
             overloaded();
         closed ->
@@ -114,10 +118,47 @@ native(Pid) ->
                                             [Pid])}}
     end.
 
+%% @doc iodata in UTF-8, or a string as Unicode has it. What is neither is refused where it is read.
+-spec utf8(term()) -> term().
+utf8(List) when is_list(List) ->
+    case iodata(List) of
+        {ok, Binary} -> Binary;
+        error -> string(List)
+    end;
+utf8(Other) ->
+    Other.
+
+iodata(List) ->
+    try iolist_to_binary(List) of
+        Binary ->
+            case unicode:characters_to_binary(Binary) of
+                Binary -> {ok, Binary};
+                _ -> error
+            end
+    catch
+        error:badarg -> error
+    end.
+
+string(List) ->
+    try unicode:characters_to_binary(List) of
+        Binary when is_binary(Binary) -> Binary;
+        _ -> List
+    catch
+        error:badarg -> List
+    end.
+
+%% @doc The error of a function that was called with the wrong things.
+-spec badarg(io:format(), [term()]) -> {error, {badarg, binary()}}.
+badarg(Format, Arguments) ->
+    {error, {badarg, error_text(Format, Arguments)}}.
+
 %% @doc A text for an error term.
 -spec error_text(io:format(), [term()]) -> binary().
 error_text(Format, Arguments) ->
     <<_/binary>> = unicode:characters_to_binary(io_lib:format(Format, Arguments)).
+
+in_form(Request, #{result := ref}) -> {ref, Request};
+in_form(Request, _Options) -> Request.
 
 error_form(#{error := map}) -> 1;
 error_form(_Options) -> 0.

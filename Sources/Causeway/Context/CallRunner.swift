@@ -71,20 +71,25 @@ final class CallRunner {
 
     private func result(of call: Call) -> Result {
         do throws(PythonError) {
-            if let inner = part(of: call.request, after: atoms.stream, call) {
-                guard let value = try evaluate(inner, of: call) else {
-                    throw valueError("no value to iterate over")
+            let (form, request) = unwrapped(call)
+            guard let value = try evaluate(request, of: call) else {
+                return Result(term: atoms.ok, isBesideRequest: isSmallRequest)
+            }
+            switch form {
+            case .term:
+                return try result(of: call) { (encoder) throws(PythonError) in
+                    try encoder.term(value.pointer)
                 }
+            case .reference:
+                return try result(of: call) { (encoder) throws(PythonError) in
+                    try encoder.reference(value.pointer)
+                }
+            case .iterator:
                 let iterator = try Object(PyObject_GetIter(value.pointer))
                 return try result(of: call) { (encoder) throws(PythonError) in
                     try encoder.reference(iterator.pointer)
                 }
-            }
-            guard let value = try evaluate(call.request, of: call) else {
-                return Result(term: atoms.ok, isBesideRequest: isSmallRequest)
-            }
-            return try result(of: call) { (encoder) throws(PythonError) in
-                try encoder.term(value.pointer)
+            case .ownForm: return try ownForm(of: value, call)
             }
         } catch {
             // Decided once: what describes it is Python code, and another thread may run meanwhile.
@@ -92,6 +97,23 @@ final class CallRunner {
             let exception = ExceptionTerm(env: environment(for: call, isBeside), state: state)
             return Result(term: exception.errorTerm(call.errorForm), isBesideRequest: isBeside)
         }
+    }
+
+    /// The object of a reference as a term, which is not such a reference again.
+    private func ownForm(of value: borrowing Object, _ call: Call) throws(PythonError) -> Result {
+        let isBeside = isSmallRequest
+        let env = environment(for: call, isBeside)
+        var encoder = Encoder(env: env, state: state)
+        let term: Term
+        if let form = try encoder.ownForm(value.pointer) {
+            term = makeTuple(env, atoms.ok, form)
+        } else {
+            let reason =
+                "an object of type \(typeName(of: value.pointer)) has no form of its own in Erlang: use "
+                + "py:call_method/3 and py:getattr/2, or py:call(builtins, repr, [Ref]) for a text"
+            term = makeError(env, atoms.notConvertible, reason)
+        }
+        return Result(term: term, isBesideRequest: isBeside)
     }
 
     @inline(__always)
@@ -112,14 +134,29 @@ final class CallRunner {
         isBeside ? call.environment.pointer : answers.pointer
     }
 
-    /// `Request` of `{Kind, Request}`, nil for any other request.
-    private func part(of request: Term, after kind: Term, _ call: Call) -> Term? {
+    /// What becomes of the value of a request.
+    private enum Form {
+        /// A term, which is a reference only where the value has no other form.
+        case term
+        /// A reference to it, or to an iterator over it.
+        case reference, iterator
+        /// A term that is no reference.
+        case ownForm
+    }
+
+    /// The form that a request asks for, and the request without that.
+    private func unwrapped(_ call: Call) -> (Form, Term) {
         var arity: Int32 = 0
         var parts: UnsafePointer<Term>?
-        guard enif_get_tuple(call.environment.pointer, request, &arity, &parts) != 0, let parts, arity == 2,
-            parts[0] == kind
-        else { return nil }
-        return parts[1]
+        guard enif_get_tuple(call.environment.pointer, call.request, &arity, &parts) != 0, let parts,
+            arity == 2
+        else { return (.term, call.request) }
+        switch parts[0] {
+        case atoms.ref: return (.reference, parts[1])
+        case atoms.stream: return (.iterator, parts[1])
+        case atoms.toTerm: return (.ownForm, call.request)
+        default: return (.term, call.request)
+        }
     }
 
     /// The value of a request, or nil for one that has none.
@@ -133,9 +170,13 @@ final class CallRunner {
         let decoder = Decoder(env: env, state: state)
         switch (parts[0], arity) {
         case (atoms.call, 5):
-            return try self.call(
-                module: parts[1], function: parts[2], arguments: parts[3], keywords: parts[4], of: call,
-                decoder)
+            return try invoke(
+                try callable(parts[1], parts[2], of: call, decoder), parts[3], keywords: parts[4], decoder)
+        case (atoms.callMethod, 5):
+            return try invoke(
+                try attribute(parts[2], of: parts[1], decoder), parts[3], keywords: parts[4], decoder)
+        case (atoms.getattr, 3): return try attribute(parts[2], of: parts[1], decoder)
+        case (atoms.toTerm, 2): return try decoder.object(parts[1])
         case (atoms.eval, 3): return try eval(parts[1], locals: parts[2], of: call, decoder)
         case (atoms.collect, 2):
             guard let value = try evaluate(parts[1], of: call) else { return nil }
@@ -160,10 +201,9 @@ final class CallRunner {
 
     // MARK: call
 
-    private func call(
-        module: Term, function: Term, arguments: Term, keywords: Term, of call: Call, _ decoder: Decoder
+    private func invoke(
+        _ callable: consuming Object, _ arguments: Term, keywords: Term, _ decoder: Decoder
     ) throws(PythonError) -> Object {
-        let callable = try self.callable(module, function, of: call, decoder)
         var iterator = arguments
         var head: Term = 0
         var keywordCount = 0
@@ -221,6 +261,16 @@ final class CallRunner {
             return Object(owning: found)
         }
         return try dotted(functionName.pointer, of: imported)
+    }
+
+    /// An attribute of the object that a reference is to. Names may be dotted.
+    private func attribute(_ name: Term, of reference: Term, _ decoder: Decoder) throws(PythonError)
+        -> Object
+    {
+        let holder = try decoder.object(reference)
+        let name = try self.name(name, "the name", decoder)
+        if let found = PyObject_GetAttr(holder.pointer, name.pointer) { return Object(owning: found) }
+        return try dotted(name.pointer, of: holder)
     }
 
     /// Names of atoms are interned, as `main` is; others are compared.

@@ -20,10 +20,13 @@ final class ContextRegistry: Sendable {
     /// How many there are.
     var count: Int { contexts.withLock { $0.count } }
 
-    /// Wakes one of them; false where there is none.
+    /// Wakes one of them, rather one that runs no call; false where there is none.
     func ringOne() -> Bool {
-        guard let first = contexts.withLock({ $0.values.first }) else { return false }
-        first.doorbell.ring()
+        let one = contexts.withLock { contexts in
+            contexts.values.first { !$0.isBusy.load(ordering: .relaxed) } ?? contexts.values.first
+        }
+        guard let one else { return false }
+        one.doorbell.ring()
         return true
     }
 }

@@ -210,6 +210,11 @@ struct Decoder {
 
     private func reference(_ term: Term) throws(PythonError) -> Object {
         if let reference = resourceTypes.object.object(env, term) {
+            guard reference.belongs(to: state) else {
+                throw valueError(
+                    "a reference to an object of another Python interpreter: use it in the context that it came "
+                        + "from, or convert the object there with py:to_term/2")
+            }
             return Object(retaining: reference.pointer)
         }
         return try TermObject.make(state.refType, term)

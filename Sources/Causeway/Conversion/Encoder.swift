@@ -259,6 +259,12 @@ struct Encoder {
         return try integer(held.pointer)
     }
 
+    /// The term for an object, nil where that is only a reference to it.
+    mutating func ownForm(_ object: PyPointer) throws(PythonError) -> Term? {
+        let term = try self.term(object)
+        return resourceTypes.object.object(env, term) == nil ? term : nil
+    }
+
     /// A reference to an object, also where it has a form of its own in Erlang.
     func reference(_ object: PyPointer) throws(PythonError) -> Term {
         guard

@@ -11,8 +11,11 @@ import Synchronization
 final class Leftovers: Sendable {
     private struct Waiting: @unchecked Sendable {
         var objects: [PyPointer] = []
+        var references: [PyPointer] = []
         var endedProcesses: [Term] = []
     }
+    /// What Erlang refers to until then.
+    let held = HeldObjects()
     private let waiting = Mutex(Waiting())
     private let someWait = Atomic<Bool>(false)
     private let contexts: ContextRegistry
@@ -31,6 +34,12 @@ final class Leftovers: Sendable {
     func add(_ pointer: PyPointer) {
         let pointer = Waiting(objects: [pointer])
         append { $0.objects += pointer.objects }
+    }
+
+    /// Adds what an Erlang term referred to. From any thread.
+    func add(reference pointer: PyPointer) {
+        let pointer = Waiting(references: [pointer])
+        append { $0.references += pointer.references }
     }
 
     /// Notes that a process has ended, whose namespace is to be forgotten. From any thread.
@@ -55,5 +64,9 @@ final class Leftovers: Sendable {
         }
         for process in taken.endedProcesses { namespaces.remove(process) }
         for pointer in taken.objects { Py_DecRef(pointer) }
+        for pointer in taken.references {
+            held.remove(pointer)
+            Py_DecRef(pointer)
+        }
     }
 }

@@ -11,10 +11,15 @@ final class ObjectReference: Resource, @unchecked Sendable {
     /// Adds a reference to the object. With the GIL.
     init(_ pointer: PyPointer, leftovers: Leftovers) {
         Py_IncRef(pointer)
+        leftovers.held.add(pointer)
         self.pointer = pointer
         self.leftovers = leftovers
     }
 
+    /// Whether the object is one of that interpreter. Each has leftovers of its own, which live as long as
+    /// references to its objects do: nobody else can have their identity meanwhile.
+    func belongs(to state: ModuleState) -> Bool { leftovers === state.leftovers }
+
     // Runs on a BEAM thread, which never takes the GIL: the reference is given back later.
-    override func unreferenced(_ env: EnvPointer?) { leftovers.add(pointer) }
+    override func unreferenced(_ env: EnvPointer?) { leftovers.add(reference: pointer) }
 }

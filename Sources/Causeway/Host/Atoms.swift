@@ -20,6 +20,11 @@ struct Atoms: Sendable {
     var setup: Term = 0
     var stream: Term = 0
     var next: Term = 0
+    var ref: Term = 0
+    var callMethod: Term = 0
+    var getattr: Term = 0
+    var toTerm: Term = 0
+    var notConvertible: Term = 0
     var data: Term = 0
     var pyStream: Term = 0
     var full: Term = 0
@@ -103,6 +108,11 @@ struct Atoms: Sendable {
         setup = atom("setup")
         stream = atom("stream")
         next = atom("next")
+        ref = atom("ref")
+        callMethod = atom("call_method")
+        getattr = atom("getattr")
+        toTerm = atom("to_term")
+        notConvertible = atom("not_convertible")
         data = atom("data")
         pyStream = atom("py_stream")
         full = atom("full")

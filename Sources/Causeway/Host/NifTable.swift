@@ -7,7 +7,8 @@ import Streams
 @c public func nif_init() -> UnsafeMutablePointer<ErlNifEntry> { nifEntry }
 
 private nonisolated(unsafe) let nifEntry = makeNifEntry(
-    module: "causeway_nif", functions: hostNifs + contextNifs + callbackNifs + outputNifs + reactorNifs,
+    module: "causeway_nif",
+    functions: hostNifs + contextNifs + objectNifs + callbackNifs + outputNifs + reactorNifs,
     load: { env, _, _ in
         // The library stays in the process when its Erlang module is purged. Loaded again it would find
         // threads of the old one: refused.

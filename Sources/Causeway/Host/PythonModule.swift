@@ -22,7 +22,7 @@ private nonisolated(unsafe) let moduleDefinition: UnsafeMutablePointer<PyModuleD
     definition.m_size = MemoryLayout<UnsafeRawPointer?>.size
     definition.m_methods = immortal(
         ReactorModule.functions + PlainReactorModule.functions + ErlangModule.functions
-            + CallbackModule.functions + OutputModule.functions + Sleep.functions
+            + CallbackModule.functions + OutputModule.functions + ObjectModule.functions + Sleep.functions
             + [PyMethodDef()])
     definition.m_slots = immortal(slots)
     definition.m_free = { module in

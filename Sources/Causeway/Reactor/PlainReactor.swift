@@ -105,6 +105,8 @@ final class PlainReactor: ReactorHost {
         }
     }
 
+    func callbackIsOver() {}
+
     func pollerMade(_ descriptor: Int32) {}
 
     func pollerAbandoned(_ descriptor: Int32) { _ = Glibc.close(descriptor) }

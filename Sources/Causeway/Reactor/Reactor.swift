@@ -31,7 +31,8 @@ final class Reactor {
     let inbox: ReactorInbox
     let state: ModuleState
     let calls: ProtocolCalls
-    weak var host: (any ReactorHost)?
+    // It owns this reactor, and so outlives it; a weak reference would cost every callback two atomic operations.
+    unowned(unsafe) var host: (any ReactorHost)?
     var poller: Poller?
     var connections = SlotTable<Connection>()
     /// What makes protocols here, where it is not the interpreter's factory.
