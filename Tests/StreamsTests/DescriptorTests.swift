@@ -199,7 +199,19 @@ struct DescriptorTests {
         #expect(stream == .socket)
         let datagram = socket(AF_INET, Int32(SOCK_DGRAM.rawValue), 0)
         defer { close(datagram) }
-        #expect(try Descriptor.kind(of: datagram) == .socket)
+        #expect(try Descriptor.kind(of: datagram) == .datagramSocket)
+        let unconnected = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(unconnected) }
+        #expect(try Descriptor.kind(of: unconnected) == .socket)
+        #expect(listen(unconnected, 1) == 0)
+        #expect(try Descriptor.kind(of: unconnected) == .listener)
+    }
+
+    @Test("knows devices that no poller takes as files")
+    func devices() throws {
+        let null = open("/dev/null", O_RDWR)
+        defer { close(null) }
+        #expect(try Descriptor.kind(of: null) == .file)
     }
 
     @Test("knows streams, and that a poller takes them")
