@@ -21,7 +21,9 @@ async def serve():
     server = await loop.create_server(Echo, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     ended = asyncio.Event()
-    reader = threading.Thread(target=lambda: (sys.stdin.read(), loop.call_soon_threadsafe(ended.set)), daemon=True)
+    reader = threading.Thread(
+        target=lambda: (sys.stdin.read(), loop.call_soon_threadsafe(ended.set)), daemon=True
+    )
     reader.start()
     await ended.wait()
 
@@ -30,6 +32,9 @@ if __name__ == "__main__":
     if sys.argv[1] == "uvloop":
         import uvloop
 
-        asyncio.run(serve(), loop_factory=uvloop.new_event_loop) if sys.version_info >= (3, 12) else uvloop.run(serve())
+        asyncio.run(serve(), loop_factory=uvloop.new_event_loop) if sys.version_info >= (
+            3,
+            12,
+        ) else uvloop.run(serve())
     else:
         asyncio.run(serve())

@@ -12,7 +12,9 @@ struct SocketAddressTests {
         }
     }
 
-    @Test("IPv6 addresses come back as they went in", arguments: ["::1", "::", "fe80::1", "2001:db8::ff00:42:8329"])
+    @Test(
+        "IPv6 addresses come back as they went in",
+        arguments: ["::1", "::", "fe80::1", "2001:db8::ff00:42:8329"])
     func ipv6(host: String) {
         let address = SocketAddress(host: host, port: 53, flow: 7, scope: 2)
         #expect(address?.parts == .ipv6(host: host, port: 53, flow: 7, scope: 2))

@@ -1,7 +1,7 @@
 """A protocol that hands its connection to asyncio when the client says `async`, and echoes lines until then.
 
-The reactor's descriptor stays the reactor's: asyncio gets a duplicate, and the connection lives as long as one of
-them does. asyncio runs in a thread of its own. In a plain python3: `python3 asyncio_protocol.py 7777`.
+The reactor's descriptor stays the reactor's: asyncio gets a duplicate, and the connection lives as long as
+one of them does. asyncio runs in a thread of its own. In a plain python3: `python3 asyncio_protocol.py 7777`.
 """
 
 import asyncio

@@ -1,13 +1,14 @@
 """A chat: every line that somebody writes goes to all others. The first line is one's name.
 
-In a plain python3: `python3 chat_protocol.py 7777`, then `nc 127.0.0.1 7777` twice. In Erlang all connections of
-a context are in one room: `factory => {chat_protocol, 'ChatProtocol'}`.
+In a plain python3: `python3 chat_protocol.py 7777`, then `nc 127.0.0.1 7777` twice. In Erlang all connections
+of a context are in one room: `factory => {chat_protocol, 'ChatProtocol'}`.
 
 A protocol may write to another's connection: it fills that one's `write_buffer`, and `signal_write_ready` has
 the reactor write it, as fast as that client reads.
 """
 
 import sys
+from typing import ClassVar
 
 from erlang import reactor
 
@@ -15,7 +16,7 @@ LONGEST_LINE = 4096
 
 
 class ChatProtocol(reactor.Protocol):
-    room = set()
+    room: ClassVar[set] = set()
     name = None
 
     def connection_made(self, fd, client_info):

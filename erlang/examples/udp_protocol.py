@@ -1,7 +1,7 @@
 """A name server of the simplest kind, over UDP: `set NAME VALUE` and `get NAME`, one datagram each.
 
-One protocol serves the whole socket: `data_received` gets one datagram, `peer` says from whom it is, and what is in
-`write_buffer` goes there as one datagram. In a plain python3: `python3 udp_protocol.py 7777`, then
+One protocol serves the whole socket: `data_received` gets one datagram, `peer` says from whom it is, and what
+is in `write_buffer` goes there as one datagram. In a plain python3: `python3 udp_protocol.py 7777`, then
 `nc -u 127.0.0.1 7777`. In Erlang: hand over the socket of `gen_udp:open`.
 """
 

@@ -1,7 +1,7 @@
 """A WebSocket echo; the library wsproto knows the grammar, the reactor moves the bytes.
 
 In a plain python3: `python3 websocket_protocol.py 7777`, then in a browser's console
-`ws = new WebSocket("ws://127.0.0.1:7777"); ws.onmessage = e => console.log(e.data); ws.onopen = () => ws.send("hi")`.
+`ws = new WebSocket("ws://127.0.0.1:7777"); ws.onmessage = e => console.log(e.data)` and `ws.send("hi")`.
 """
 
 import sys

@@ -102,6 +102,8 @@ apply_function(Fun, Arguments) -> Fun(Arguments).
 text(Class, Reason) ->
     unicode:characters_to_binary(io_lib:format("~ts: ~0tp", [Class, Reason], [{chars_limit, ?TEXT_LIMIT}])).
 
+%% Funs stand in stacks as well, which the type of a stack does not say.
+-dialyzer({no_match, frame/1}).
 frame({Module, Function, Arity, Location}) ->
     #{module => Module,
       function => Function,

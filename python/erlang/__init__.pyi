@@ -9,7 +9,6 @@ from _causeway import in_beam as in_beam
 from _causeway import self as self
 from _causeway import send as send
 from _causeway import whereis as whereis
-
 from erlang._callbacks import ErlangError as ErlangError
 from erlang._callbacks import call as call
 

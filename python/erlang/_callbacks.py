@@ -71,5 +71,6 @@ def _unknown(name):
             "Start Python from Erlang with the application causeway"
         )
     return NameError(
-        f"no Erlang function is registered as {name!r}: py:register_function({name}, Fun) does that", name=name
+        f"no Erlang function is registered as {name!r}: py:register_function({name}, Fun) does that",
+        name=name,
     )

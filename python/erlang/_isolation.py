@@ -8,9 +8,9 @@ import gc
 import sys
 import threading
 
-_modules = set()
-_path = []
-_main = {}
+_modules: set[str] = set()
+_path: list[str] = []
+_main: dict[str, object] = {}
 
 
 def remember():

@@ -1,4 +1,4 @@
-"""Protocols served by a plain python3, without Erlang: the same core, polled by the thread that calls run()."""
+"""Protocols served by a plain python3, without Erlang: the same core, polled by who calls run()."""
 
 import logging
 import os
@@ -14,11 +14,11 @@ _log = logging.getLogger("erlang.reactor")
 def serve(where, factory=None, /, *, client_info=None, max_connections=10_000, backlog=1024):
     """Have :func:`run` serve connections, and return the address where it does.
 
-    ``where`` is ``(host, port)``, 0 being any port; the path of a Unix socket; a socket, or a file descriptor:
-    one that listens, whose connections are accepted, or one that is connected or has datagrams, which is served
-    itself. A socket or descriptor stays yours: a duplicate is served.
-    ``factory`` makes the protocols; without it the one of :func:`set_protocol_factory` does. Connections that are
-    accepted have ``addr``, ``port`` and ``type`` in ``client_info``, besides what is given here.
+    ``where`` is ``(host, port)``, 0 being any port; the path of a Unix socket; a socket, or a file
+    descriptor: one that listens, whose connections are accepted, or one that is connected or has datagrams,
+    which is served itself. A socket or descriptor stays yours: a duplicate is served.
+    ``factory`` makes the protocols; without it the one of :func:`set_protocol_factory` does. Connections that
+    are accepted have ``addr``, ``port`` and ``type`` in ``client_info``, besides what is given here.
     ``max_connections`` holds for all of a run(), and is that of its first serve(): further peers wait.
 
     Raises OSError where the address cannot be had, and RuntimeError inside the BEAM.
@@ -38,7 +38,7 @@ def serve(where, factory=None, /, *, client_info=None, max_connections=10_000, b
 
 
 def run():
-    """Serve what :func:`serve` was called for, in this thread, until :func:`stop` is called or nothing is left.
+    """Serve what :func:`serve` was called for, until :func:`stop` is called or nothing is left.
 
     A signal handler that raises, as Ctrl-C does, ends it too. At its end connections are closed, and
     ``connection_lost()`` is called. What a protocol raises ends its connection and is logged by the logger

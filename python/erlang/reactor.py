@@ -26,7 +26,6 @@ from _causeway import (
     set_protocol_factory,
     signal_write_ready,
 )
-
 from erlang._serving import run, serve, stop
 
 __all__ = [

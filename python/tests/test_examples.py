@@ -19,7 +19,9 @@ PACKAGE = Path(erlang.__file__).parent.parent
 def served(name):
     """Run an example; yields the port that it has chosen."""
     command = [sys.executable, EXAMPLES / f"{name}.py", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(PACKAGE)}) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": str(PACKAGE)}
+    ) as server:
         try:
             yield int(re.search(r"(\d+)\)", server.stdout.readline())[1])
         finally:

@@ -220,7 +220,12 @@ def test_an_exception_is_logged_and_ends_its_connection(caplog):
             return super().data_received(data)
 
     address = reactor.serve(("127.0.0.1", 0), Failing)
-    with caplog.at_level(logging.ERROR, "erlang.reactor"), running(), connect(address) as bad, connect(address) as good:
+    with (
+        caplog.at_level(logging.ERROR, "erlang.reactor"),
+        running(),
+        connect(address) as bad,
+        connect(address) as good,
+    ):
         bad.sendall(b"fail")
         assert bad.recv(100) == b""
         good.sendall(b"go on")
