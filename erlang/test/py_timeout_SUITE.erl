@@ -257,24 +257,30 @@ thousand_killed_in_erlang_call(_Config) ->
     ok = py:unregister_function(wait).
 
 %% Each of the 1,000 is killed while Python is busy for it. Meanwhile a timer of 1 ms shows whether a scheduler is held up.
-thousand_killed(Function, Arguments) ->
+thousand_killed(Function, Arguments) -> thousand_killed(Function, Arguments, 3).
+
+%% What else the machine does may hold up a run; a scheduler that waits for Python is held up in each.
+thousand_killed(Function, Arguments, Runs) ->
+    case worst_delay(Function, Arguments) of
+        Worst when Worst < 50000 -> ok;
+        _ when Runs > 1 -> thousand_killed(Function, Arguments, Runs - 1);
+        Worst -> error({scheduler_held_up_for, Worst, microseconds})
+    end.
+
+worst_delay(Function, Arguments) ->
     Contexts = [start() || _ <- lists:seq(1, 10)],
     Test = self(),
     Clock = spawn_link(fun() -> clock(Test, 0) end),
     Callers = [spawn_monitor(fun() -> py:call(lists:nth(1 + N rem 10, Contexts), ?HELPERS, Function, [Test | Arguments]) end)
                || N <- lists:seq(1, 1000)],
-    Alive = maps:from_list(Callers),
-    ok = kill_all(Alive),
+    ok = kill_all(maps:from_list(Callers)),
     Clock ! report,
-    receive
-        {Clock, Worst} ->
-            ct:pal("~p: worst delay of a 1 ms timer: ~p microseconds", [Function, Worst]),
-            ?assert(Worst < 50000)
-    end,
+    Worst = receive {Clock, Delay} -> Delay end,
+    ct:pal("~p: worst delay of a 1 ms timer: ~p microseconds", [Function, Worst]),
     [?assertEqual({ok, 4.0}, py:call(Context, math, sqrt, [16], 10000)) || Context <- Contexts],
     ?assertEqual([], causeway_ct:mailbox()),
     [ok = py_context:stop(Context) || Context <- Contexts],
-    ok.
+    Worst.
 
 kill_all(Alive) when map_size(Alive) =:= 0 -> ok;
 kill_all(Alive) ->
@@ -296,20 +302,33 @@ clock(Test, Worst) ->
 
 %% Nobody else is hit
 
-%% What was raised once is not raised again while Python tidies up.
+%% What was raised once is not raised again while Python tidies up. (What comes at the head of a
+%% loop that stands in the try itself is raised outside of it by CPython 3.13: hence a function that loops.)
 finally_may_sleep(Config) ->
     Context = context(Config),
-    ok = py:exec(Context, <<"import erlang, time\ndef work(pid, loops):\n"
+    ok = py:exec(Context, <<"import erlang, time\ndef spin(loops):\n    while loops: pass\n"
+                            "def work(pid, loops):\n"
                             "    try:\n"
-                            "        while loops: pass\n"
+                            "        erlang.send(pid, 'entered')\n"
+                            "        spin(loops)\n"
                             "        time.sleep(60)\n"
                             "    finally:\n"
                             "        time.sleep(0.01)\n"
                             "        erlang.send(pid, 'slept')\n">>),
-    [begin
-         ?assertEqual({error, timeout}, py:call(Context, '__main__', work, [self(), Loops], 20)),
-         ok = causeway_ct:expect(<<"slept">>, 5000)
-     end || _ <- lists:seq(1, 50), Loops <- [true, false]].
+    Rounds = [begin
+                  ?assertEqual({error, timeout}, py:call(Context, '__main__', work, [self(), Loops], 20)),
+                  %% After the next call of the context that one is over. A busy machine may not have let it begin.
+                  ?assertEqual({ok, 4.0}, py:call(Context, math, sqrt, [16])),
+                  case causeway_ct:mailbox() of
+                      [] ->
+                          0;
+                      Messages ->
+                          ?assertEqual([<<"entered">>, <<"slept">>], Messages),
+                          [ok = causeway_ct:expect(Message) || Message <- Messages],
+                          1
+                  end
+              end || _ <- lists:seq(1, 50), Loops <- [true, false]],
+    ?assert(lists:sum(Rounds) > 10).
 
 %% Calls of about the length of their time-out, of three kinds. The next call of the context is right, every time.
 ten_thousand_around_their_duration(Config) ->

@@ -1,14 +1,11 @@
 """Protocols served by a plain python3, without Erlang: the same core, polled by who calls run()."""
 
-import logging
 import os
 import signal
 import socket
 import threading
 
 import _causeway
-
-_log = logging.getLogger("erlang.reactor")
 
 
 def serve(where, factory=None, /, *, client_info=None, max_connections=10_000, backlog=1024):
@@ -66,9 +63,12 @@ def stop():
 
 def report(exception, callback, connection, is_expected):
     """Log what a protocol has raised."""
+    # Only now: it is most of what an import of erlang would cost.
+    import logging
+
     level = logging.DEBUG if is_expected else logging.ERROR
     info = (type(exception), exception, exception.__traceback__)
-    _log.log(level, "exception in %s of %r", callback, connection, exc_info=info)
+    logging.getLogger("erlang.reactor").log(level, "exception in %s of %r", callback, connection, exc_info=info)
 
 
 def _descriptor(where, backlog):
