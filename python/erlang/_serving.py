@@ -68,7 +68,8 @@ def report(exception, callback, connection, is_expected):
 
     level = logging.DEBUG if is_expected else logging.ERROR
     info = (type(exception), exception, exception.__traceback__)
-    logging.getLogger("erlang.reactor").log(level, "exception in %s of %r", callback, connection, exc_info=info)
+    log = logging.getLogger("erlang.reactor")
+    log.log(level, "exception in %s of %r", callback, connection, exc_info=info)
 
 
 def _descriptor(where, backlog):
