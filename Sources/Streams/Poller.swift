@@ -137,7 +137,9 @@ public struct Poller: ~Copyable {
         public var isWritable: Bool {
             flags & (EPOLLOUT.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0
         }
-        /// Both directions are over.
+        /// Both directions are over, or an error waits.
         public var isHungUp: Bool { flags & (EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 }
+        /// Both directions are over.
+        public var isOver: Bool { flags & EPOLLHUP.rawValue != 0 }
     }
 }

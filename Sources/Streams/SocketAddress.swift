@@ -109,6 +109,11 @@ public struct SocketAddress: Sendable {
         }
     }
 
+    /// Whether it is that of a Unix socket with a name.
+    public var isUnixPath: Bool {
+        Int32(storage.ss_family) == AF_UNIX && Int(size) > SocketAddress.pathOffset
+    }
+
     private var path: [UInt8] {
         let length = Int(size) - SocketAddress.pathOffset
         guard length > 0 else { return [] }

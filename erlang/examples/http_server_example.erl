@@ -101,8 +101,7 @@ accept(Listener) ->
 
 %% After `ok' the connection is the reactor's. Otherwise it is still ours.
 serve_connection(Socket) ->
-    {ok, Fd} = inet:getfd(Socket),
-    case py_reactor_context:handoff(Fd, client(Socket)) of
+    case py_reactor_context:handoff(Socket, #{}) of
         ok ->
             ok;
         {error, Reason} ->
@@ -110,13 +109,6 @@ serve_connection(Socket) ->
             _ = gen_tcp:send(Socket, "HTTP/1.1 503 Service Unavailable\r\n"
                                      "Content-Length: 0\r\nConnection: close\r\n\r\n"),
             gen_tcp:close(Socket)
-    end.
-
-%% What Python gets as client_info.
-client(Socket) ->
-    case inet:peername(Socket) of
-        {ok, {Address, Port}} -> #{addr => inet:ntoa(Address), port => Port, type => tcp};
-        {error, _} -> #{type => tcp}
     end.
 
 -spec fail(io:format(), [term()]) -> no_return().

@@ -10,7 +10,7 @@
 -export([is_object/1]).
 -export([callbacks_update/1, callback_begin/1, callback_answer/2]).
 -export([output_taken/1, output_level/1]).
--export([submit/4, cast/2, cancel/1, handoff/4, context_drain/1]).
+-export([submit/4, cast/2, cancel/1, handoff/4, handoff_check/2, context_drain/1]).
 -export_type([context/0, call/0, callback/0, ticket/0]).
 
 -on_load(may_be_loaded/0).
@@ -18,7 +18,7 @@
 -nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
        context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
        context_stats/1, context_diagnose/2, is_object/1, callbacks_update/1, callback_begin/1, callback_answer/2,
-       output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, context_drain/1]).
+       output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, handoff_check/2, context_drain/1]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
@@ -166,6 +166,10 @@ cancel(_Call) -> erlang:nif_error(not_loaded).
 %% it already, and is what the protocol gets first.
 -spec handoff(context(), integer(), map(), binary()) -> ok | {error, term()}.
 handoff(_Context, _Fd, _Info, _Data) -> erlang:nif_error(not_loaded).
+
+%% @doc What {@link handoff/4} would say now, without doing it.
+-spec handoff_check(context(), integer()) -> ok | {error, term()}.
+handoff_check(_Context, _Fd) -> erlang:nif_error(not_loaded).
 
 %% @doc Ends the listeners of a context, and its connections as soon as they have written what they have to. The
 %% owner gets `{causeway, drained}' when none is left.

@@ -7,7 +7,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/1, stop/1, stats/1, diagnose/1]).
+-export([start_link/1, stop/1, stop/2, stats/1, diagnose/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, code_change/3, format_status/2]).
 -export_type([options/0, mode/0]).
 
@@ -50,10 +50,25 @@ start_link(#{name := Name} = Options) ->
 start_link(Options) ->
     gen_server:start_link(?MODULE, Options, []).
 
-%% @doc Stops a context: what Python executes there is interrupted, connections are closed.
+%% @doc Stops a context at once: what Python executes there is interrupted, connections are closed.
 -spec stop(pid()) -> ok.
 stop(Context) ->
     gen_server:stop(Context).
+
+%% @doc Stops a context when its connections have written what they have to, at the latest after so many
+%% milliseconds. Until then it serves calls, but takes no more connections.
+-spec stop(pid(), timeout()) -> ok | {error, term()}.
+stop(Context, Timeout) when is_pid(Context), Timeout =:= infinity orelse (is_integer(Timeout) andalso Timeout >= 0) ->
+    try
+        _ = gen_server:call(Context, {drain, Timeout}, infinity),
+        gen_server:stop(Context)
+    catch
+        %% Somebody else has stopped it meanwhile, or long ago.
+        exit:_ -> ok
+    end;
+stop(Context, Timeout) ->
+    {error, {badarg, py_call:error_text("stop needs a context's pid and milliseconds or infinity, not ~tP, ~tP",
+                                        [Context, 8, Timeout, 8])}}.
 
 %% @doc Counters of a context.
 -spec stats(pid() | atom()) -> #{atom() => integer()}.
@@ -112,7 +127,7 @@ await_thread(Native, Options) ->
             case setup(Native, Options) of
                 ok ->
                     ok = py_contexts:register(self(), Native, maps:with([pool, mode], Options)),
-                    {ok, #{native => Native, options => Options}};
+                    {ok, #{native => Native, options => Options, drains => #{}}};
                 {error, Reason} ->
                     stop_thread(Native),
                     {stop, {setup_failed, Reason}}
@@ -191,8 +206,17 @@ accepted({_Key, Check}, Value) -> Check(Value).
 %% @private
 handle_call(stats, _From, #{native := Native} = State) ->
     {reply, causeway_nif:context_stats(Native), State};
+handle_call({drain, Timeout}, From, #{native := Native, drains := Drains} = State) ->
+    case causeway_nif:context_drain(Native) of
+        ok -> {noreply, State#{drains := Drains#{limit(Timeout) => From}}};
+        {error, closed} -> {reply, ok, State}
+    end;
 handle_call(_Request, _From, State) ->
     {reply, {error, unknown_request}, State}.
+
+%% Names the drain, and ends it when its time is over.
+limit(infinity) -> make_ref();
+limit(Timeout) -> erlang:start_timer(Timeout, self(), drain).
 
 %% @private
 handle_cast(_Request, State) ->
@@ -208,6 +232,20 @@ handle_info({select, Native, undefined, ready_input}, #{native := Native} = Stat
 handle_info({causeway, {log, Level, Report}}, #{options := Options} = State) ->
     py_log:report(Level, Report, Options),
     {noreply, State};
+handle_info({causeway, drained}, #{drains := Drains} = State) ->
+    maps:foreach(fun(Timer, From) ->
+                         _ = erlang:cancel_timer(Timer),
+                         gen_server:reply(From, drained)
+                 end, Drains),
+    {noreply, State#{drains := #{}}};
+handle_info({timeout, Timer, drain}, #{drains := Drains} = State) ->
+    case maps:take(Timer, Drains) of
+        {From, Others} ->
+            gen_server:reply(From, timeout),
+            {noreply, State#{drains := Others}};
+        error ->
+            {noreply, State}
+    end;
 handle_info({causeway, stopped}, State) ->
     %% Nobody asked for it: the thread could not go on.
     {stop, thread_ended, State};

@@ -1,12 +1,12 @@
 %% @doc Contexts that serve connections: Python protocols on file descriptors.
 %%
 %% A protocol is a subclass of `erlang.reactor.Protocol'; `erlang.reactor.set_protocol_factory' says which.
-%% A descriptor is handed over by {@link handoff/3}, and is the reactor's from then on. Such a context
+%% A socket or a descriptor is handed over by {@link handoff/3}, and is the reactor's from then on. Such a context
 %% is a {@link py_context} like any other, and serves `py:call' as well.
 -module(py_reactor_context).
 
--export([start_link/2, start_link/3, start_default/0, handoff/2, handoff/3, stats/1, diagnose/1, stop/1]).
--export_type([mode/0, options/0, info/0]).
+-export([start_link/2, start_link/3, start_default/0, handoff/2, handoff/3, stats/1, diagnose/1, stop/1, stop/2]).
+-export_type([mode/0, options/0, info/0, handle/0]).
 
 -type mode() :: py_context:mode().
 -type options() :: #{max_connections => non_neg_integer(),
@@ -19,8 +19,12 @@
 %% See {@link py_context:options()}.
 -type info() :: #{atom() | binary() => term()}.
 %% Becomes `client_info', its keys as `str'. `addr' may be as `inet:peername' or as `inet:ntoa' gives it.
+-type handle() :: integer() | gen_tcp:socket() | gen_udp:socket() | socket:socket().
+%% A number, or a socket of any of these modules: connected, listening, or of datagrams.
 
 -define(DEFAULT, py_reactor_default).
+%% How long a stopping context waits for its connections, in milliseconds.
+-define(DRAIN, 5000).
 
 %% @doc Starts a context with the default options.
 -spec start_link(integer(), mode()) -> {ok, pid()} | {error, term()}.
@@ -39,37 +43,49 @@ start_link(Id, Mode, Options) ->
 start_default() ->
     py_context:start_link(#{id => 0, name => ?DEFAULT}).
 
-%% @doc Hands a descriptor to the default context.
--spec handoff(non_neg_integer(), info()) -> ok | {error, term()}.
-handoff(Fd, Info) ->
+%% @doc Hands a socket or a descriptor to the default context.
+-spec handoff(handle(), info()) -> ok | {error, term()}.
+handoff(Handle, Info) ->
     case whereis(?DEFAULT) of
         undefined -> {error, no_reactor_context};
-        Context -> handoff(Context, Fd, Info)
+        Context -> handoff(Context, Handle, Info)
     end.
 
-%% @doc Hands a descriptor to a context.
+%% @doc Hands a socket or a descriptor to a context.
 %%
-%% The descriptor is the reactor's exactly when the result is `ok': it closes it when the connection ends.
-%% Where it is that of an open `gen_tcp' socket of the calling process (`inet:getfd/1'), the reactor takes
-%% a duplicate and the Erlang socket is closed, so that one descriptor remains.
+%% It is the reactor's exactly when the result is `ok': it closes it when the connection ends. With an error
+%% it is the caller's as before, with the options that it had.
 %%
-%% Errors: `badf' for what is not open, `eperm' for a file, `eexist' for a descriptor that a reactor has
-%% already, `max_connections', `no_protocol_factory' before
-%% Python has set one, `closed' and `{no_context, Text}' for a context that has stopped.
--spec handoff(pid(), non_neg_integer(), info()) -> ok | {error, term()}.
-handoff(Context, Fd, Info) when is_pid(Context), is_integer(Fd), is_map(Info) ->
+%% A socket must be the calling process's. The reactor takes a duplicate of its descriptor and the socket is
+%% closed, which does not end the connection: one descriptor remains. Where `Info' does not have them,
+%% `addr' and `port' of the peer and the `type', `tcp', `udp' or `unix', are filled in. What a stream has received
+%% already is what the protocol gets first: messages in the mailbox of the caller, also with the headers that
+%% a packet mode has removed, and what Erlang holds. A peer that has closed meanwhile is the protocol's to find out.
+%%
+%% A listening socket accepts by itself from then on. Each of its connections has the keys of `Info', and `addr',
+%% `port' and `type' of its own. While `max_connections' are served, and when the system is out of descriptors, the
+%% others wait in the kernel's queue. Several contexts may share a port, each with a socket that was opened with
+%% SO_REUSEPORT.
+%%
+%% A number that is a socket's of the calling process (`inet:getfd/1') is handed over like that socket, but
+%% nothing is filled in. Any other number is taken as it is: a duplicate by `py:dup_fd', a pipe, what Python
+%% has opened. To find out that it is nobody else's, all ports of the node are asked: with thousands of them a
+%% socket is handed over faster than a duplicate of its number.
+%%
+%% Errors: `badf' for what is not open, `eperm' for a file, `eexist' for a number that a reactor has
+%% already, `max_connections', `no_protocol_factory' before Python has set one, `not_owner' for a socket, or the
+%% number of one, that belongs to another process, `closed' for a socket that is, `{no_context, Text}' for
+%% a context that has stopped or is about to, `{unsent, Text}' while the socket has something to send, `{unread, Text}'
+%% for messages in the mailbox that cannot become bytes again, `{badarg, Text}'.
+-spec handoff(pid(), handle(), info()) -> ok | {error, term()}.
+handoff(Context, Handle, Info) when is_pid(Context), is_map(Info) ->
     case py_call:native(Context) of
-        {ok, Native} ->
-            case socket_of(Fd) of
-                none -> causeway_nif:handoff(Native, Fd, client_info(Info), <<>>);
-                Socket -> take_over(Native, Socket, Fd, client_info(Info))
-            end;
-        {error, _} = Error ->
-            Error
+        {ok, Native} -> py_reactor_socket:hand_over(Native, Handle, client_info(Info));
+        {error, _} = Error -> Error
     end;
-handoff(Context, Fd, Info) ->
-    {error, {badarg, py_call:error_text("handoff needs a context's pid, a file descriptor and a map, not ~tP, ~tP, ~tP",
-                                        [Context, 8, Fd, 8, Info, 8])}}.
+handoff(Context, Handle, Info) ->
+    {error, {badarg, py_call:error_text("handoff needs a context's pid, a socket or a file descriptor, and a map, "
+                                        "not ~tP, ~tP, ~tP", [Context, 8, Handle, 8, Info, 8])}}.
 
 %% @doc Counters: connections now and in total, requests (calls of data_received), bytes, calls.
 -spec stats(pid()) -> #{atom() => integer()}.
@@ -81,33 +97,16 @@ stats(Context) ->
 diagnose(Context) ->
     py_context:diagnose(Context).
 
-%% @doc Stops a context: its connections are closed.
--spec stop(pid()) -> ok.
+%% @doc Stops a context, within five seconds; see {@link stop/2}.
+-spec stop(pid()) -> ok | {error, term()}.
 stop(Context) ->
-    py_context:stop(Context).
+    stop(Context, ?DRAIN).
 
-%% The inet port of the calling process whose descriptor this is.
-socket_of(Fd) ->
-    {links, Links} = process_info(self(), links),
-    case [Port || Port <- Links, is_port(Port), inet:getfd(Port) =:= {ok, Fd}] of
-        [Socket | _] -> Socket;
-        [] -> none
-    end.
-
-%% The port closes its own number in its own time, which must not be the reactor's.
-take_over(Native, Socket, Fd, Info) ->
-    case causeway_nif:duplicate(Fd) of
-        {ok, Duplicate} ->
-            case causeway_nif:handoff(Native, Duplicate, Info, <<>>) of
-                ok ->
-                    gen_tcp:close(Socket);
-                {error, _} = Error ->
-                    ok = causeway_nif:close(Duplicate),
-                    Error
-            end;
-        {error, _} = Error ->
-            Error
-    end.
+%% @doc Stops a context. It accepts nothing more, and its connections end as soon as they have written what they have
+%% to; what is left after so many milliseconds is closed.
+-spec stop(pid(), timeout()) -> ok | {error, term()}.
+stop(Context, Timeout) ->
+    py_context:stop(Context, Timeout).
 
 %% Keys become str, also where an atom would become None or True.
 client_info(Info) ->
@@ -116,15 +115,5 @@ client_info(Info) ->
 key(Key) when is_atom(Key) -> atom_to_binary(Key);
 key(Key) -> Key.
 
-value(Key, Address) when Key =:= addr; Key =:= <<"addr">> -> address(Address);
+value(Key, Address) when Key =:= addr; Key =:= <<"addr">> -> py_reactor_socket:address(Address);
 value(_Key, Value) -> Value.
-
-address(Address) when is_list(Address) ->
-    unicode:characters_to_binary(Address);
-address(Address) when is_tuple(Address) ->
-    case inet:ntoa(Address) of
-        {error, einval} -> Address;
-        Text -> list_to_binary(Text)
-    end;
-address(Address) ->
-    Address.

@@ -3,7 +3,7 @@
 
 -export([start/0, python_dir/0, ebin_dirs/0]).
 -export([wait_until/1, wait_until/2, milliseconds/1, expect/1, expect/2, mailbox/0]).
--export([threads/0, context_threads/0, descriptors/0, rss/0, settled/2, context_ticks/0]).
+-export([threads/0, context_threads/0, descriptors/0, rss/0, settled/2, context_ticks/0, context_ticks/1]).
 -export([run_node/2, run_node/3, python_executable/0, script/3]).
 
 -define(PATIENCE, 30000).
@@ -79,16 +79,17 @@ mailbox() ->
 %% @doc The native threads of this node.
 -spec threads() -> non_neg_integer().
 threads() ->
-    length(tasks()).
+    length(tasks("self")).
 
 %% @doc Those of them that belong to Python contexts.
 -spec context_threads() -> non_neg_integer().
 context_threads() ->
-    length([Task || Task <- tasks(), name(Task) =:= <<"causeway-ctx\n">>]).
+    length([Task || Task <- tasks("self"), name(Task) =:= <<"causeway-ctx\n">>]).
 
-tasks() ->
-    {ok, Tasks} = file:list_dir("/proc/self/task"),
-    ["/proc/self/task/" ++ Task || Task <- Tasks].
+tasks(Process) ->
+    Directory = "/proc/" ++ Process ++ "/task",
+    {ok, Tasks} = file:list_dir(Directory),
+    [filename:join(Directory, Task) || Task <- Tasks].
 
 %% A thread may end between the listing and the look.
 name(Task) ->
@@ -100,7 +101,12 @@ name(Task) ->
 %% @doc The CPU time of all context threads, in ticks of 10 ms.
 -spec context_ticks() -> non_neg_integer().
 context_ticks() ->
-    lists:sum([ticks(Task) || Task <- tasks(), name(Task) =:= <<"causeway-ctx\n">>]).
+    context_ticks("self").
+
+%% @doc The same of another node, by its process.
+-spec context_ticks(string()) -> non_neg_integer().
+context_ticks(Process) ->
+    lists:sum([ticks(Task) || Task <- tasks(Process), name(Task) =:= <<"causeway-ctx\n">>]).
 
 ticks(Task) ->
     {ok, Stat} = file:read_file(Task ++ "/stat"),

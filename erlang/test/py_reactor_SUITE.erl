@@ -522,7 +522,7 @@ callback_that_loops_ends_with_the_context(_Config) ->
     Client = connected_to(Context, #{}),
     ok = gen_tcp:send(Client, <<"loop">>),
     ok = causeway_ct:expect({<<"looping">>}),
-    {Milliseconds, ok} = causeway_ct:milliseconds(fun() -> py_reactor_context:stop(Context) end),
+    {Milliseconds, ok} = causeway_ct:milliseconds(fun() -> py_reactor_context:stop(Context, 0) end),
     ?assert(Milliseconds < 1500),
     ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 10000)),
     ok = expect_lost().

@@ -235,7 +235,8 @@ final class ContextThread {
             reactor.poll(milliseconds: 0)
             return
         }
-        let events = reactor.poll(milliseconds: context.options.linger)
+        // Who has to look again by itself does not park: it waits here, however short it lingers.
+        let events = reactor.poll(milliseconds: reactor.isStarved ? -1 : context.options.linger)
         bell.didWake()
         if events == 0, !hasWork { park(asking: true) }
     }

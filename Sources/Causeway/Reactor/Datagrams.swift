@@ -3,10 +3,11 @@ import Glibc
 import Python
 import Streams
 
-/// An answer to a datagram for which there was no room yet.
+/// A datagram that has to wait.
 struct Datagram {
     let bytes: [UInt8]
-    let destination: SocketAddress
+    /// Whom it goes to, or comes from.
+    let peer: SocketAddress
 }
 
 /// Sockets of datagrams: each is one call of `data_received`, and what that puts into `write_buffer` is one
@@ -17,9 +18,12 @@ extension Reactor {
     /// How many bytes of answers wait for one socket that has no room.
     private static let unsentLimit = 1 << 20
 
+    /// How long a receiver that has no room is given to make some, in nanoseconds.
+    private static let pause: Int64 = 5_000_000
+
     /// Reads what is there. Without the GIL.
-    func readDatagrams(_ connection: Connection) {
-        for _ in 0..<Reactor.datagramsPerEvent {
+    func readDatagrams(_ connection: Connection, isOver: Bool) {
+        for number in 0..<Reactor.datagramsPerEvent {
             guard let (memory, index) = buffers.next() else { return }
             var source = SocketAddress()
             switch receiveDatagram(connection.fd, memory, ReadBuffers.size, &source) {
@@ -29,8 +33,40 @@ extension Reactor {
             case .bytes(let size):
                 buffers.fill(size, from: source)
                 add(.data(buffer: index), of: connection)
-            case .wouldBlock: return
+            case .wouldBlock:
+                // It was shut down: the poller would tell of that for ever.
+                if isOver, number == 0 { add(.endOfStream, of: connection) }
+                return
             case .failed(let error): return add(.failed(error), of: connection)
+            }
+        }
+    }
+
+    /// Whether a datagram has to wait: the protocol answers another, or is still in a callback, and `peer` must stay
+    /// what it is. Streams are not read then, but datagrams are read several at once.
+    func isHeldBack(_ connection: Connection) -> Bool {
+        connection.mode != .reading || connection.isInCallback || !connection.heldDatagrams.isEmpty
+    }
+
+    func hold(_ buffer: PyPointer, from peer: SocketAddress, for connection: Connection) {
+        let fields = buffer.cast(to: ReactorBuffer.self).pointee
+        let bytes = Array(UnsafeRawBufferPointer(start: fields.base, count: fields.count))
+        connection.heldDatagrams.append(Datagram(bytes: bytes, peer: peer))
+    }
+
+    /// Delivers what was held back, as far as the protocol takes it.
+    func deliverHeldDatagrams(_ connection: Connection) {
+        while !connection.heldDatagrams.isEmpty, connection.isOpen, connection.mode == .reading,
+            !connection.isInCallback
+        {
+            let datagram = connection.heldDatagrams.removeFirst()
+            ProtocolObject.setPeer(connection.protocolObject, datagram.peer)
+            do throws(PythonError) {
+                let buffer = try Object(
+                    datagram.bytes.withUnsafeBytes { try? ReactorBuffer.make(state.bufferType, of: $0).take() })
+                deliver(buffer.pointer, to: connection)
+            } catch {
+                fail(connection, during: "data_received")
             }
         }
     }
@@ -46,7 +82,7 @@ extension Reactor {
         let destination = ProtocolObject.peer(connection.protocolObject)
         let outcome = sendDatagram(connection.fd, bytes, to: destination)
         if case .wouldBlock = outcome {
-            keep(Datagram(bytes: Array(bytes), destination: destination), for: connection)
+            keep(Datagram(bytes: Array(bytes), peer: destination), for: connection)
         }
         try ProtocolObject.forget(size, of: buffer, connection.protocolObject)
         return finish(outcome)
@@ -56,7 +92,7 @@ extension Reactor {
     func sendUnsent(_ connection: Connection) -> Bool {
         while let datagram = connection.unsentDatagrams.first {
             let outcome = datagram.bytes.withUnsafeBytes {
-                sendDatagram(connection.fd, $0, to: datagram.destination)
+                sendDatagram(connection.fd, $0, to: datagram.peer)
             }
             guard finish(outcome) else { return false }
             connection.unsentDatagrams.removeFirst()
@@ -73,6 +109,32 @@ extension Reactor {
         case .failed: count(inbox.statistics.errors)
         }
         return true
+    }
+
+    /// Whether a datagram socket waits for a receiver, not for room of its own: for a Unix socket that is full the
+    /// poller says all the time that a write would not block. Notes it then, to try again after a while.
+    func isStalled(_ connection: Connection) -> Bool {
+        guard connection.kind == .datagrams else { return false }
+        let destination =
+            connection.unsentDatagrams.first?.peer ?? ProtocolObject.peer(connection.protocolObject)
+        guard destination.isUnixPath else { return false }
+        if !stalled.contains(where: { $0 === connection }) { stalled.append(connection) }
+        if retryAt == 0 { retryAt = monotonicNanoseconds() + Reactor.pause }
+        return true
+    }
+
+    /// The receivers may have room by now. With the GIL.
+    func retry() {
+        let connections = stalled
+        stalled = []
+        retryAt = 0
+        for connection in connections where connection.isOpen {
+            guard connection.mode == .writing || connection.mode == .draining else { continue }
+            asCallback {
+                write(connection)
+                deliverHeldDatagrams(connection)
+            }
+        }
     }
 
     private func keep(_ datagram: Datagram, for connection: Connection) {

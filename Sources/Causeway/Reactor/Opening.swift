@@ -6,9 +6,9 @@ import Streams
 
 /// How connections begin: handed over, or accepted by a listener that was handed over.
 extension Reactor {
-    /// How long nothing is accepted after the system has run out of descriptors, in milliseconds, unless a
+    /// How long nothing is accepted after the system has run out of descriptors, in nanoseconds, unless a
     /// connection ends before.
-    static let starvation: Int32 = 100
+    private static let starvation: Int64 = 100_000_000
     /// How many connections one event of a listener accepts: others have their turn in between.
     private static let acceptsPerEvent = 16
 
@@ -47,7 +47,13 @@ extension Reactor {
 
     private func close(_ handoff: Handoff) {
         handoff.close()
-        if handoff.kind != .listener { inbox.giveUpPlace() }
+        if handoff.kind != .listener { giveUpPlace() }
+    }
+
+    /// Gives a place back: a listener may have waited for it.
+    func giveUpPlace() {
+        inbox.giveUpPlace()
+        if !pausedListeners.isEmpty { resumeListeners() }
     }
 
     /// A connection with its protocol. Takes the descriptor over where it does not throw.
@@ -98,9 +104,9 @@ extension Reactor {
         let listener = Connection(
             Descriptor(owning: handoff.take()), .listener, protocolObject: info, overrides: [])
         listener.factory = handoff.factory()
-        guard start(listener, during: "handoff", isSocket: true) else { return }
         listeners += 1
         count(inbox.statistics.listeners)
+        _ = start(listener, during: "handoff", isSocket: true)
     }
 
     /// Accepts what waits and has room. Without the GIL.
@@ -120,7 +126,7 @@ extension Reactor {
             case EINTR, ECONNABORTED, EPROTO: continue
             case EMFILE, ENFILE, ENOBUFS, ENOMEM:
                 if starvedUntil == 0 { add(.failed(error), of: listener) }
-                starvedUntil = monotonicNanoseconds() + Int64(Reactor.starvation) * 1_000_000
+                starvedUntil = monotonicNanoseconds() + Reactor.starvation
                 return pause(listener)
             case EAGAIN: return
             // The peer was gone before it was accepted: the kernel hands on what befell that connection.
@@ -165,7 +171,7 @@ extension Reactor {
     func abandonAccepted(_ fd: Int32) {
         ServedDescriptors.shared.release(fd)
         _ = Descriptor(owning: fd)
-        inbox.giveUpPlace()
+        giveUpPlace()
     }
 
     func closeListener(_ listener: Connection) {

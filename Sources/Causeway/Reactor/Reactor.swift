@@ -42,6 +42,9 @@ final class Reactor {
     var pausedListeners: [Connection] = []
     /// Until when nothing is accepted because the process or the system has no descriptors left; 0 otherwise.
     var starvedUntil: Int64 = 0
+    /// Those whose receiver has no room, of which no poller tells, and when to try again; 0 where there is none.
+    var stalled: [Connection] = []
+    var retryAt: Int64 = 0
     /// Nothing new is accepted, and connections end as soon as they have written what they have to.
     private(set) var isDraining = false
     private var events = 0
@@ -65,12 +68,13 @@ final class Reactor {
     var isServing: Bool { connections.count > 0 }
 
     /// Whether `serveReady` has something to do.
-    var hasWork: Bool { served < ready.count || buffers.areMissing || isStarvationOver }
+    var hasWork: Bool { served < ready.count || buffers.areMissing || isStarvationOver || isRetryDue }
 
-    /// Whether somebody has to look again without being woken.
-    var isStarved: Bool { starvedUntil != 0 }
+    /// Whether somebody has to look again without being woken: `poll` waits no longer than until then.
+    var isStarved: Bool { starvedUntil != 0 || retryAt != 0 }
 
     private var isStarvationOver: Bool { starvedUntil != 0 && monotonicNanoseconds() >= starvedUntil }
+    private var isRetryDue: Bool { retryAt != 0 && monotonicNanoseconds() >= retryAt }
 
     /// Takes over the reference to what makes protocols here. With the GIL.
     func setFactory(_ factory: PyPointer?) {
@@ -86,12 +90,14 @@ final class Reactor {
     @discardableResult
     func poll(milliseconds: Int32) -> Int {
         if milliseconds != 0 { count(inbox.statistics.readWaits) }
-        events = poller?.wait(milliseconds: isStarved ? Reactor.shorter(milliseconds) : milliseconds) ?? 0
+        events = poller?.wait(milliseconds: isStarved ? shorter(milliseconds) : milliseconds) ?? 0
         return events
     }
 
-    private static func shorter(_ milliseconds: Int32) -> Int32 {
-        milliseconds < 0 ? starvation : min(milliseconds, starvation)
+    private func shorter(_ milliseconds: Int32) -> Int32 {
+        let time = min(starvedUntil == 0 ? .max : starvedUntil, retryAt == 0 ? .max : retryAt)
+        let left = Int32(clamping: max(0, time - monotonicNanoseconds()) / 1_000_000 + 1)
+        return milliseconds < 0 ? left : min(milliseconds, left)
     }
 
     /// Reads what the last poll found, as far as there are buffers: those that are missing are made under
@@ -125,7 +131,7 @@ final class Reactor {
             guard event.isReadable else { return }
             switch connection.kind {
             case .stream: readStream(connection, isHungUp: event.isHungUp)
-            case .datagrams: readDatagrams(connection)
+            case .datagrams: readDatagrams(connection, isOver: event.isOver)
             case .listener: accept(connection)
             }
         case .writing, .draining:
@@ -165,7 +171,7 @@ final class Reactor {
 
     /// Runs a callback under a number by which the janitor knows what it would interrupt.
     @inline(__always)
-    private func asCallback(_ body: () -> Void) {
+    func asCallback(_ body: () -> Void) {
         inbox.activity.store(ReactorInbox.nextCallback(), ordering: .relaxed)
         body()
         inbox.activity.store(0, ordering: .relaxed)
@@ -176,6 +182,7 @@ final class Reactor {
     func serveReady(hasOtherWork: () -> Bool, yield: () -> Void) {
         buffers.refill(connections.count, state)
         if isStarvationOver { resumeListeners() }
+        if isRetryDue { retry() }
         if ready.isEmpty { return }
         var since = monotonicNanoseconds()
         let start = since
@@ -223,16 +230,18 @@ final class Reactor {
         case .endOfStream: endOfStream(connection)
         case .failed(let error): failed(connection, error)
         }
+        deliverHeldDatagrams(connection)
     }
 
     private func deliver(buffer index: Int, to connection: Connection) {
         // Out of its place meanwhile: a turn on top of this one must not read into it.
         guard let buffer = buffers.take(index) else { return }
+        defer { buffers.takeBack(buffer, index, state) }
         if connection.kind == .datagrams {
+            if isHeldBack(connection) { return hold(buffer, from: buffers.sources[index], for: connection) }
             ProtocolObject.setPeer(connection.protocolObject, buffers.sources[index])
         }
         deliver(buffer, to: connection)
-        buffers.takeBack(buffer, index, state)
     }
 
     /// Hands over a buffer of which the caller has a reference.
@@ -267,7 +276,7 @@ final class Reactor {
         guard connection.isOpen else { return }
         if connection.isToBeClosed { return close(connection) }
         switch action {
-        case .continue: break
+        case .continue: if isDraining, connection.mode == .reading { drainAndClose(connection) }
         case .readPending: setMode(.reading, of: connection)
         // Tried at once: most writes have room.
         case .writePending: write(connection)
@@ -326,7 +335,7 @@ final class Reactor {
         let interest: Poller.Interest =
             switch mode {
             case .reading: connection.isReadOver ? .nothing : .read
-            case .writing, .draining: .write
+            case .writing, .draining: isStalled(connection) ? .nothing : .write
             case .waitingForSignal: .nothing
             }
         setInterest(interest, of: connection)
@@ -372,6 +381,7 @@ final class Reactor {
                     connection.isSignalled = true
                 } else if connection.mode == .waitingForSignal || connection.mode == .reading {
                     write(connection)
+                    deliverHeldDatagrams(connection)
                 }
             case .close(let token):
                 guard let connection = connections[token] else { continue }
@@ -445,9 +455,15 @@ final class Reactor {
 
     /// The kernel has refused a read.
     private func failed(_ connection: Connection, _ error: Errno) {
-        guard connection.kind == .datagrams || connection.kind == .listener else { return close(connection) }
+        switch connection.kind {
+        case .stream: close(connection)
         // What befell one datagram, such as a peer that does not listen, is not the end of a socket for all.
-        count(inbox.statistics.errors)
+        case .datagrams: count(inbox.statistics.errors)
+        case .listener:
+            count(inbox.statistics.errors)
+            // Somebody has shut it down: it would be ready for ever.
+            if error.code == EINVAL || error.code == EBADF { close(connection) }
+        }
     }
 
     /// Ends a connection whose protocol has raised, which is reported. No other is touched.
@@ -478,9 +494,8 @@ final class Reactor {
         ProtocolObject.detach(connection.protocolObject)
         connection.closeDescriptor()
         Py_DecRef(connection.protocolObject)
-        inbox.giveUpPlace()
+        giveUpPlace()
         tellIfDrained()
-        if !pausedListeners.isEmpty { resumeListeners() }
     }
 
     /// Ends listeners and every connection that has nothing to write; the others end when they have.

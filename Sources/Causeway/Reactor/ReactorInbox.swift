@@ -25,6 +25,8 @@ final class ReactorInbox: Sendable {
     let connections = Atomic<Int>(0)
     /// Whether the reactor has a protocol factory of its own, for who does not hold the GIL.
     let hasFactory = Atomic<Bool>(false)
+    /// Nothing new is taken: the reactor is about to end.
+    let isDraining = Atomic<Bool>(false)
     /// The number of the call or batch of callbacks that Python is executing; 0 when none. Changed only
     /// with the GIL, so that who holds it knows what an interruption would hit.
     let activity = Atomic<UInt64>(0)
@@ -41,12 +43,28 @@ final class ReactorInbox: Sendable {
         return true
     }
 
-    /// Takes a place for one more connection; false where there is none.
+    /// Whether there is a place for one more connection now.
+    var hasRoom: Bool { connections.load(ordering: .relaxed) < maximumConnections }
+
+    /// Takes a place for one more connection; false where there is none. Before it is queued, so that the limit
+    /// holds however many come at once.
     func reserve() -> Bool {
-        // Before it is queued, so that the limit holds however many come at once.
-        if connections.add(1, ordering: .relaxed).oldValue < maximumConnections { return true }
-        giveUpPlace()
+        var taken = connections.load(ordering: .relaxed)
+        // Never above the limit, not even for a moment: a listener that looks then would find no room, and nobody
+        // would tell it of the room that there was.
+        while taken < maximumConnections {
+            let (isExchanged, found) = connections.weakCompareExchange(
+                expected: taken, desired: taken + 1, ordering: .relaxed)
+            if isExchanged { return true }
+            taken = found
+        }
         return false
+    }
+
+    /// No more connections; see `ReactorRequest.drain`. False where the reactor has ended.
+    func drain() -> Bool {
+        isDraining.store(true, ordering: .sequentiallyConsistent)
+        return submit(.drain)
     }
 
     /// Gives a place back.

@@ -18,36 +18,70 @@ var reactorNifs: [ErlNifFunc] {
             }
             return handOff(env, fd, info: arguments[2], data: arguments[3], to: context)
         },
+        /// handoff_check(Context, Fd) -> ok | {error, _}: what handoff would say now, without doing it.
+        nif("handoff_check", 2) { env, _, arguments in
+            guard let arguments, let context = resourceTypes.context.object(env, arguments[0]) else {
+                return enif_make_badarg(env)
+            }
+            guard let fd = descriptor(env, arguments[1]) else { return makeError(env, atoms.badf) }
+            do throws(Refusal) {
+                let kind = try acceptableKind(of: fd, for: context)
+                if kind != .listener, !context.reactor.hasRoom { throw Refusal(atoms.maxConnections) }
+                return atoms.ok
+            } catch { return makeError(env, error.reason) }
+        },
         /// context_drain(Context) -> ok: no more connections; `{causeway, drained}` follows when the last has ended.
         nif("context_drain", 1) { env, _, arguments in
             guard let arguments, let context = resourceTypes.context.object(env, arguments[0]) else {
                 return enif_make_badarg(env)
             }
-            return context.reactor.submit(.drain) ? atoms.ok : makeError(env, atoms.closed)
+            return context.reactor.drain() ? atoms.ok : makeError(env, atoms.closed)
         },
     ]
 }
 
+/// Why a descriptor is not taken.
+private struct Refusal: Error {
+    let reason: Term
+    init(_ reason: Term) { self.reason = reason }
+}
+
 private func handOff(_ env: EnvPointer?, _ fd: Int32, info: Term, data: Term, to context: Context) -> Term {
-    guard let kind = try? Descriptor.kind(of: fd) else { return makeError(env, atoms.badf) }
-    if kind == .file { return makeError(env, atoms.eperm) }
+    do throws(Refusal) {
+        try handOff(fd, info: info, data: data, to: context)
+        return atoms.ok
+    } catch { return makeError(env, error.reason) }
+}
+
+private func handOff(_ fd: Int32, info: Term, data: Term, to context: Context) throws(Refusal) {
+    let kind = try acceptableKind(of: fd, for: context)
     let reactor = context.reactor
-    guard
-        reactor.hasFactory.load(ordering: .sequentiallyConsistent)
-            || context.interpreter?.state.hasFactory.load(ordering: .sequentiallyConsistent) == true
-    else { return makeError(env, atoms.noProtocolFactory) }
-    guard kind == .listener || reactor.reserve() else { return makeError(env, atoms.maxConnections) }
-    func refuse(_ reason: Term) -> Term {
-        if kind != .listener { reactor.giveUpPlace() }
-        return makeError(env, reason)
+    guard ServedDescriptors.shared.claim(fd) else { throw Refusal(atoms.eexist) }
+    func refusal(_ reason: Term) -> Refusal {
+        ServedDescriptors.shared.release(fd)
+        return Refusal(reason)
     }
-    guard ServedDescriptors.shared.claim(fd) else { return refuse(atoms.eexist) }
+    guard kind == .listener || reactor.reserve() else { throw refusal(atoms.maxConnections) }
     let environment = Environment()
     let (info, data) = (environment.copy(info), environment.copy(data))
     let handoff = Handoff(owning: fd, kind, environment: environment, info: info, data: data)
     guard reactor.submit(.open(handoff)) else {
-        ServedDescriptors.shared.release(fd)
-        return refuse(atoms.closed)
+        if kind != .listener { reactor.giveUpPlace() }
+        throw refusal(atoms.closed)
     }
-    return atoms.ok
+}
+
+/// What a descriptor is, where a context would serve it.
+private func acceptableKind(of fd: Int32, for context: Context) throws(Refusal) -> Descriptor.Kind {
+    guard let kind = try? Descriptor.kind(of: fd) else { throw Refusal(atoms.badf) }
+    if kind == .file { throw Refusal(atoms.eperm) }
+    let reactor = context.reactor
+    if context.isEnding || reactor.isDraining.load(ordering: .sequentiallyConsistent) {
+        throw Refusal(atoms.closed)
+    }
+    guard
+        reactor.hasFactory.load(ordering: .sequentiallyConsistent)
+            || context.interpreter?.state.hasFactory.load(ordering: .sequentiallyConsistent) == true
+    else { throw Refusal(atoms.noProtocolFactory) }
+    return kind
 }
