@@ -10,7 +10,7 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [udp_of_every_kind, largest_datagram, order_of_many, peer_of_a_connected_socket, peer_that_is_gone, datagrams_in_the_mailbox,
+    [udp_of_every_kind, largest_datagram, order_of_many, deferred_answers, peer_of_a_connected_socket, peer_that_is_gone, datagrams_in_the_mailbox,
      unix_datagrams, sender_without_a_name, pair_of_sockets, receiver_that_is_full, socket_that_was_shut_down, one_descriptor].
 
 init_per_suite(Config) -> socket_ct:start(Config).
@@ -83,6 +83,25 @@ order_of_many(_Config) ->
          [ok = gen_udp:send(Client, Address, Port, <<"buffer:", N:32>>) || N <- lists:seq(Round, Round + 49)],
          [?assertEqual({ok, {Address, Port, <<N:32>>}}, gen_udp:recv(Client, 0, 5000)) || N <- lists:seq(Round, Round + 49)]
      end || Round <- lists:seq(0, 950, 50)].
+
+%% Each goes to whom it answers, though several were read at once.
+deferred_answers(_Config) ->
+    use('DatagramsLater'),
+    {Server, Address, Port} = open(port, inet),
+    Clients = [begin
+                   {ok, Client} = gen_udp:open(0, [binary, {active, false}, {ip, Address}]),
+                   ok = gen_udp:send(Client, Address, Port, <<N:32>>),
+                   Client
+               end || N <- lists:seq(1, 40)],
+    ok = py_reactor_context:handoff(context(), Server, #{}),
+    {Fd, _} = made(),
+    [begin
+         {ok, ClientPort} = inet:port(Client),
+         ?assertMatch({_, <<N:32>>, {_, ClientPort}}, told(<<"datagram">>)),
+         ?assertEqual([], causeway_ct:mailbox()),
+         {ok, true} = py:call('erlang.reactor', signal_write_ready, [Fd]),
+         ?assertEqual({ok, {Address, Port, <<N:32>>}}, gen_udp:recv(Client, 0, 5000))
+     end || {N, Client} <- lists:zip(lists:seq(1, 40), Clients)].
 
 peer_of_a_connected_socket(_Config) ->
     use('Datagrams'),

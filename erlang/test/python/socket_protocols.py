@@ -69,6 +69,15 @@ class Datagrams(Told):
         return "continue"
 
 
+class DatagramsLater(Told):
+    """Answers a datagram when it is signalled, and then only gets the next."""
+
+    def data_received(self, data):
+        tell("datagram", bytes(data), self.peer)
+        self.write_buffer += data
+        return "async_pending"
+
+
 class HalfOpen(Told):
     """Writes 5 MB when the peer has sent all, and stays."""
 
