@@ -63,7 +63,9 @@ extension Reactor {
             ProtocolObject.setPeer(connection.protocolObject, datagram.peer)
             do throws(PythonError) {
                 let buffer = try Object(
-                    datagram.bytes.withUnsafeBytes { try? ReactorBuffer.make(state.bufferType, of: $0).take() })
+                    datagram.bytes.withUnsafeBytes {
+                        try? ReactorBuffer.make(state.bufferType, of: $0).take()
+                    })
                 deliver(buffer.pointer, to: connection)
             } catch {
                 fail(connection, during: "data_received")
