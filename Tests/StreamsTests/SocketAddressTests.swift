@@ -33,6 +33,14 @@ struct SocketAddressTests {
         #expect(SocketAddress().parts == .unix(path: []))
     }
 
+    @Test("only named Unix sockets have a path")
+    func unixPaths() {
+        #expect(SocketAddress(path: Array("/tmp/socket".utf8))?.isUnixPath == true)
+        #expect(SocketAddress(path: [0, 1])?.isUnixPath == true)
+        #expect(SocketAddress(host: "127.0.0.1", port: 1)?.isUnixPath == false)
+        #expect(!SocketAddress().isUnixPath)
+    }
+
     @Test("paths have a limit")
     func longPath() {
         #expect(SocketAddress(path: Array(repeating: 65, count: 107)) != nil)

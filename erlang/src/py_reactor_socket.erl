@@ -221,8 +221,9 @@ take_port(Kind, Native, Port, Fd, Info) ->
     end.
 
 unsent(Bytes) ->
-    {error, {unsent, py_call:error_text("~b bytes that were sent on the socket wait for room, and must not be overtaken: "
-                                        "hand it over when inet:getstat(Socket, [send_pend]) says 0", [Bytes])}}.
+    {error, {unsent, py_call:error_text("~b bytes that were sent on the socket wait for room, and must not be "
+                                        "overtaken: hand it over when inet:getstat(Socket, [send_pend]) says 0",
+                                        [Bytes])}}.
 
 %% No more messages come, and what is received is not taken apart any more. (With {deliver, port} nobody can receive:
 %% gen_tcp:recv would wait for ever.)
@@ -318,9 +319,11 @@ server_buffer(datagrams, _Server) ->
 server_buffer(stream, Server) ->
     case sys:get_state(Server) of
         {_State, {_Parameters, #{buffer := Bytes}}} when is_binary(Bytes) -> {ok, Bytes};
-        {_State, {_Parameters, #{buffer := Pieces}}} when is_list(Pieces) -> {ok, iolist_to_binary(oldest_first(Pieces, []))};
-        _ -> {error, {badarg, <<"what this version of gen_tcp_socket has read is not known: use the module socket, or "
-                                "gen_tcp without inet_backend">>}}
+        {_State, {_Parameters, #{buffer := Pieces}}} when is_list(Pieces) ->
+            {ok, iolist_to_binary(oldest_first(Pieces, []))};
+        _ ->
+            {error, {badarg, <<"what this version of gen_tcp_socket has read is not known: use the module socket, or "
+                               "gen_tcp without inet_backend">>}}
     end.
 
 %% The newest is the head; the oldest may be the tail itself.

@@ -4,7 +4,8 @@
 
 -export([start/1, stop/1, use/1, context/0, context/1, kinds/0, families/0]).
 -export([listen/2, listen/3, client/1, pair/2, pair/3, address/1, name/1]).
--export([ask/2, read_all/1, read/2, told/0, told/1, made/0, lost/1, lost_anyone/0, all_is/1, active/1, stats/2, idle_ticks/0, idle_ticks/1]).
+-export([ask/2, read_all/1, read/2, told/1, made/0, lost/1, lost_anyone/0, all_is/1]).
+-export([active/1, stats/2, idle_ticks/0, idle_ticks/1]).
 
 -include_lib("stdlib/include/assert.hrl").
 
@@ -70,7 +71,8 @@ listen(plain, Family, _Options) ->
     ok = socket:listen(Socket, 1024),
     Socket;
 listen(Kind, Family, Options) ->
-    {ok, Socket} = gen_tcp:listen(0, backend(Kind) ++ bound(Family) ++ [binary, {active, false}, {backlog, 1024} | Options]),
+    All = backend(Kind) ++ bound(Family) ++ [binary, {active, false}, {backlog, 1024} | Options],
+    {ok, Socket} = gen_tcp:listen(0, All),
     Socket.
 
 backend(port) -> [];
@@ -83,7 +85,8 @@ bound(local) -> [{ifaddr, {local, name("gen")}}].
 %% @doc A name for a Unix socket that needs no file.
 -spec name(string()) -> binary().
 name(Prefix) ->
-    iolist_to_binary([0, "causeway-", Prefix, "-", integer_to_list(erlang:unique_integer([positive])), "-", os:getpid()]).
+    Number = integer_to_list(erlang:unique_integer([positive])),
+    iolist_to_binary([0, "causeway-", Prefix, "-", Number, "-", os:getpid()]).
 
 %% @doc Where a listening socket listens.
 -spec address(term()) -> {tuple(), inet:port_number()}.
@@ -140,14 +143,6 @@ pieces(Client) ->
     case gen_tcp:recv(Client, 0, ?PATIENCE) of
         {ok, Data} -> [Data | pieces(Client)];
         {error, closed} -> []
-    end.
-
-%% @doc What a protocol tells next.
--spec told() -> tuple().
-told() ->
-    receive
-        Event when is_tuple(Event), is_binary(element(1, Event)) -> Event
-    after ?PATIENCE -> error({nothing_told, causeway_ct:mailbox()})
     end.
 
 %% @doc Waits for an event with this name.
