@@ -180,7 +180,8 @@ unix_datagrams(_Config) ->
           end || {Datagram, Answer} <- [{<<"buffer:a">>, <<"a">>}, {<<>>, none}, {<<"write:b">>, <<"b">>}, {<<"to:c">>, <<"c">>}]],
          {ok, none} = py:call('erlang.reactor', close_connection, [Fd]),
          ok = lost(Fd),
-         ok = socket:close(Client)
+         ok = socket:close(Client),
+         [ok = file:delete(File) || <<$/, _/binary>> = File <- [Server, ClientPath]]
      end || Path <- [fun file_name/0, fun() -> socket_ct:name("datagrams") end]].
 
 file_name() ->
