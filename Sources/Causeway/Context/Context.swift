@@ -40,6 +40,11 @@ final class Context: Resource, @unchecked Sendable {
     /// `threading.get_ident()` of the thread; 0 before it runs.
     let threadIdentifier = Atomic<UInt>(0)
 
+    /// Whether the thread frees what the context leaves behind.
+    let isTidying = Atomic<Bool>(false)
+    /// Whether the thread has the GIL or waits for it. Only kept where the pacemaker needs it.
+    let isAtWork = Atomic<Bool>(false)
+
     /// Whether a call is being run whose answer is not sent yet. Only a hint, for who chooses a context.
     let isBusy = Atomic<Bool>(false)
 
