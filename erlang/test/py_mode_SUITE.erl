@@ -18,7 +18,8 @@ all() ->
 groups() ->
     Everywhere = [call_eval_exec, cast_and_spawn_call, streams, exceptions, callbacks, callbacks_between_contexts,
                   send_to_erlang, names_are_of_process_and_interpreter, numpy_works_or_python_says_why,
-                  echo_by_a_socket, two_factories, time_outs, killed_callers, interrupts, stop_in_every_activity,
+                  echo_by_a_socket, two_factories, time_outs, killed_callers, interrupts,
+                  interruptions_leave_the_import_lock, stop_in_every_activity,
                   killed_owners, loop_delays_nobody, failing_setup_code, supervisor_restarts_it,
                   interpreter_in_interpreter_calls_erlang, twenty_contexts_at_once, two_hundred_contexts_leave_nothing],
     Apart = [modules_are_apart, factory_is_apart, extension_refuses, pool, pool_by_application_variable,
@@ -285,6 +286,35 @@ interrupts(Config) ->
      end || Function <- [loop, sleep]],
     ?assertEqual({ok, 1}, py:eval(Context, <<"1">>)),
     ?assertMatch({error, {idle, _}}, py:interrupt(Context)),
+    ok = py_context:stop(Context).
+
+%% Between the taking of that lock and what would give it back nothing holds an interruption off: importlib has such
+%% a place in every import. A thread that ended with it would be the last to import anything.
+interruptions_leave_the_import_lock(Config) ->
+    Context = start(Config),
+    Take = <<"import _imp\nerlang.send(pid, 'running')\nwhile True:\n    _imp.acquire_lock()\n    _imp.release_lock()\n">>,
+    Running = fun(Served) ->
+                      Test = self(),
+                      spawn_link(fun() -> Test ! {self(), py:eval(Served, <<"exec(code, dict(pid=pid, erlang=__import__('erlang')))">>,
+                                                                  #{code => Take, pid => Test})} end)
+              end,
+    [begin
+         Caller = Running(Context),
+         ok = causeway_ct:expect(<<"running">>),
+         ok = py:interrupt(Context),
+         receive {Caller, Result} -> ?assertMatch({error, {'CallInterrupted', _}}, Result) end,
+         ?assertEqual({ok, false}, py:eval(Context, <<"__import__('_imp').lock_held()">>, #{}, 5000))
+     end || _ <- lists:seq(1, 20)],
+    [begin
+         Stopped = start(Config),
+         Caller = Running(Stopped),
+         ok = causeway_ct:expect(<<"running">>),
+         ok = py_context:stop(Stopped),
+         receive {Caller, Result} -> ?assertMatch({error, {context_stopped, _}}, Result) end,
+         Next = start(Config),
+         ?assertMatch({ok, _}, py:call(Next, ?HELPERS, identity, [1], 5000)),
+         ok = py_context:stop(Next)
+     end || _ <- lists:seq(1, 5)],
     ok = py_context:stop(Context).
 
 %% What a context can be in the middle of: whoever waits is answered, the thread ends, and a context that gets the

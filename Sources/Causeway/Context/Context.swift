@@ -93,7 +93,7 @@ final class Context: Resource, @unchecked Sendable {
         activity = ReactorInbox.nextCallback()
         defer {
             activity = outer
-            dropInterruption()
+            endInterruption()
         }
         body()
     }
@@ -147,12 +147,19 @@ final class Context: Resource, @unchecked Sendable {
 
     /// Takes an interruption back that was set and perhaps not raised yet: it must not hit what comes next.
     /// On the context's thread, with the GIL.
-    func dropInterruption() {
-        guard isInterrupted.load(ordering: .relaxed) else { return }
+    ///
+    /// True where there was one.
+    @discardableResult
+    func dropInterruption() -> Bool {
+        guard isInterrupted.load(ordering: .relaxed) else { return false }
         isInterrupted.store(false, ordering: .relaxed)
         ThreadState.interrupt(thread: threadIdentifier.load(ordering: .relaxed), with: nil)
         sleep.store(0)
+        return true
     }
+
+    /// The same after a call or callback, with what an interruption leaves undone.
+    func endInterruption() { if dropInterruption() { interpreter?.state.releaseImportLock() } }
 
     /// Takes an interruption back that Python handles already, as in `finally`: it is not to be raised twice.
     func dropHandledInterruption(_ state: ModuleState) {

@@ -115,6 +115,7 @@ final class Interpreter: Sendable {
     func reset(after context: Context) -> Bool {
         // It runs finalizers, which may take long: the janitor interrupts them as it does callbacks.
         context.isTidying.store(true, ordering: .relaxed)
+        state.releaseImportLock()
         for _ in 0..<Interpreter.attempts {
             var outcome: Bool?
             context.asCallback {
