@@ -4,6 +4,7 @@ An interpreter is kept when its context ends, since CPython leaks megabytes at t
 context gets it as if it were new: without the modules, the paths and the names of the one before.
 """
 
+import _thread
 import builtins
 import gc
 import sys
@@ -11,7 +12,6 @@ import threading
 import warnings
 from types import ModuleType
 
-import _thread
 from erlang import _log
 
 _modules: dict[str, ModuleType] = {}
@@ -91,4 +91,3 @@ def _is_native(module):
 
 def _spec(module):
     return getattr(module, "__spec__", None)
-

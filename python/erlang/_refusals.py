@@ -6,7 +6,16 @@ There they are refused with an ImportError, and most have a substitute in Python
 import contextlib
 import importlib
 
-_NAMES = ("_ctypes", "_curses", "_curses_panel", "_datetime", "_decimal", "_elementtree", "_lsprof", "pyexpat")
+_NAMES = [
+    "_ctypes",
+    "_curses",
+    "_curses_panel",
+    "_datetime",
+    "_decimal",
+    "_elementtree",
+    "_lsprof",
+    "pyexpat",
+]
 
 
 def load():

@@ -1,7 +1,8 @@
 """A module whose import does not end by itself."""
 
-import erlang
 import mode_helpers
+
+import erlang
 
 erlang.send(mode_helpers.listener, "running")
 count = 0

@@ -1,11 +1,11 @@
 """What py_mode_SUITE needs in every kind of context: nothing here uses what an interpreter may refuse."""
 
+import _thread
 import importlib
 import sys
 import threading
 import time
 
-import _thread
 import erlang
 from erlang import reactor
 
