@@ -7,6 +7,7 @@
 %% many milliseconds as it is told and returns one number in the benchmark's unit, or several, each
 %% with a name that is added to the peer's. `time/1' and `rate/2' make samplers of Erlang functions; a load
 %% generator of its own is a sampler as well.
+%% A benchmark that this Python cannot run ends with `exit({unavailable, Text})', which is no error.
 -module(bench).
 
 -export([main/0, time/1, rate/2, python/0]).
@@ -22,6 +23,7 @@
                            value := spread(), met := boolean() | none}.
 -type result() :: #{name := atom(), unit := string(), peers := [{atom(), spread()}],
                     numbers := [number_result()]}
+                | #{name := atom(), unavailable := unicode:chardata()}
                 | #{name := atom(), error := term()}.
 
 -define(OUTPUT, ".build/bench/").
@@ -141,6 +143,8 @@ run(#{name := Name, unit := Unit, peers := Peers}, Targets, Rounds, Ms) ->
                         || Peer <- Order],
               numbers => [number(Number, Ratio, Target, Samples)
                           || {Number, Of, Ratio, Target} <- Targets, Of =:= Name]};
+        {'DOWN', Monitor, process, _, {unavailable, Text}} ->
+            #{name => Name, unavailable => Text};
         {'DOWN', Monitor, process, _, Reason} ->
             #{name => Name, error => Reason}
     end.

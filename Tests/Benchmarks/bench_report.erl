@@ -10,7 +10,7 @@
 text(Conditions, Results) ->
     [[[Name, ": ", Value, "\n"] || {Name, Value} <- Conditions],
      [["\n", aligned([Head | Rows])] || [Head | Rows] <- tables(Results)],
-     [["\n", failure(Result), "\n"] || #{error := _} = Result <- Results]].
+     [["\n", remark(Result), "\n"] || Result <- Results, not is_map_key(numbers, Result)]].
 
 %% @doc The same as Markdown.
 -spec markdown(conditions(), [bench:result()]) -> iodata().
@@ -19,7 +19,7 @@ markdown(Conditions, Results) ->
      [["- ", Name, ": ", Value, "\n"] || {Name, Value} <- Conditions],
      [["\n", row(Head), row(["---" || _ <- Head]), [row(Row) || Row <- Rows]]
       || [Head | Rows] <- tables(Results)],
-     [["\n", failure(Result), "\n"] || #{error := _} = Result <- Results]].
+     [["\n", remark(Result), "\n"] || Result <- Results, not is_map_key(numbers, Result)]].
 
 %% @doc The same for programs.
 -spec json(conditions(), [bench:result()]) -> iodata().
@@ -39,8 +39,11 @@ tables(Results) ->
          || #{name := Name, unit := Unit, peers := Peers} <- Results,
             {Peer, {Median, _, _} = Value} <- Peers]]].
 
-failure(#{name := Name, error := Reason}) ->
-    io_lib:format("~s failed: ~0p", [Name, Reason]).
+%% Of a benchmark without numbers.
+remark(#{name := Name, error := Reason}) ->
+    io_lib:format("~s failed: ~0p", [Name, Reason]);
+remark(#{name := Name, unavailable := Text}) ->
+    io_lib:format("~s not available: ~ts", [Name, Text]).
 
 ratio({'/', A, B}) -> operand(A) ++ " / " ++ operand(B);
 ratio({'-', A, B}) -> operand(A) ++ " - " ++ operand(B);
@@ -76,7 +79,9 @@ row(Cells) ->
     ["| ", lists:join(" | ", Cells), " |\n"].
 
 result(#{error := _} = Result) ->
-    {object, [{name, maps:get(name, Result)}, {error, failure(Result)}]};
+    {object, [{name, maps:get(name, Result)}, {error, remark(Result)}]};
+result(#{unavailable := _} = Result) ->
+    {object, [{name, maps:get(name, Result)}, {unavailable, remark(Result)}]};
 result(#{name := Name, unit := Unit, peers := Peers, numbers := Numbers}) ->
     {object, [{name, Name}, {unit, Unit},
               {peers, {object, [{Peer, spread(Value)} || {Peer, Value} <- Peers]}},

@@ -124,16 +124,21 @@ start_thread(Options) ->
 await_thread(Native, Options) ->
     receive
         {causeway, started} ->
-            case setup(Native, Options) of
+            case enter(Native, Options) of
                 ok ->
-                    ok = py_contexts:register(self(), Native, maps:with([pool, mode], Options)),
                     {ok, #{native => Native, options => Options, drains => #{}}};
                 {error, Reason} ->
                     stop_thread(Native),
-                    {stop, {setup_failed, Reason}}
+                    {stop, Reason}
             end;
         {causeway, {start_failed, Text}} ->
             {stop, {start_failed, Text}}
+    end.
+
+enter(Native, Options) ->
+    case setup(Native, Options) of
+        ok -> py_contexts:register(self(), Native, maps:with([pool, mode], Options));
+        {error, Reason} -> {error, {setup_failed, Reason}}
     end.
 
 %% All of it on behalf of this process; what sets a protocol factory here sets that of this context.

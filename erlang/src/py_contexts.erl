@@ -7,20 +7,24 @@
 -behaviour(gen_server).
 
 -export([start_link/0, register/3, unregister/1, native/1, at/1, own_index/0, pool/0, pool_size/0, pool_mode/0,
-         forget_pool/0]).
+         other_mode/1, forget_pool/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3]).
 
 -define(TABLE, ?MODULE).
 %% An atom alone: it is hashed by every call.
 -define(POOL, py_contexts_pool).
+%% In the dictionary of a process that calls into such a pool.
+-define(PLACE, py_contexts_place).
 
 %% @doc Starts the owner of the table.
 -spec start_link() -> {ok, pid()} | {error, term()}.
 start_link() ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 
-%% @doc Enters the calling process as a context; `pool' is its place in the pool, if it has one.
--spec register(pid(), causeway_nif:context(), #{pool => pos_integer(), mode => py_context:mode()}) -> ok.
+%% @doc Enters the calling process as a context; `pool' is its place in the pool, if it has one: not where another
+%% context is there, or contexts of another mode are in the pool.
+-spec register(pid(), causeway_nif:context(), #{pool => pos_integer(), mode => py_context:mode()}) ->
+          ok | {error, {pool_place_taken, pid()} | {pool_mode, binary()}}.
 register(Pid, Native, Options) ->
     gen_server:call(?MODULE, {register, Pid, Native, Options}).
 
@@ -49,7 +53,7 @@ at(Index) ->
 pool() ->
     case persistent_term:get(?POOL, none) of
         {worker, Pool} -> {ok, Pool};
-        {_Mode, Pool} -> {ok, element(index_in(tuple_size(Pool)), Pool)};
+        {_Mode, Places} -> {ok, element(own_place(Places), Places)};
         none -> error
     end.
 
@@ -58,11 +62,29 @@ pool() ->
 own_index() ->
     case persistent_term:get(?POOL, none) of
         {worker, Pool} -> 1 + (erlang:system_info(scheduler_id) - 1) rem tuple_size(Pool);
-        {_Mode, Pool} -> index_in(tuple_size(Pool));
+        {_Mode, Places} -> own_place(Places);
         none -> 1
     end.
 
-index_in(Size) -> 1 + erlang:phash2(self(), Size).
+%% The process remembers its place: it keeps it when the pool grows. While the context there is being restarted,
+%% so that its names are gone anyway, others serve.
+own_place(Places) ->
+    Size = tuple_size(Places),
+    Place = case get(?PLACE) of
+                Known when is_integer(Known), Known =< Size ->
+                    Known;
+                _ ->
+                    New = 1 + erlang:phash2(self(), Size),
+                    put(?PLACE, New),
+                    New
+            end,
+    filled_place(Place, Places).
+
+filled_place(Place, Places) ->
+    case element(Place, Places) of
+        none -> filled_place(1 + Place rem tuple_size(Places), Places);
+        _Native -> Place
+    end.
 
 %% @doc There is no pool any more: the application has stopped.
 -spec forget_pool() -> ok.
@@ -73,7 +95,7 @@ forget_pool() ->
 -spec pool_size() -> non_neg_integer().
 pool_size() ->
     case persistent_term:get(?POOL, none) of
-        {_Mode, Pool} -> tuple_size(Pool);
+        {_Mode, Places} -> length([Native || Native <- tuple_to_list(Places), Native =/= none]);
         none -> 0
     end.
 
@@ -100,12 +122,17 @@ init([]) ->
 
 %% @private
 handle_call({register, Pid, Native, Options}, _From, Members) ->
-    Monitor = erlang:monitor(process, Pid),
-    ets:insert(?TABLE, {Pid, Native}),
     Index = maps:get(pool, Options, undefined),
-    Index =/= undefined andalso ets:insert(?TABLE, {{index, Index}, Pid}),
-    Member = {Pid, Index, Native, maps:get(mode, Options, worker)},
-    {reply, ok, renew_pool(Members#{Monitor => Member})};
+    Mode = maps:get(mode, Options, worker),
+    case Index =:= undefined orelse free(Index, Mode, [Member || Member <- maps:values(Members), in_pool(Member)]) of
+        true ->
+            Monitor = erlang:monitor(process, Pid),
+            ets:insert(?TABLE, {Pid, Native}),
+            Index =/= undefined andalso ets:insert(?TABLE, {{index, Index}, Pid}),
+            {reply, ok, renew_pool(Members#{Monitor => {Pid, Index, Native, Mode}})};
+        {error, _} = Error ->
+            {reply, Error, Members}
+    end;
 handle_call({unregister, Pid}, _From, Members) ->
     case [Monitor || {Monitor, {Member, _, _, _}} <- maps:to_list(Members), Member =:= Pid] of
         [Monitor] ->
@@ -136,13 +163,36 @@ forget(Monitor, Members) ->
 code_change(_OldVersion, Members, _Extra) ->
     {ok, Members}.
 
+%% One that has died, and of which we have not heard yet, is in nobody's way.
+in_pool({Pid, Index, _Native, _Mode}) ->
+    Index =/= undefined andalso is_process_alive(Pid).
+
+free(Index, Mode, Pool) ->
+    case {[Pid || {Pid, Place, _, _} <- Pool, Place =:= Index], [Other || {_, _, _, Other} <- Pool, Other =/= Mode]} of
+        {_, [Other | _]} -> {error, other_mode(Other)};
+        {[Pid | _], []} -> {error, {pool_place_taken, Pid}};
+        {[], []} -> true
+    end.
+
+%% @doc Why there can be no contexts of another mode in the pool.
+-spec other_mode(py_context:mode()) -> {pool_mode, binary()}.
+other_mode(Mode) ->
+    {pool_mode, py_call:error_text("the contexts of the pool are of the mode ~p: py:stop_contexts() before there "
+                                   "can be others", [Mode])}.
+
 renew_pool(Members) ->
     Pool = lists:sort([{Index, Native, Mode} || {_, Index, Native, Mode} <- maps:values(Members),
                                                 Index =/= undefined]),
     %% Read by every call: a persistent term costs a tenth of a look into ETS. It changes only when a
-    %% context of the pool starts or ends. All contexts of a pool are of one mode.
+    %% context of the pool starts or ends. All contexts of a pool are of one mode. Where that matters, each has
+    %% its place, and `none' is at that of one which is being restarted.
     persistent_term:put(?POOL, case Pool of
-                                   [] -> none;
-                                   [{_, _, Mode} | _] -> {Mode, list_to_tuple([Native || {_, Native, _} <- Pool])}
+                                   [] ->
+                                       none;
+                                   [{_, _, worker} | _] ->
+                                       {worker, list_to_tuple([Native || {_, Native, _} <- Pool])};
+                                   [{_, _, Mode} | _] ->
+                                       {Last, _, _} = lists:last(Pool),
+                                       {Mode, erlang:make_tuple(Last, none, [{Index, Native} || {Index, Native, _} <- Pool])}
                                end),
     Members.

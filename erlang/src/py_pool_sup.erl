@@ -13,7 +13,7 @@ start_link() ->
     case supervisor:start_link({local, ?MODULE}, ?MODULE, []) of
         {ok, Supervisor} ->
             Number = application:get_env(causeway, contexts, erlang:system_info(schedulers)),
-            case start_contexts(Number, application:get_env(causeway, context_mode, worker)) of
+            case start_contexts(Number, any) of
                 {ok, _} -> {ok, Supervisor};
                 {error, _} = Error -> Error
             end;
@@ -27,13 +27,14 @@ start_contexts(Number, Wanted) ->
     case {whereis(?MODULE), py_contexts:pool_mode()} of
         {undefined, _} ->
             {error, {not_started, <<"the application causeway does not run: application:ensure_all_started(causeway)">>}};
-        {_, none} ->
-            start_all(Number, case Wanted of any -> worker; _ -> Wanted end);
-        {_, Mode} when Wanted =:= any; Wanted =:= Mode ->
+        {_, none} when Wanted =:= any ->
+            start_all(Number, application:get_env(causeway, context_mode, worker));
+        {_, Mode} when Wanted =:= any ->
             start_all(Number, Mode);
+        {_, Mode} when Mode =:= none; Mode =:= Wanted ->
+            start_all(Number, Wanted);
         {_, Mode} ->
-            {error, {pool_mode, py_call:error_text("the contexts of the pool are of the mode ~p: "
-                                                   "py:stop_contexts() before there can be others", [Mode])}}
+            {error, py_contexts:other_mode(Mode)}
     end.
 
 start_all(Number, Mode) ->
@@ -46,7 +47,12 @@ start_all(Number, Mode) ->
 start_context(Index, Mode) ->
     case py_contexts:at(Index) of
         {ok, Pid} -> {ok, Pid};
-        error -> supervisor:start_child(?MODULE, [#{id => Index, pool => Index, mode => Mode}])
+        error ->
+            case supervisor:start_child(?MODULE, [#{id => Index, pool => Index, mode => Mode}]) of
+                %% Somebody else has been faster.
+                {error, {pool_place_taken, Pid}} -> {ok, Pid};
+                Result -> Result
+            end
     end.
 
 %% @doc Ends the contexts of the pool.

@@ -13,6 +13,8 @@
 start() ->
     {ok, _} = application:ensure_all_started(causeway),
     {ok, _} = py:start_contexts(),
+    %% numpy's threads have the name of the thread that imports it, by which contexts' threads are counted.
+    {ok, none} = py:call(os, putenv, [<<"OPENBLAS_NUM_THREADS">>, <<"1">>]),
     Directory = python_dir(),
     case py:eval(<<"__import__('sys').path">>) of
         {ok, [Directory | _]} -> ok;

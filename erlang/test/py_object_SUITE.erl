@@ -361,8 +361,6 @@ wrong_options(_Config) ->
     ?assertMatch({error, {no_context, _}}, py:memory_stats(#{context => self()})).
 
 numpy_array(_Config) ->
-    %% Its threads would have the name of the context's thread, which other suites count.
-    {ok, none} = py:call(os, putenv, [<<"OPENBLAS_NUM_THREADS">>, <<"1">>]),
     case py:call(importlib, import_module, [numpy], #{}, #{result => ref}) of
         {ok, Numpy} ->
             {ok, Array} = py:call_method(Numpy, zeros, [1000000]),

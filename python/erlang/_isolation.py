@@ -4,20 +4,30 @@ An interpreter is kept when its context ends, since CPython leaks megabytes at t
 context gets it as if it were new: without the modules, the paths and the names of the one before.
 """
 
+import _thread
+import builtins
 import gc
 import sys
 import threading
+import warnings
+from types import ModuleType
 
-_modules: set[str] = set()
-_path: list[str] = []
-_main: dict[str, object] = {}
+from erlang import _log
+
+_modules: dict[str, ModuleType] = {}
+_namespaces: dict[str, dict[str, object]] = {}
+_builtins: dict[str, object] = {}
+_lists: list[tuple[list, list]] = []
+_recursion_limit = sys.getrecursionlimit()
 
 
 def remember():
     """Take the interpreter as it is for what :func:`reset` goes back to."""
-    _modules.update(sys.modules)
-    _path[:] = sys.path
-    _main.update(vars(sys.modules["__main__"]))
+    _modules.update((name, module) for name, module in sys.modules.items() if module is not None)
+    _namespaces.update((name, dict(vars(module))) for name, module in _modules.items())
+    _builtins.update(vars(builtins))
+    changing = [sys.path, sys.meta_path, sys.path_hooks, sys.argv, sys.warnoptions, warnings.filters]
+    _lists.extend((one, one[:]) for one in changing)
 
 
 def reset():
@@ -26,31 +36,49 @@ def reset():
     Not where a thread still runs that a context has started. What is written in C stays in memory with the
     packages that use it, and so does the standard library: neither can be loaded a second time.
     """
-    if any(_is_alive(thread) for thread in threading.enumerate()):
+    vars(builtins).update(_builtins)
+    if _thread._count():
         return False
     if venv := sys.modules.get("erlang._venv"):
         venv.deactivate()
+    vars(sys).update(_namespaces["sys"])
+    sys.modules.update(_modules)
     for name in _strangers():
         sys.modules.pop(name, None)
-    sys.path[:] = _path
+    for name, module in _modules.items():
+        _restore(name, vars(module))
+    for one, content in _lists:
+        one[:] = content
+    if hasattr(warnings, "_filters_mutated"):
+        warnings._filters_mutated()
     sys.path_importer_cache.clear()
-    main = vars(sys.modules["__main__"])
-    main.clear()
-    main.update(_main)
+    sys.setrecursionlimit(_recursion_limit)
+    if logging := sys.modules.get("logging"):
+        _log.reset(logging)
+    threading._active.pop(_thread.get_ident(), None)
+    gc.enable()
     gc.collect()
-    return True
+    # What was collected may have started one.
+    return not _thread._count()
 
 
-def _is_alive(thread):
-    """Whether a thread is neither Python's main one nor the native one of a context."""
-    return thread is not threading.main_thread() and not isinstance(thread, threading._DummyThread)
+def _restore(module, namespace):
+    content = _namespaces[module]
+    # A submodule that stays is an attribute of its package.
+    for name in [name for name in namespace.keys() - content.keys() if f"{module}.{name}" not in sys.modules]:
+        del namespace[name]
+    namespace.update(content)
 
 
 def _strangers():
     """The modules that contexts have loaded and that can be loaded anew."""
     loaded = {name: module for name, module in sys.modules.items() if name not in _modules}
     kept = {_package(name) for name, module in loaded.items() if _is_native(module)} | sys.stdlib_module_names
-    return [name for name in loaded if _package(name) not in kept]
+    return [
+        name
+        for name, module in loaded.items()
+        if module is not None and (_package(name) not in kept or _spec(module) is None)
+    ]
 
 
 def _package(name):
@@ -58,6 +86,8 @@ def _package(name):
 
 
 def _is_native(module):
-    spec = getattr(module, "__spec__", None)
-    loader = getattr(spec, "loader", None)
-    return type(loader).__name__ == "ExtensionFileLoader"
+    return type(getattr(_spec(module), "loader", None)).__name__ == "ExtensionFileLoader"
+
+
+def _spec(module):
+    return getattr(module, "__spec__", None)

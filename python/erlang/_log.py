@@ -45,6 +45,19 @@ def _add_handler(logging):
     logging.root.setLevel(_causeway._log_level())
 
 
+def reset(logging):
+    """Make the loggers as they are when ``logging`` has just been imported."""
+    logging.disable(logging.NOTSET)
+    for logger in [logging.root, *logging.root.manager.loggerDict.values()]:
+        if isinstance(logger, logging.Logger):
+            logger.handlers[:] = []
+            logger.filters[:] = []
+            logger.setLevel(logging.NOTSET)
+            logger.propagate = True
+            logger.disabled = False
+    _add_handler(logging)
+
+
 def _print_at_once(traceback):
     def _print(self, *, file=None, **options):
         """Print the result of self.format(), in one piece: one event of the log."""

@@ -56,7 +56,8 @@ enum CallbackModule {
         // C code that calls itself through Erlang would not be stopped by Python's own count.
         guard Py_EnterRecursiveCall(" in erlang.call") == 0 else { throw PythonError() }
         defer { Py_LeaveRecursiveCall() }
-        let thread = ContextThread.current
+        // An interpreter that Python code has made on a context's thread is none of that context's.
+        let thread = ContextThread.current.flatMap { $0.runs(state) ? $0 : nil }
         // First: a function whose result nobody would wait for is not called.
         try thread?.checkMayWait()
         let callback = Callback(context: thread?.context)

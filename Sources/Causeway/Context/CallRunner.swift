@@ -37,7 +37,7 @@ final class CallRunner {
         state.decodedBytes = outerBytes
         context.activity = outerActivity
         context.busySince.store(outerStart, ordering: .relaxed)
-        context.dropInterruption()
+        context.endInterruption()
         context.isBusy.store(false, ordering: .relaxed)
         answer(call, result)
     }

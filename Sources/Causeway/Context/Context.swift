@@ -40,6 +40,11 @@ final class Context: Resource, @unchecked Sendable {
     /// `threading.get_ident()` of the thread; 0 before it runs.
     let threadIdentifier = Atomic<UInt>(0)
 
+    /// Whether the thread frees what the context leaves behind.
+    let isTidying = Atomic<Bool>(false)
+    /// Whether the thread has the GIL or waits for it. Only kept where the pacemaker needs it.
+    let isAtWork = Atomic<Bool>(false)
+
     /// Whether a call is being run whose answer is not sent yet. Only a hint, for who chooses a context.
     let isBusy = Atomic<Bool>(false)
 
@@ -88,7 +93,7 @@ final class Context: Resource, @unchecked Sendable {
         activity = ReactorInbox.nextCallback()
         defer {
             activity = outer
-            dropInterruption()
+            endInterruption()
         }
         body()
     }
@@ -142,12 +147,19 @@ final class Context: Resource, @unchecked Sendable {
 
     /// Takes an interruption back that was set and perhaps not raised yet: it must not hit what comes next.
     /// On the context's thread, with the GIL.
-    func dropInterruption() {
-        guard isInterrupted.load(ordering: .relaxed) else { return }
+    ///
+    /// True where there was one.
+    @discardableResult
+    func dropInterruption() -> Bool {
+        guard isInterrupted.load(ordering: .relaxed) else { return false }
         isInterrupted.store(false, ordering: .relaxed)
         ThreadState.interrupt(thread: threadIdentifier.load(ordering: .relaxed), with: nil)
         sleep.store(0)
+        return true
     }
+
+    /// The same after a call or callback, with what an interruption leaves undone.
+    func endInterruption() { if dropInterruption() { interpreter?.state.releaseImportLock() } }
 
     /// Takes an interruption back that Python handles already, as in `finally`: it is not to be raised twice.
     func dropHandledInterruption(_ state: ModuleState) {

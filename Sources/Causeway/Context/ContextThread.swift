@@ -83,9 +83,9 @@ final class ContextThread {
             if reactor.isServing {
                 measuredTurn()
             } else {
-                threadState.enter()
+                enter()
                 turn()
-                threadState.leave()
+                leave()
             }
         }
     }
@@ -94,13 +94,28 @@ final class ContextThread {
     /// a tenth of a small call.
     private func measuredTurn() {
         let before = monotonicNanoseconds()
-        threadState.enter()
+        enter()
         let start = monotonicNanoseconds()
         context.busySince.store(start, ordering: .relaxed)
         turn()
-        threadState.leave()
+        leave()
         count(context.statistics.lockWait, Int(start - before))
         count(context.statistics.lockHold, Int(monotonicNanoseconds() - start))
+    }
+
+    /// Takes the GIL.
+    private func enter() {
+        if Pacemaker.isNeeded.load(ordering: .relaxed) {
+            context.isAtWork.store(true, ordering: .sequentiallyConsistent)
+            Pacemaker.shared.wake()
+        }
+        threadState.enter()
+    }
+
+    /// Releases the GIL.
+    private func leave() {
+        threadState.leave()
+        context.isAtWork.store(false, ordering: .relaxed)
     }
 
     /// One hold of the GIL.
@@ -141,6 +156,9 @@ final class ContextThread {
         pthread_getspecific(key).map { Unmanaged<ContextThread>.fromOpaque($0).takeUnretainedValue() }
     }
 
+    /// Whether this is the state of the interpreter that the thread runs.
+    func runs(_ state: ModuleState) -> Bool { self.state === state }
+
     /// Throws where a wait would end at once: calls are nested too deep, what runs is interrupted, or the context
     /// stops. With the GIL, on this thread.
     func checkMayWait() throws(PythonError) {
@@ -171,10 +189,10 @@ final class ContextThread {
         while true {
             if isInterrupted { throw interruption() }
             guard callback.outcome == nil else { return }
-            threadState.leave()
+            leave()
             waitForWork()
             reactor.readReady()
-            threadState.enter()
+            enter()
             // The call that waits would be hit by an interruption that is meant for one on top.
             guard !isInterrupted, callback.outcome == nil else { continue }
             turnOnTop()
@@ -262,16 +280,17 @@ final class ContextThread {
     // MARK: The end
 
     private func finish() {
-        threadState.enter()
+        enter()
         reactor.closeAll()
-        ContextRegistry.shared.remove(context)
         // From here on the janitor gives back what is left of an interpreter without contexts.
         state.contexts.remove(context)
-        context.asCallback { state.leftovers.giveBack(state.namespaces) }
-        interpreter.giveBack()
-        threadState.leave()
+        let isReset = interpreter.reset(after: context)
+        leave()
+        ContextRegistry.shared.remove(context)
         reactor.abandonPoller()
+        // It may hold objects, too: only then the interpreter is another context's.
         threadState.end()
+        if isReset { interpreter.giveBack() }
     }
 }
 

@@ -11,6 +11,7 @@ final class Namespace: Resource, @unchecked Sendable {
     private let process: ErlNifPid
     private let leftovers: Leftovers
     private let over = Atomic<Bool>(false)
+    private let dictGivenBack = Atomic<Bool>(false)
 
     /// With the GIL. Takes over the reference to the dict.
     init(dict: consuming Object, process: ErlNifPid, leftovers: Leftovers) {
@@ -35,7 +36,14 @@ final class Namespace: Resource, @unchecked Sendable {
         return true
     }
 
-    override func unreferenced(_ env: EnvPointer?) { leftovers.add(dict) }
+    /// Gives the dict back at once, which otherwise the BEAM's destructor has somebody do. With the GIL.
+    func giveBackDict() {
+        if !dictGivenBack.exchange(true, ordering: .sequentiallyConsistent) { Py_DecRef(dict) }
+    }
+
+    override func unreferenced(_ env: EnvPointer?) {
+        if !dictGivenBack.exchange(true, ordering: .sequentiallyConsistent) { leftovers.add(dict) }
+    }
 }
 
 /// The namespaces of one interpreter. With the GIL.
@@ -70,7 +78,10 @@ final class Namespaces {
     func forgetAll() {
         let all = byProcess
         byProcess = [:]
-        for namespace in all.values { namespace.end() }
+        for namespace in all.values {
+            namespace.giveBackDict()
+            namespace.end()
+        }
     }
 
     /// What a module has at its beginning.

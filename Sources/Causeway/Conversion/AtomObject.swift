@@ -25,21 +25,19 @@ enum AtomObject {
     }
 
     /// The atom of that name, made where it is not there yet.
-    static func term(_ env: EnvPointer?, _ object: PyPointer, _ state: ModuleState) throws(PythonError)
-        -> Term
-    {
+    static func term(_ env: EnvPointer?, _ object: PyPointer) throws(PythonError) -> Term {
         let name = try text(of: object)
         if let known = existingAtom(env, name) { return known }
         guard name.unicodeScalars.count <= 255 else {
             throw valueError("an atom has at most 255 characters, not \(name.unicodeScalars.count)")
         }
-        guard state.newAtoms < limit else {
+        guard ModuleState.newAtoms.load(ordering: .relaxed) < limit else {
             throw valueError(
                 "Python has made \(limit) atoms in this node, which are never freed: use str, which becomes a binary"
             )
         }
         guard let made = makeAtom(env, name) else { throw valueError("no atom can have the name \(name)") }
-        state.newAtoms += 1
+        count(ModuleState.newAtoms)
         return made
     }
 }

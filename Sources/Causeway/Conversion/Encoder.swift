@@ -54,7 +54,7 @@ struct Encoder {
         if object == cpython_true() { return atoms.true }
         if object == cpython_false() { return atoms.false }
         if cpython_is_unicode(object) != 0 {
-            if cpython_type(object) == state.atomType { return try AtomObject.term(env, object, state) }
+            if cpython_type(object) == state.atomType { return try AtomObject.term(env, object) }
             return try string(object)
         }
         if cpython_is_long(object) != 0 { return try integer(object) }

@@ -95,8 +95,9 @@ struct ExceptionTerm {
     private func typeAtom(_ exception: PyPointer) -> Term {
         let name = typeName(of: exception)
         if let known = existingAtom(env, name) { return known }
-        if isBuiltin(exception) || state.exceptionNames < 10_000, let made = makeAtom(env, name) {
-            state.exceptionNames += 1
+        let isAllowed = isBuiltin(exception) || ModuleState.exceptionNames.load(ordering: .relaxed) < 10_000
+        if isAllowed, let made = makeAtom(env, name) {
+            count(ModuleState.exceptionNames)
             return made
         }
         return baseAtom(exception) ?? atoms.error

@@ -39,6 +39,7 @@ final class Interpreter: Sendable {
     /// `PyInterpreterState`, never freed.
     private struct Pointer: @unchecked Sendable { let state: OpaquePointer? }
     private let interpreter: Pointer
+    private let idleness = Atomic<Bool>(false)
     let mode: ContextMode
     /// The state of its module `_causeway`.
     let state: ModuleState
@@ -59,11 +60,34 @@ final class Interpreter: Sendable {
         guard let path = PySys_GetObject("path") else { throw runtimeError("sys.path is missing") }
         let folder = try newString(packages)
         guard PyList_Insert(path, 0, folder.pointer) == 0 else { throw PythonError() }
+        if mode != .worker { try avoidSharedState() }
         _ = try Object(PyImport_ImportModule("erlang._boot"))
         return try Interpreter(mode: mode)
     }
 
+    /// In Python 3.11 the C half of asyncio remembers the running loop for all interpreters: the Python half does not.
+    private static func avoidSharedState() throws(PythonError) {
+        guard cpython_running_version() < 0x030C_0000 else { return }
+        guard PyDict_SetItemString(PyImport_GetModuleDict(), "_asyncio", cpython_none()) == 0 else {
+            throw PythonError()
+        }
+    }
+
+    /// Python 3.12 finds out that an extension module refuses further interpreters by initialising it there, which
+    /// leaves the module's static types in pieces: a second time is the end of the process. Where the main one has it
+    /// already, it refuses without that. Python 3.13 always does. In the main one, with its GIL.
+    static func loadWhatRefuses() {
+        guard (0x030C_0000..<0x030D_0000).contains(cpython_running_version()) else { return }
+        guard let module = PyImport_ImportModule("erlang._refusals") else { return PyErr_Clear() }
+        defer { Py_DecRef(module) }
+        guard let answer = cpython_call_method_named(module, "load") else { return PyErr_Clear() }
+        Py_DecRef(answer)
+    }
+
     // MARK: More than the main one
+
+    /// Whether no context uses it, and nothing of one is left.
+    var isIdle: Bool { idleness.load(ordering: .sequentiallyConsistent) }
 
     /// Interpreters that no context uses. CPython leaks megabytes at the end of each, so none ever ends.
     private static let idle = Mutex<[Interpreter]>([])
@@ -76,34 +100,56 @@ final class Interpreter: Sendable {
         let known = idle.withLock { idle in
             idle.lastIndex { $0.mode == mode }.map { idle.remove(at: $0) }
         }
-        if let known { return known }
+        if let known {
+            known.idleness.store(false, ordering: .sequentiallyConsistent)
+            return known
+        }
         return try InterpreterStart(mode, besides: main).result()
     }
 
-    /// The context that took it has ended. With its GIL, on the context's thread.
+    /// The context that took it ends: frees what is left of it, and makes an interpreter as it was at first. With its
+    /// GIL, on the context's thread. False where no other context can have it.
     ///
-    /// It is made as it was at first and kept for another context. Where Python code of the context still runs
-    /// in it, on a thread that it has started, nobody can: then it is not used again.
+    /// Where Python code of the context still runs in it, on a thread that it has started, nobody can: then it is
+    /// not used again.
+    func reset(after context: Context) -> Bool {
+        // It runs finalizers, which may take long: the janitor interrupts them as it does callbacks.
+        context.isTidying.store(true, ordering: .relaxed)
+        state.releaseImportLock()
+        for _ in 0..<Interpreter.attempts {
+            var outcome: Bool?
+            context.asCallback {
+                state.leftovers.giveBack(state.namespaces)
+                guard mode != .worker else { return outcome = false }
+                state.namespaces.forgetAll()
+                Py_DecRef(state.setFactory(nil))
+                state.leftovers.giveBack(state.namespaces)
+                outcome = isReset()
+            }
+            if let outcome { return outcome }
+        }
+        return false
+    }
+
+    /// How often it is tried: what was in the way was interrupted, and is gone the next time.
+    private static let attempts = 3
+
+    /// Keeps it for another context, after ``reset(after:)``.
     func giveBack() {
-        if mode == .worker { return }
-        state.namespaces.forgetAll()
-        Py_DecRef(state.setFactory(nil))
-        guard isReset() else { return }
+        idleness.store(true, ordering: .sequentiallyConsistent)
         Interpreter.idle.withLock { $0.append(self) }
     }
 
-    private func isReset() -> Bool {
-        guard let module = PyImport_ImportModule("erlang._isolation") else {
+    /// Nil where that was interrupted, or failed.
+    private func isReset() -> Bool? {
+        do throws(PythonError) {
+            let module = try Object(PyImport_ImportModule("erlang._isolation"))
+            let answer = try Object(cpython_call_method_named(module.pointer, "reset"))
+            return answer.pointer == cpython_true()
+        } catch {
             PyErr_Clear()
-            return false
+            return nil
         }
-        defer { Py_DecRef(module) }
-        guard let answer = cpython_call_method_named(module, "reset") else {
-            PyErr_Clear()
-            return false
-        }
-        defer { Py_DecRef(answer) }
-        return answer == cpython_true()
     }
 
     /// Why there is none.
@@ -139,12 +185,18 @@ private final class InterpreterStart: Sendable {
         isOver.wake()
     }
 
+    /// Where there is no thread for that, the interpreter works, but waits while others compute.
+    private func share(_ interpreter: Interpreter, _ main: Interpreter) {
+        if interpreter.mode == .subinterp { try? Pacemaker.shared.add(interpreter, beside: main) }
+    }
+
     private func run(_ mode: ContextMode, _ main: Interpreter) {
         // A new interpreter is made by a thread that runs another, and then it runs the new one.
         guard let visit = main.makeThreadState() else {
             return finish(.failure(Interpreter.Failure(text: "no thread state for Python")))
         }
         visit.enter()
+        Interpreter.loadWhatRefuses()
         guard cpython_new_interpreter(mode == .owngil ? 1 : 0) != 0 else {
             let text = Exception.takeText() ?? "Python could not make another interpreter"
             visit.leave()
@@ -155,6 +207,7 @@ private final class InterpreterStart: Sendable {
             let interpreter = try Interpreter.boot(mode, packages: PythonHost.shared.packages)
             let threadState = ThreadState(releasing: ())
             visit.end()
+            share(interpreter, main)
             finish(.success(interpreter))
             interpreter.state.janitor.run(interpreter.state, threadState: threadState)
         } catch {

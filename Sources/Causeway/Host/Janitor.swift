@@ -12,6 +12,9 @@ final class Janitor: Sendable {
     /// is interrupted, and interrupted again: Python code may catch the first.
     private static let patience: Int64 = 20_000_000
 
+    /// How many times as long it may take to free what it leaves behind: mostly that is only slow.
+    private static let tidying = 20
+
     private struct Interruption {
         let context: Context
         let activity: UInt64
@@ -28,11 +31,12 @@ final class Janitor: Sendable {
     private struct Work {
         var interruptions: [Interruption] = []
         var diagnoses: [Diagnosis] = []
-        var ending: [(context: Context, seen: UInt64)] = []
+        var ending: [(context: Context, seen: UInt64, times: Int)] = []
     }
 
     private let work = Mutex(Work())
     private let bell = FutexWord(0)
+    private let isAsked = Atomic<Bool>(false)
 
     /// Interrupts what a context executes, if it still executes that. Once, unless it is to be repeated.
     func interrupt(_ context: Context, activity: UInt64, isRepeated: Bool = false) {
@@ -43,7 +47,7 @@ final class Janitor: Sendable {
 
     /// Interrupts whatever a context executes, again and again until its thread has ended.
     func interruptUntilEnded(_ context: Context) {
-        work.withLock { $0.ending.append((context, 0)) }
+        work.withLock { $0.ending.append((context, 0, 0)) }
         ring()
     }
 
@@ -58,6 +62,12 @@ final class Janitor: Sendable {
         if bell.exchange(1) == 0 { bell.wake() }
     }
 
+    /// Has it take the GIL once and release it: whoever has it in this interpreter lets others have it.
+    func askForGIL() {
+        isAsked.store(true, ordering: .sequentiallyConsistent)
+        ring()
+    }
+
     /// The thread's life.
     func run(_ state: ModuleState, threadState: ThreadState) -> Never {
         while true {
@@ -66,6 +76,7 @@ final class Janitor: Sendable {
             if !state.leftovers.isEmpty, state.contexts.count == 0 {
                 threadState.withGIL { state.leftovers.giveBack(state.namespaces) }
             }
+            if isAsked.exchange(false, ordering: .sequentiallyConsistent) { threadState.withGIL {} }
             bell.wait(while: 0, nanoseconds: mustRepeat ? Janitor.patience : nil)
         }
     }
@@ -89,7 +100,10 @@ final class Janitor: Sendable {
             for index in work.ending.indices {
                 let context = work.ending[index].context
                 let activity = context.activity
-                if activity != 0, activity == work.ending[index].seen {
+                let isSame = activity == work.ending[index].seen
+                work.ending[index].times = isSame ? work.ending[index].times + 1 : 0
+                let isTidying = context.isTidying.load(ordering: .relaxed)
+                if activity != 0, work.ending[index].times > (isTidying ? Janitor.tidying : 0) {
                     due.append(Interruption(context: context, activity: activity, isRepeated: true))
                 }
                 work.ending[index].seen = activity

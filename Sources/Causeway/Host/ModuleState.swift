@@ -31,13 +31,14 @@ final class ModuleState: @unchecked Sendable {
     /// About how many bytes of terms were read since somebody set it to 0. Another thread may do so while
     /// this one runs Python code: it is good for decisions that may be wrong.
     var decodedBytes = 0
-    /// How many atoms were made for names of exceptions, and for `erlang.Atom`.
-    var exceptionNames = 0
-    var newAtoms = 0
+    /// How many atoms all interpreters of this node have made for names of exceptions, and for `erlang.Atom`.
+    static let exceptionNames = Atomic<Int>(0)
+    static let newAtoms = Atomic<Int>(0)
     /// What serves in a plain python3, from the first `serve` to the end of its `run`.
     var plainReactor: PlainReactor?
     private var compiled: [String: PyPointer] = [:]
     private var describer: PyPointer?
+    private let importLockReleaser: PyPointer
 
     init(module: PyPointer) throws(PythonError) {
         leftovers = Leftovers(contexts, janitor)
@@ -57,6 +58,8 @@ final class ModuleState: @unchecked Sendable {
                 cpython_BaseException(), nil)
         ).take()
         names = try Names()
+        let imports = try Object(PyImport_ImportModule("_imp"))
+        importLockReleaser = try Object(PyObject_GetAttrString(imports.pointer, "release_lock")).take()
         protocols = try Object(PyDict_New()).take()
         for type in [bufferType, protocolType, pidType, refType, termType, atomType] {
             guard PyModule_AddType(module, type) == 0 else { throw PythonError() }
@@ -114,6 +117,13 @@ final class ModuleState: @unchecked Sendable {
         self.factory = factory
         hasFactory.store(factory != nil, ordering: .sequentiallyConsistent)
         return old
+    }
+
+    /// Gives back the import lock where the calling thread has it: an interruption may come after it was taken and
+    /// before the block that gives it back, and nobody could import anything any more. Between calls no thread has it.
+    func releaseImportLock() {
+        while let released = PyObject_CallNoArgs(importLockReleaser) { Py_DecRef(released) }
+        PyErr_Clear()
     }
 
     /// `erlang._errors.describe`, which turns an exception into plain tuples.

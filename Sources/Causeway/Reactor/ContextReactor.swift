@@ -37,7 +37,7 @@ extension ContextThread: ReactorHost {
         return term
     }
 
-    func callbackIsOver() { context.dropInterruption() }
+    func callbackIsOver() { context.endInterruption() }
 
     func pollerMade(_ descriptor: Int32) { context.pollerMade(descriptor) }
 

@@ -20,7 +20,7 @@ enum ReactorModule {
                     }
                     let isNone = factory == cpython_none()
                     let held = isNone ? nil : Object(retaining: factory).take()
-                    if let thread = ContextThread.current, thread.isInSetup {
+                    if let thread = ContextThread.current, thread.runs(state), thread.isInSetup {
                         thread.reactor.setFactory(held)
                     } else {
                         Py_DecRef(state.setFactory(held))

@@ -2,8 +2,6 @@
 
 import erlang.reactor as reactor
 
-# ruff: noqa: E402
-
 
 class EchoProtocol(reactor.Protocol):
     """Simple echo protocol - sends back whatever it receives."""
@@ -56,13 +54,7 @@ class SimpleHTTPProtocol(reactor.Protocol):
         method, path, _ = first_line.split(" ", 2)
         # Simple response
         body = f"Hello! You requested {path}"
-        response = (
-            f"HTTP/1.0 200 OK\r\n"
-            f"Content-Length: {len(body)}\r\n"
-            f"Content-Type: text/plain\r\n"
-            f"\r\n"
-            f"{body}"
-        )
+        response = f"HTTP/1.0 200 OK\r\nContent-Length: {len(body)}\r\nContent-Type: text/plain\r\n\r\n{body}"
         self.write_buffer.extend(response.encode())
 
     def write_ready(self):
