@@ -14,7 +14,7 @@ all() ->
      stop_while_python_is_stubborn, shutdown_by_its_supervisor_while_python_loops, supervisor_restarts_it,
      killed_owner_ends_the_thread, killed_owner_answers_its_callers, linked_parent_dies, pool_restarts,
      pool_survives_ten_restarts_with_callers, calls_during_restart_are_answered, full_queue_is_an_error, full_queue_recovers,
-     least_loaded_context_is_taken, setup_code_runs_first, failing_setup_code, setup_code_that_exits, wrong_options,
+     least_loaded_context_is_taken, stuck_context_is_avoided, setup_code_runs_first, failing_setup_code, setup_code_that_exits, wrong_options,
      registered_name, name_twice, stats_count, suspended_owner_does_not_delay_calls, long_call_does_not_delay_other_contexts,
      two_thousand_contexts_leave_nothing, two_hundred_contexts_at_once, failed_starts_leave_nothing].
 
@@ -242,6 +242,19 @@ least_loaded_context_is_taken(_Config) ->
     Loop = py:spawn_call(First, ?HELPERS, sleep, [self(), 60]),
     ok = causeway_ct:expect(<<"running">>),
     [?assertEqual({ok, N}, py:call(?HELPERS, identity, [N], #{}, 5000)) || N <- lists:seq(1, 50)],
+    exit(First, kill),
+    ?assertMatch({error, {context_stopped, _}}, py:await(Loop)),
+    ok = causeway_ct:wait_until(fun() -> pool_is_whole() end).
+
+%% A context in a long call gets none of the quick ones, however many callers there are.
+stuck_context_is_avoided(_Config) ->
+    {ok, [First, _Second | _]} = py:start_contexts(2),
+    Loop = py:spawn_call(First, ?HELPERS, sleep, [self(), 60]),
+    ok = causeway_ct:expect(<<"running">>),
+    ok = causeway_ct:wait_until(fun() -> {ok, #{running_ms := Running}} = py_context:diagnose(First), Running >= 300 end),
+    Quick = fun() -> [{ok, N} = py:call(?HELPERS, identity, [N], #{}, 5000) || N <- lists:seq(1, 500)] end,
+    Callers = [spawn_monitor(Quick) || _ <- lists:seq(1, 8)],
+    [ok = causeway_ct:expect({'DOWN', Monitor, process, Caller, normal}) || {Caller, Monitor} <- Callers],
     exit(First, kill),
     ?assertMatch({error, {context_stopped, _}}, py:await(Loop)),
     ok = causeway_ct:wait_until(fun() -> pool_is_whole() end).

@@ -13,7 +13,7 @@ all() ->
     [collects, collects_what_is_no_generator, collect_errors, names_of_the_process, stream_eval_variants,
      messages_in_order, empty_stream, error_after_items, error_at_start, item_without_form, odd_iterators,
      items_come_at_once, window_of_the_mailbox, small_window, demand, demand_of_an_open_stream, owner, dead_owner,
-     owner_dies_while_the_generator_runs, cancel, cancel_while_it_runs, cancel_twice, context_stops, keywords_and_context,
+     owner_dies_while_the_generator_runs, cancel, cancel_while_it_runs, nothing_after_cancel, cancel_twice, context_stops, keywords_and_context,
      one_thread, calls_between, callbacks_in_a_generator, wrong_arguments, many_streams, application_stop].
 
 init_per_suite(Config) ->
@@ -189,6 +189,16 @@ cancel_while_it_runs(_Config) ->
          ok = py:stream_cancel(Reference),
          ok = causeway_ct:wait_until(fun() -> is_idle(1) andalso is_idle(2) end)
      end || Generator <- [wait_between, loop_between]].
+
+%% Items that are being sent when a stream is cancelled come before `cancel` returns, and are taken away by it.
+nothing_after_cancel(_Config) ->
+    [begin
+         {ok, Reference} = py:stream_start(builtins, range, [100000]),
+         ?assertEqual(0, item(Reference)),
+         ok = py:stream_cancel(Reference),
+         {ok, 1} = py:eval(<<"1">>),
+         ?assertEqual([], causeway_ct:mailbox())
+     end || _ <- lists:seq(1, 2000)].
 
 cancel_twice(_Config) ->
     {ok, Reference} = py:stream_start(builtins, range, [3]),

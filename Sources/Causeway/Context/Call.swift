@@ -41,6 +41,8 @@ final class Call: Resource, @unchecked Sendable {
     /// Where it is queued. No cycle lasts: a context lets go of every call that is over.
     let context: Context
     private let state = Atomic<UInt8>(State.queued)
+    /// Held while a part of the answer is sent.
+    private let delivery = Mutex(())
 
     init(
         caller: ErlNifPid, beneficiary: ErlNifPid? = nil, environment: consuming Environment, tag: Term,
@@ -74,12 +76,17 @@ final class Call: Resource, @unchecked Sendable {
     /// Whether it is neither queued nor running any more.
     var isOver: Bool { state.load(ordering: .sequentiallyConsistent) > State.running }
 
+    /// Sends a part of the answer with `body`, unless the call was given up: nothing is sent after `cancel`. False
+    /// where it was, or where `body` could not.
+    func deliver(_ body: () -> Bool) -> Bool { delivery.withLock { _ in !isCancelled && body() } }
+
     /// Gives the call up: it will not be answered, and what it runs is interrupted.
     ///
     /// False when the answer is on its way already.
     func cancel() -> Bool {
         if move(from: State.queued, to: State.cancelled) { return true }
         guard move(from: State.running, to: State.cancelled) else { return false }
+        delivery.withLock { _ in }  // what is being sent is there when this returns
         context.interrupt(activity: number)
         return true
     }

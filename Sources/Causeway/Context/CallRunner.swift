@@ -22,10 +22,10 @@ final class CallRunner {
     func run(_ call: Call) {
         guard call.begin(as: context.nextCall()) else { return }
         count(context.statistics.calls)
-        context.isBusy.store(true, ordering: .relaxed)
         let outerActivity = context.activity
         context.activity = call.number
         let outerStart = context.busySince.exchange(monotonicNanoseconds(), ordering: .relaxed)
+        context.isBusy.store(true, ordering: .relaxed)
         let outerBytes = state.decodedBytes
         state.decodedBytes = 0
         let outer = context.current
@@ -36,9 +36,9 @@ final class CallRunner {
         context.current = outer
         state.decodedBytes = outerBytes
         context.activity = outerActivity
+        context.isBusy.store(false, ordering: .relaxed)
         context.busySince.store(outerStart, ordering: .relaxed)
         context.endInterruption()
-        context.isBusy.store(false, ordering: .relaxed)
         answer(call, result)
     }
 

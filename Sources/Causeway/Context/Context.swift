@@ -113,6 +113,14 @@ final class Context: Resource, @unchecked Sendable {
     /// How many calls are queued or running.
     var load: Int { calls.count + (isBusy.load(ordering: .relaxed) ? 1 : 0) }
 
+    /// For how many milliseconds it has run one call: as a rule of thumb it will take as long again.
+    func heldUp(at now: Int64) -> Int {
+        guard isBusy.load(ordering: .relaxed) else { return 0 }
+        let since = busySince.load(ordering: .relaxed)
+        // 0 when the call has ended in between.
+        return since == 0 ? 0 : Int(max(0, now - since) / 1_000_000)
+    }
+
     /// Queues a call and wakes the thread.
     func submit(_ call: Call) -> Mailbox<Call>.Outcome {
         let outcome = calls.push(call)

@@ -152,9 +152,16 @@ private func leastLoaded(_ env: EnvPointer?, _ term: Term) -> Context? {
     guard enif_get_tuple(env, term, &count, &elements) != 0, let elements else { return nil }
     var best: Context?
     var leastLoad = Int.max
+    var now: Int64?
     for index in 0..<Int(count) {
         guard let context = resourceTypes.context.object(env, elements[index]) else { return nil }
-        let load = context.isEnding ? Int.max - 1 : context.load
+        var load = context.isEnding ? Int.max - 1 : context.load
+        if load > 0, !context.isEnding {
+            // Read once, and only where the first context is not idle.
+            let time = now ?? monotonicNanoseconds()
+            now = time
+            load += context.heldUp(at: time) * callsPerMillisecond
+        }
         if load < leastLoad {
             best = context
             leastLoad = load
@@ -163,6 +170,9 @@ private func leastLoaded(_ env: EnvPointer?, _ term: Term) -> Context? {
     }
     return best
 }
+
+/// How many queued calls a millisecond that a context has run one call counts for.
+private let callsPerMillisecond = 256
 
 private func diagnose(_ context: Context, _ env: EnvPointer?, _ tag: Term) -> Term {
     var process = ErlNifPid()

@@ -31,12 +31,10 @@ struct StreamRunner {
                 return try result(sent, mayHaveMore: false)
             }
             let held = Object(owning: item)
-            // Who has cancelled a stream is not told of more of it.
-            if call.isCancelled { break }
             var encoder = Encoder(env: message.pointer, state: state)
             let data = makeTuple(message.pointer, atoms.data, try encoder.term(held.pointer))
             let event = makeTuple(message.pointer, atoms.pyStream, message.copy(reference), data)
-            guard send(to: consumer, message, event) else { break }
+            guard call.deliver({ send(to: consumer, message, event) }) else { break }
             sent += 1
         }
         return try result(sent, mayHaveMore: true)
