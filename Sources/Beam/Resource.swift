@@ -78,6 +78,18 @@ public struct ResourceType<Object: Resource> {
     }
 }
 
+extension ResourceType {
+    /// Makes a binary that shows bytes which the object keeps valid, without a copy. Once per object.
+    ///
+    /// The corresponding C function is `enif_make_resource_binary`.
+    public func makeBinary(_ env: EnvPointer?, _ object: Object, _ bytes: UnsafeRawBufferPointer) -> Term? {
+        guard hold(object), let memory = object.memory else { return nil }
+        let term = enif_make_resource_binary(env, memory, bytes.baseAddress, bytes.count)
+        enif_release_resource(memory)
+        return term
+    }
+}
+
 extension Unmanaged where Instance == Resource {
     @inline(__always)
     fileprivate static func of(_ memory: UnsafeMutableRawPointer?) -> Unmanaged<Resource>? {

@@ -115,6 +115,14 @@ public func method(_ name: StaticString, asBytes function: NamedFunction) -> PyM
         ml_flags: METH_FASTCALL | METH_KEYWORDS, ml_doc: cString("As the method of bytes."))
 }
 
+/// A row for a method that takes arguments by name too: see `named`.
+public func method(_ name: StaticString, keywords doc: StaticString, _ function: NamedFunction) -> PyMethodDef
+{
+    var row = method(name, asBytes: function)
+    row.ml_doc = cString(doc)
+    return row
+}
+
 /// The same for a method that needs no instance: it is given NULL for one.
 public func method(_ name: StaticString, static function: NamedFunction) -> PyMethodDef {
     var row = method(name, asBytes: function)

@@ -41,6 +41,17 @@ public final class FutexWord: @unchecked Sendable {
         ).exchanged
     }
 
+    /// Sets bits of the word; returns what was there.
+    @discardableResult
+    public func set(bits: UInt32) -> UInt32 {
+        unsafe word.pointee.bitwiseOr(bits, ordering: .sequentiallyConsistent).oldValue
+    }
+
+    /// Adds to the word; it wraps around.
+    public func add(_ value: UInt32) {
+        _ = unsafe word.pointee.wrappingAdd(value, ordering: .sequentiallyConsistent)
+    }
+
     /// Sleeps while the word has this value, at most `nanoseconds` where given. May return early.
     public func wait(while value: UInt32, nanoseconds: Int64? = nil) {
         // An Atomic<UInt32> is laid out as its value: the kernel reads the same four bytes.

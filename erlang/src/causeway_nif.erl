@@ -11,6 +11,8 @@
 -export([callbacks_update/1, callback_begin/1, callback_answer/2]).
 -export([output_taken/1, output_level/1]).
 -export([submit/4, cast/2, cancel/1, handoff/4, handoff_check/2, context_drain/1]).
+-export([channel_new/1, channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3,
+         channel_finish/1, channel_close/1, channel_abort/2, channel_info/1]).
 -export_type([context/0, call/0, callback/0, ticket/0]).
 
 -on_load(may_be_loaded/0).
@@ -18,7 +20,9 @@
 -nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
        context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
        context_stats/1, context_diagnose/2, is_object/1, callbacks_update/1, callback_begin/1, callback_answer/2,
-       output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, handoff_check/2, context_drain/1]).
+       output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, handoff_check/2, context_drain/1, channel_new/1,
+       channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3, channel_finish/1,
+       channel_close/1, channel_abort/2, channel_info/1]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
@@ -175,3 +179,46 @@ handoff_check(_Context, _Fd) -> erlang:nif_error(not_loaded).
 %% owner gets `{causeway, drained}' when none is left.
 -spec context_drain(context()) -> ok | {error, closed}.
 context_drain(_Context) -> erlang:nif_error(not_loaded).
+
+%% @doc Makes a byte channel. What is wrong with arguments of this and the others is `badarg', which
+%% {@link py_byte_channel} explains.
+-spec channel_new(non_neg_integer()) -> reference() | badarg.
+channel_new(_MaxSize) -> erlang:nif_error(not_loaded).
+
+%% @doc Sends, if there is room.
+-spec channel_send(reference(), iodata()) -> ok | busy | closed | {aborted, term()} | badarg.
+channel_send(_Channel, _Data) -> erlang:nif_error(not_loaded).
+
+%% @doc The next message, if there is one.
+-spec channel_receive(reference()) -> {ok, binary()} | empty | closed | {aborted, term()} | badarg.
+channel_receive(_Channel) -> erlang:nif_error(not_loaded).
+
+%% @doc The next messages, if there are any; at least one, however large it is, or only what fits.
+-spec channel_receive_many(reference(), pos_integer(), AtLeastOne :: boolean()) ->
+          {ok, [binary(), ...]} | empty | closed | {aborted, term()} | badarg.
+channel_receive_many(_Channel, _MaxBytes, _AtLeastOne) -> erlang:nif_error(not_loaded).
+
+%% @doc Waits for a message, or for room for iodata: `Message' is sent when {@link channel_finish/1} can tell.
+-spec channel_wait(reference(), 'receive' | iodata(), Message :: term()) ->
+          Waiter :: reference() | ok | {ok, binary()} | closed | {aborted, term()} | badarg.
+channel_wait(_Channel, _What, _Message) -> erlang:nif_error(not_loaded).
+
+%% @doc Has `Message' sent to the calling process when the channel is so.
+-spec channel_notify(reference(), readable | writable, Message :: term()) -> ok | badarg.
+channel_notify(_Channel, _What, _Message) -> erlang:nif_error(not_loaded).
+
+%% @doc Ends a wait. After `waiting' its message will not come; after anything else it has come or is on its way.
+-spec channel_finish(reference()) -> waiting | ok | {ok, binary()} | closed | {aborted, term()} | badarg.
+channel_finish(_Waiter) -> erlang:nif_error(not_loaded).
+
+%% @doc Takes no more messages.
+-spec channel_close(reference()) -> ok | badarg.
+channel_close(_Channel) -> erlang:nif_error(not_loaded).
+
+%% @doc Drops what is queued.
+-spec channel_abort(reference(), term()) -> ok | badarg.
+channel_abort(_Channel, _Reason) -> erlang:nif_error(not_loaded).
+
+%% @doc How a channel stands.
+-spec channel_info(reference()) -> py_byte_channel:info() | badarg.
+channel_info(_Channel) -> erlang:nif_error(not_loaded).

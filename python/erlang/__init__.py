@@ -11,9 +11,14 @@ so that ``except Exception`` lets it through.
 from _causeway import Atom, CallInterrupted, Pid, Ref, Term, in_beam, self, send, whereis
 from erlang._callbacks import ErlangError, call
 from erlang._callbacks import function as _function
+from erlang._channel import ByteChannel, ByteChannelAborted, ByteChannelBusy, ByteChannelClosed
 
 __all__ = [
     "Atom",
+    "ByteChannel",
+    "ByteChannelAborted",
+    "ByteChannelBusy",
+    "ByteChannelClosed",
     "CallInterrupted",
     "ErlangError",
     "Pid",

@@ -11,9 +11,17 @@ from _causeway import send as send
 from _causeway import whereis as whereis
 from erlang._callbacks import ErlangError as ErlangError
 from erlang._callbacks import call as call
+from erlang._channel import ByteChannel as ByteChannel
+from erlang._channel import ByteChannelAborted as ByteChannelAborted
+from erlang._channel import ByteChannelBusy as ByteChannelBusy
+from erlang._channel import ByteChannelClosed as ByteChannelClosed
 
 __all__ = [
     "Atom",
+    "ByteChannel",
+    "ByteChannelAborted",
+    "ByteChannelBusy",
+    "ByteChannelClosed",
     "CallInterrupted",
     "ErlangError",
     "Pid",

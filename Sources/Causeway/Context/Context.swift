@@ -27,7 +27,7 @@ final class Context: Resource, @unchecked Sendable {
     let doorbell = Doorbell()
     /// The reactor of its thread.
     let reactor: ReactorInbox
-    /// What the thread waits on in `time.sleep`; not 0 ends that.
+    /// What the thread waits on in `time.sleep` and the like: see `Sleep`.
     let sleep = FutexWord(0)
     let statistics = Statistics()
     /// When the call that is executed began, or the turn whose callback is executed, on the monotonic clock.

@@ -217,6 +217,9 @@ struct Decoder {
             }
             return Object(retaining: reference.pointer)
         }
+        if let handle = resourceTypes.channel.object(env, term) {
+            return try ChannelObject.make(state.channelTypes().channel, handle.channel)
+        }
         return try TermObject.make(state.refType, term)
     }
 }

@@ -203,6 +203,12 @@ struct Encoder {
         if type == state.pidType || type == state.refType || type == state.termType {
             return enif_make_copy(env, object.cast(to: TermObject.self).pointee.term)
         }
+        if cpython_is_subtype_of(object, state.channelType) != 0 {
+            guard let term = ChannelObject.channel(object).term(env) else {
+                throw valueError("no memory for a reference to a byte channel")
+            }
+            return term
+        }
         if cpython_is_subtype_of(object, cpython_set_type()) != 0
             || cpython_is_subtype_of(object, cpython_frozenset_type()) != 0
         {

@@ -83,6 +83,23 @@ struct Atoms: Sendable {
     var output: Term = 0
     var stderr: Term = 0
     var sync: Term = 0
+    var busy: Term = 0
+    var empty: Term = 0
+    var waiting: Term = 0
+    var ready: Term = 0
+    var aborted: Term = 0
+    var receive: Term = 0
+    var pyByteChannel: Term = 0
+    var readable: Term = 0
+    var writable: Term = 0
+    var size: Term = 0
+    var maxSize: Term = 0
+    var messages: Term = 0
+    var messagesIn: Term = 0
+    var messagesOut: Term = 0
+    var receivers: Term = 0
+    var senders: Term = 0
+    var badarg: Term = 0
 
     /// No atoms yet: constant, so that the global below costs nothing to reach.
     init() {}
@@ -171,6 +188,23 @@ struct Atoms: Sendable {
         output = atom("output")
         stderr = atom("stderr")
         sync = atom("sync")
+        busy = atom("busy")
+        empty = atom("empty")
+        waiting = atom("waiting")
+        ready = atom("ready")
+        aborted = atom("aborted")
+        receive = atom("receive")
+        pyByteChannel = atom("py_byte_channel")
+        readable = atom("readable")
+        writable = atom("writable")
+        size = atom("size")
+        maxSize = atom("max_size")
+        messages = atom("messages")
+        messagesIn = atom("messages_in")
+        messagesOut = atom("messages_out")
+        receivers = atom("waiting_receivers")
+        senders = atom("waiting_senders")
+        badarg = atom("badarg")
     }
 }
 

@@ -118,7 +118,7 @@ final class Janitor: Sendable {
                     if !work.isRepeated { context.raised.store(work.activity, ordering: .relaxed) }
                     ThreadState.interrupt(
                         thread: context.threadIdentifier.load(ordering: .relaxed), with: interruption)
-                    context.sleep.store(1)
+                    context.sleep.set(bits: Sleep.interrupted)
                     context.sleep.wake()
                     // It may wait for an Erlang function.
                     context.doorbell.ring()

@@ -12,6 +12,11 @@ final class ModuleState: @unchecked Sendable {
     let refType: PyType
     let termType: PyType
     let atomType: PyType
+    /// The native half of `erlang.ByteChannel`.
+    let channelType: PyType
+    let channelWaiterType: PyType
+    let loopBellType: PyType
+    private var registeredChannelTypes: ChannelTypes?
     /// What is raised where a call is interrupted: `erlang.CallInterrupted`.
     let interruption: PyPointer
     let names: Names
@@ -51,6 +56,9 @@ final class ModuleState: @unchecked Sendable {
             in: module, name: "erlang.Term", doc: "An Erlang term that Python can only hold: a fun or a port."
         )
         atomType = try AtomObject.makeType(in: module)
+        channelType = try ChannelObject.makeType(in: module)
+        channelWaiterType = try ChannelWaiterObject.makeType(in: module)
+        loopBellType = try LoopBellObject.makeType(in: module)
         interruption = try Object(
             PyErr_NewExceptionWithDoc(
                 "erlang.CallInterrupted",
@@ -61,7 +69,10 @@ final class ModuleState: @unchecked Sendable {
         let imports = try Object(PyImport_ImportModule("_imp"))
         importLockReleaser = try Object(PyObject_GetAttrString(imports.pointer, "release_lock")).take()
         protocols = try Object(PyDict_New()).take()
-        for type in [bufferType, protocolType, pidType, refType, termType, atomType] {
+        for type in [
+            bufferType, protocolType, pidType, refType, termType, atomType, channelType, channelWaiterType,
+            loopBellType,
+        ] {
             guard PyModule_AddType(module, type) == 0 else { throw PythonError() }
         }
         guard PyModule_AddObjectRef(module, "CallInterrupted", interruption) == 0 else { throw PythonError() }
@@ -125,6 +136,19 @@ final class ModuleState: @unchecked Sendable {
         while let released = PyObject_CallNoArgs(importLockReleaser) { Py_DecRef(released) }
         PyErr_Clear()
     }
+
+    /// The classes of `erlang._channel`, which registers them when it is imported.
+    func channelTypes() throws(PythonError) -> ChannelTypes {
+        if let registeredChannelTypes { return registeredChannelTypes }
+        _ = try Object(PyImport_ImportModule("erlang._channel"))
+        guard let registeredChannelTypes else {
+            throw runtimeError("erlang._channel has not registered its classes")
+        }
+        return registeredChannelTypes
+    }
+
+    /// Takes over the references to them. Those of before live on: somebody may be using them.
+    func register(_ types: ChannelTypes) { registeredChannelTypes = types }
 
     /// `erlang._errors.describe`, which turns an exception into plain tuples.
     func exceptionDescriber() throws(PythonError) -> PyPointer {

@@ -8,6 +8,10 @@ struct ResourceTypes {
     var outputTicket = ResourceType<OutputTicket>()
     var object = ResourceType<ObjectReference>()
     var namespace = ResourceType<Namespace>()
+    var channel = ResourceType<ChannelHandle>()
+    var channelWaiter = ResourceType<ErlangWaiter>()
+    var notification = ResourceType<Notification>()
+    var message = ResourceType<HeldMessage>()
 
     init() {}
 
@@ -18,7 +22,11 @@ struct ResourceTypes {
             let callback = ResourceType<Callback>(env, name: "callback"),
             let outputTicket = ResourceType<OutputTicket>(env, name: "output_ticket"),
             let object = ResourceType<ObjectReference>(env, name: "object"),
-            let namespace = ResourceType<Namespace>(env, name: "namespace")
+            let namespace = ResourceType<Namespace>(env, name: "namespace"),
+            let channel = ResourceType<ChannelHandle>(env, name: "byte_channel"),
+            let channelWaiter = ResourceType<ErlangWaiter>(env, name: "byte_channel_waiter"),
+            let notification = ResourceType<Notification>(env, name: "byte_channel_notification"),
+            let message = ResourceType<HeldMessage>(env, name: "message")
         else { return false }
         self.context = context
         self.call = call
@@ -26,6 +34,10 @@ struct ResourceTypes {
         self.outputTicket = outputTicket
         self.object = object
         self.namespace = namespace
+        self.channel = channel
+        self.channelWaiter = channelWaiter
+        self.notification = notification
+        self.message = message
         return true
     }
 }

@@ -2,6 +2,7 @@ import CPlatform
 import CPython
 import Glibc
 import Python
+import Streams
 
 /// The struct of `erlang.reactor.ReactorBuffer`: bytes that were read without the GIL, shown to Python
 /// without a copy.
@@ -15,6 +16,8 @@ struct ReactorBuffer {
     var capacity: Int
     /// How many views there are.
     var exports: Int
+    /// Whose memory it is; nil where it is the buffer's own.
+    var owner: Unmanaged<Payload>?
 
     /// A buffer with room for `capacity` bytes.
     static func make(_ type: PyType, capacity: Int) throws(PythonError) -> Object {
@@ -37,6 +40,18 @@ struct ReactorBuffer {
         return object
     }
 
+    /// A buffer that shows the bytes of a message, without a copy.
+    static func make(_ type: PyType, of message: Payload) throws(PythonError) -> Object {
+        let object = try Object(cpython_alloc_instance(type))
+        let fields = object.pointer.cast(to: ReactorBuffer.self)
+        // Only ever read: the buffers that are written to are those that the reactor has made.
+        fields.pointee.base = UnsafeMutableRawPointer(mutating: message.bytes.baseAddress)
+        fields.pointee.count = message.count
+        fields.pointee.capacity = message.count
+        fields.pointee.owner = .passRetained(message)
+        return object
+    }
+
     static func makeType(in module: PyPointer) throws(PythonError) -> PyType {
         try Python.makeType(
             in: module, name: "erlang.reactor.ReactorBuffer", ReactorBuffer.self, flags: [.immutable],
@@ -54,7 +69,8 @@ struct ReactorBuffer {
                 },
                 slot(Py_tp_dealloc) { (me: PyPointer?) -> Void in
                     guard let me else { return }
-                    free(me.cast(to: ReactorBuffer.self).pointee.base)
+                    let fields = me.cast(to: ReactorBuffer.self)
+                    if let owner = fields.pointee.owner { owner.release() } else { free(fields.pointee.base) }
                     cpython_free_instance(me)
                 },
                 slot(Py_tp_repr) { (me: PyPointer?) -> PyPointer? in

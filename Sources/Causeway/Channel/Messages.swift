@@ -1,0 +1,109 @@
+import Beam
+import CErlNif
+import CPython
+import Python
+import Streams
+import Synchronization
+
+/// From how many bytes on a message is held where it is, instead of being copied.
+///
+/// Measured: below, an environment or a resource for each costs more than the copy.
+private let heldSize = 16384
+
+// MARK: What a message may be
+
+/// A binary of Erlang's, held by an environment of its own.
+final class BinaryMessage: Payload, @unchecked Sendable {
+    fileprivate let environment: Environment
+    fileprivate let term: Term
+
+    fileprivate init?(_ binary: Term) {
+        let environment = Environment()
+        let copy = environment.copy(binary)
+        guard let bytes = withBinary(environment.pointer, copy, { $0 }) else { return nil }
+        self.environment = environment
+        term = copy
+        super.init(bytes)
+    }
+}
+
+/// A `bytes` of Python's.
+final class ObjectMessage: Payload, @unchecked Sendable {
+    fileprivate let held: HeldObject
+
+    /// With the GIL.
+    fileprivate init(_ object: PyPointer, _ bytes: UnsafeRawBufferPointer, _ state: ModuleState) {
+        held = HeldObject(Object(retaining: object), state.leftovers)
+        super.init(bytes)
+    }
+}
+
+/// A Python object that is let go of on any thread: then its interpreter gives it back later.
+final class HeldObject: @unchecked Sendable {
+    private let pointer: PyPointer
+    private let leftovers: Leftovers
+
+    init(_ object: consuming Object, _ leftovers: Leftovers) {
+        pointer = object.take()
+        self.leftovers = leftovers
+    }
+
+    deinit { leftovers.add(pointer) }
+
+    /// A reference of its own, where it is an object of the interpreter that runs. With its GIL.
+    func object(_ state: ModuleState) -> Object? {
+        leftovers === state.leftovers ? Object(retaining: pointer) : nil
+    }
+}
+
+/// By which Erlang holds a message whose memory it shows.
+final class HeldMessage: Resource, @unchecked Sendable {
+    private let message: Payload
+
+    init(_ message: Payload) { self.message = message }
+}
+
+// MARK: Between them and the hosts
+
+extension Payload {
+    /// The message of a binary or other iodata; nil for what is none.
+    static func make(_ env: EnvPointer?, _ term: Term) -> Payload? {
+        var binary = ErlNifBinary()
+        if enif_inspect_binary(env, term, &binary) != 0 {
+            return binary.size < heldSize ? copy(of: binary) : BinaryMessage(term)
+        }
+        guard enif_inspect_iolist_as_binary(env, term, &binary) != 0 else { return nil }
+        return copy(of: binary)
+    }
+
+    private static func copy(of binary: ErlNifBinary) -> Payload {
+        CopiedPayload(copying: UnsafeRawBufferPointer(start: binary.data, count: binary.size))
+    }
+
+    /// The message of a bytes-like object. With the GIL.
+    static func make(_ object: PyPointer, _ state: ModuleState) throws(PythonError) -> Payload {
+        guard cpython_is_unicode(object) == 0, PyObject_CheckBuffer(object) != 0 else {
+            throw typeError(
+                "a byte channel takes bytes or something bytes-like, not \(typeName(of: object))"
+                    + (cpython_is_unicode(object) == 0 ? "" : ": encode the text"))
+        }
+        return try withBuffer(object) { bytes throws(PythonError) in
+            // Only of bytes it is certain that they never change.
+            cpython_type(object) == cpython_bytes_type() && bytes.count >= heldSize
+                ? ObjectMessage(object, bytes, state) : CopiedPayload(copying: bytes)
+        }
+    }
+
+    /// A binary. Nil when memory is short.
+    func binary(_ env: EnvPointer?) -> Term? {
+        if count < heldSize { return makeBinary(env, bytes) }
+        if let message = self as? BinaryMessage { return enif_make_copy(env, message.term) }
+        return resourceTypes.message.makeBinary(env, HeldMessage(self), bytes)
+    }
+
+    /// A `bytes`. With the GIL.
+    func object(_ state: ModuleState) throws(PythonError) -> Object {
+        if count >= heldSize, let held = (self as? ObjectMessage)?.held.object(state) { return held }
+        return try newBytes(bytes)
+    }
+}

@@ -1,0 +1,316 @@
+import Synchronization
+
+/// Messages of bytes from any number of senders to any number of receivers, in order, with a budget of bytes,
+/// an end that comes after all data, and an error that sticks.
+///
+/// Whoever waits is served first come first served. A receiver that gives up after a message was kept for it gives
+/// the message back to the front.
+public final class ByteQueue: Sendable {
+    /// How a queue ends.
+    public enum End: Sendable {
+        /// Nothing more can be sent; what is queued can be received.
+        case closed
+        /// What was queued is dropped.
+        case aborted
+    }
+
+    /// What became of a message.
+    public enum Sending: Sendable { case sent, busy, closed, aborted }
+
+    /// What there is to receive.
+    public enum Receipt: Sendable { case message(Payload), empty, closed, aborted }
+
+    /// How it stands. Sizes are in bytes.
+    public struct Info: Sendable {
+        /// What is queued.
+        public var size = 0, messages = 0
+        /// What was ever sent and received.
+        public var messagesIn = 0, messagesOut = 0, bytesIn = 0, bytesOut = 0
+        /// Who waits for messages, and who for room.
+        public var receivers = 0, senders = 0
+        /// Nil while it is open.
+        public var end: End?
+    }
+
+    private struct Contents {
+        var messages = Segments<Payload>()
+        var receivers = WaiterList()
+        var senders = WaiterList()
+        var readable = WaiterList()
+        var writable = WaiterList()
+        var isAbandoned = false
+        var info = Info()
+    }
+
+    /// How many bytes may be queued; 0 is no limit.
+    public let limit: Int
+    private let contents = Mutex(Contents())
+
+    /// An empty queue.
+    public init(limit: Int) { self.limit = limit }
+
+    deinit { contents.withLock { $0.messages.removeAll() } }
+
+    /// How it stands.
+    public var info: Info {
+        contents.withLock { contents in
+            var info = contents.info
+            info.messages = contents.messages.count
+            info.receivers = contents.receivers.count
+            info.senders = contents.senders.count
+            return info
+        }
+    }
+
+    // MARK: At once
+
+    /// Queues a message, or gives it to who waits for one.
+    public func send(_ message: Payload, origin: Origin = .none) -> Sending {
+        var woken = Woken()
+        let sending = contents.withLock { contents -> Sending in
+            if let end = contents.info.end { return end == .closed ? .closed : .aborted }
+            guard hasTurn(message, contents) else { return .busy }
+            accept(message, &contents, &woken)
+            return .sent
+        }
+        woken.wake(origin)
+        return sending
+    }
+
+    /// Takes the oldest message.
+    public func receive(origin: Origin = .none) -> Receipt {
+        var woken = Woken()
+        let receipt = contents.withLock { contents -> Receipt in
+            guard let message = take(&contents) else { return contents.info.end.receipt }
+            admit(&contents, &woken)
+            return .message(message)
+        }
+        woken.wake(origin)
+        return receipt
+    }
+
+    /// Takes as many messages as have `bytes` together and as fit in `count`; with `atLeastOne` the first however
+    /// large it is. Says what there is where there is none.
+    public func receive(
+        bytes: Int, count: Int, atLeastOne: Bool = true, origin: Origin = .none, _ body: (Payload) -> Void
+    ) -> Receipt {
+        var woken = Woken()
+        var taken: [Payload] = []
+        let receipt = contents.withLock { contents -> Receipt in
+            var room = bytes
+            while taken.count < count, let next = contents.messages.first,
+                next.count <= room || (atLeastOne && taken.isEmpty), let message = take(&contents)
+            {
+                room -= min(room, message.count)
+                taken.append(message)
+            }
+            guard let first = taken.first else { return contents.info.end.receipt }
+            admit(&contents, &woken)
+            return .message(first)
+        }
+        woken.wake(origin)
+        for message in taken { body(message) }
+        return receipt
+    }
+
+    /// Gives a message back that was taken: it is the next again.
+    public func putBack(_ message: Payload, origin: Origin = .none) {
+        var woken = Woken()
+        contents.withLock { putBack(message, &$0, &woken) }
+        woken.wake(origin)
+    }
+
+    // MARK: Waiting
+
+    /// Adds a waiter. True when it was settled at once, and will not be woken.
+    public func wait(_ waiter: Waiter, origin: Origin = .none) -> Bool {
+        var woken = Woken()
+        let isSettled = contents.withLock { contents -> Bool in
+            guard let outcome = outcome(waiter, &contents, &woken) else {
+                list(of: waiter.purpose, &contents) { $0.append(waiter) }
+                return false
+            }
+            waiter.settle(outcome)
+            return true
+        }
+        woken.wake(origin)
+        return isSettled
+    }
+
+    /// Ends a wait: tells what became of it, or nil where it still waited, as it does no longer.
+    public func finish(_ waiter: Waiter) -> Waiter.Outcome? {
+        contents.withLock { contents in
+            defer { waiter.state = .over }
+            guard case .settled(let outcome) = waiter.state else {
+                list(of: waiter.purpose, &contents) { $0.remove(waiter) }
+                return nil
+            }
+            return outcome
+        }
+    }
+
+    /// Ends a wait whose outcome nobody wants any more: nothing is lost by that.
+    public func cancel(_ waiter: Waiter, origin: Origin = .none) {
+        var woken = Woken()
+        contents.withLock { contents in
+            if case .settled(.message(let message)) = waiter.state { putBack(message, &contents, &woken) }
+            waiter.state = .over
+            list(of: waiter.purpose, &contents) { $0.remove(waiter) }
+            // The next may be a smaller one.
+            if waiter.purpose == .send { admit(&contents, &woken) }
+        }
+        woken.wake(origin)
+    }
+
+    // MARK: The end
+
+    /// Takes no more messages. What is queued can be received. Any number of times.
+    public func close(origin: Origin = .none) { end(.closed, origin) }
+
+    /// Drops what is queued, and is an error from now on. False where it was so before.
+    @discardableResult
+    public func abort(origin: Origin = .none) -> Bool { end(.aborted, origin) }
+
+    /// Says whether there is anybody left who could send or receive but those who wait already: where not, they
+    /// are told that it is closed, and whoever would wait is, too.
+    public func setAbandoned(_ isAbandoned: Bool, origin: Origin = .none) {
+        var woken = Woken()
+        contents.withLock { contents in
+            contents.isAbandoned = isAbandoned
+            if isAbandoned { settleAll(&contents, .closed, &woken) }
+        }
+        woken.wake(origin)
+    }
+
+    @discardableResult
+    private func end(_ end: End, _ origin: Origin) -> Bool {
+        var woken = Woken()
+        var (isNew, dropped) = contents.withLock { contents -> (Bool, Segments<Payload>) in
+            guard contents.info.end == nil || (end == .aborted && contents.info.end == .closed) else {
+                return (false, Segments())
+            }
+            contents.info.end = end
+            settleAll(&contents, end == .closed ? .closed : .aborted, &woken)
+            guard end == .aborted else { return (true, Segments()) }
+            contents.info.size = 0
+            return (true, contents.messages.takeAll())
+        }
+        // What they hold is let go of without the lock.
+        dropped.removeAll()
+        woken.wake(origin)
+        return isNew
+    }
+
+    // MARK: Under the lock
+
+    private func hasRoom(_ count: Int, _ contents: borrowing Contents) -> Bool {
+        // What is larger than the whole budget has its turn when there is nothing else.
+        limit == 0 || contents.messages.isEmpty || count <= limit - min(limit, contents.info.size)
+    }
+
+    /// Whether a message can be sent now without going before others.
+    private func hasTurn(_ message: Payload, _ contents: borrowing Contents) -> Bool {
+        contents.senders.first == nil && hasRoom(message.count, contents)
+    }
+
+    private func accept(_ message: Payload, _ contents: inout Contents, _ woken: inout Woken) {
+        contents.info.messagesIn += 1
+        contents.info.bytesIn += message.count
+        if let receiver = contents.receivers.popFirst() {
+            count(out: message, &contents)
+            woken.settle(receiver, .message(message))
+            return
+        }
+        contents.messages.append(message)
+        contents.info.size += message.count
+        while let waiter = contents.readable.popFirst() { woken.settle(waiter, .ready) }
+    }
+
+    private func take(_ contents: inout Contents) -> Payload? {
+        guard let message = contents.messages.popFirst() else { return nil }
+        contents.info.size -= message.count
+        count(out: message, &contents)
+        return message
+    }
+
+    private func count(out message: Payload, _ contents: inout Contents) {
+        contents.info.messagesOut += 1
+        contents.info.bytesOut += message.count
+    }
+
+    private func putBack(_ message: Payload, _ contents: inout Contents, _ woken: inout Woken) {
+        if contents.info.end == .aborted { return }
+        if let receiver = contents.receivers.popFirst() { return woken.settle(receiver, .message(message)) }
+        contents.messages.prepend(message)
+        contents.info.size += message.count
+        contents.info.messagesOut -= 1
+        contents.info.bytesOut -= message.count
+        while let waiter = contents.readable.popFirst() { woken.settle(waiter, .ready) }
+    }
+
+    /// There may be room: those who wait for it have their turn.
+    private func admit(_ contents: inout Contents, _ woken: inout Woken) {
+        if contents.info.end != nil { return }
+        while let sender = contents.senders.first {
+            guard let message = sender.message, hasRoom(message.count, contents) else { return }
+            contents.senders.remove(sender)
+            woken.settle(sender, .sent)
+            accept(message, &contents, &woken)
+        }
+        guard contents.writable.first != nil, hasRoom(1, contents) else { return }
+        while let waiter = contents.writable.popFirst() { woken.settle(waiter, .ready) }
+    }
+
+    /// What a waiter would have at once; nil where it has to wait.
+    private func outcome(_ waiter: Waiter, _ contents: inout Contents, _ woken: inout Woken)
+        -> Waiter.Outcome?
+    {
+        switch waiter.purpose {
+        case .receive:
+            if let message = take(&contents) {
+                admit(&contents, &woken)
+                return .message(message)
+            }
+        case .readable:
+            if !contents.messages.isEmpty { return .ready }
+        case .send:
+            if contents.info.end == nil, let message = waiter.message, hasTurn(message, contents) {
+                accept(message, &contents, &woken)
+                return .sent
+            }
+        case .writable:
+            if contents.info.end == nil, contents.senders.first == nil, hasRoom(1, contents) { return .ready }
+        }
+        guard let end = contents.info.end else { return contents.isAbandoned ? .closed : nil }
+        return end == .closed ? .closed : .aborted
+    }
+
+    private func settleAll(_ contents: inout Contents, _ outcome: Waiter.Outcome, _ woken: inout Woken) {
+        while let waiter = contents.receivers.popFirst() { woken.settle(waiter, outcome) }
+        while let waiter = contents.senders.popFirst() { woken.settle(waiter, outcome) }
+        // Who asked to be told looks for itself.
+        while let waiter = contents.readable.popFirst() { woken.settle(waiter, .ready) }
+        while let waiter = contents.writable.popFirst() { woken.settle(waiter, .ready) }
+    }
+
+    private func list(
+        of purpose: Waiter.Purpose, _ contents: inout Contents, _ change: (inout WaiterList) -> Void
+    ) {
+        switch purpose {
+        case .receive: change(&contents.receivers)
+        case .send: change(&contents.senders)
+        case .readable: change(&contents.readable)
+        case .writable: change(&contents.writable)
+        }
+    }
+}
+
+extension ByteQueue.End? {
+    fileprivate var receipt: ByteQueue.Receipt {
+        switch self {
+        case nil: .empty
+        case .closed: .closed
+        case .aborted: .aborted
+        }
+    }
+}

@@ -1,0 +1,215 @@
+"""Byte channels as Python has them: what the core does, and on top of it asyncio and files."""
+
+import asyncio
+import io
+import itertools
+import weakref
+
+import _causeway
+
+
+class ByteChannelBusy(RuntimeError):
+    """There is no room for a message now."""
+
+
+class ByteChannelClosed(RuntimeError):
+    """The channel is closed; where it is received from, empty as well."""
+
+
+class ByteChannelAborted(RuntimeError):
+    """The channel was aborted: what was queued is lost. ``reason`` says why."""
+
+    @property
+    def reason(self):
+        """What was given to ``abort``, in either language."""
+        return self.args[0] if self.args else None
+
+    def __str__(self):
+        return f"the channel was aborted: {self.reason!r}"
+
+
+class ByteChannel(_causeway.ByteChannel):
+    """Messages of bytes between Erlang and Python, or between threads and tasks of Python.
+
+    Erlang passes one to a call as an argument; ``ByteChannel.new()`` makes one, also in a plain python3.
+    Messages keep their order and their boundaries, an empty one is like any other. Any number of threads
+    and asyncio tasks may use a channel at once, each on whatever event loop; who waits is served first
+    come first served, and who gives up loses nothing.
+
+    Iterating, with ``for`` or ``async for``, receives until the channel is closed. Leaving a ``with`` or
+    ``async with`` closes it.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def new(cls, max_size=0):
+        """A new channel, on which at most ``max_size`` bytes may be queued; 0 is no limit.
+
+        A message that is larger than that has its turn when the channel is empty.
+        """
+        return cls(_causeway._new_channel(max_size))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exception):
+        self.close()
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_exception):
+        self.close()
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        try:
+            return await self.async_receive_bytes()
+        except ByteChannelClosed:
+            raise StopAsyncIteration from None
+
+    async def async_receive_bytes(self):
+        """Wait for the next message, without blocking the event loop, and return it as bytes.
+
+        A task that is cancelled takes none. Raises ByteChannelClosed once it is closed and empty,
+        ByteChannelAborted.
+        """
+        message = self.try_receive_bytes()
+        if message is not None:
+            return message
+        bell = _bell()
+        key = next(_keys)
+        return await bell.outcome(self._wait_receive(bell.native, key), key)
+
+    async def async_send_bytes(self, data):
+        """Send one message, and wait for room where there is none, without blocking the event loop.
+
+        Returns True. A task that is cancelled has not sent it. Raises ByteChannelClosed, ByteChannelAborted.
+        """
+        try:
+            return self.send_bytes(data)
+        except ByteChannelBusy:
+            pass
+        bell = _bell()
+        key = next(_keys)
+        return await bell.outcome(self._wait_send(bell.native, key, data), key)
+
+    def makefile(self, mode="rb", *, buffering=-1, encoding=None, errors=None, newline=None):
+        """A file object that reads the messages as one stream of bytes, or writes to the channel.
+
+        ``mode`` is "rb" or "wb", "r" or "w" for text. Reading waits for messages and ends where the channel
+        is closed; writing waits for room. Closing a file that writes closes the channel, closing one that
+        reads does not.
+        """
+        if mode not in ("r", "rb", "w", "wb"):
+            raise ValueError(f"a channel's file has the mode 'r', 'rb', 'w' or 'wb', not {mode!r}")
+        size = io.DEFAULT_BUFFER_SIZE if buffering < 0 else buffering
+        raw = _ChannelReader(self) if mode[0] == "r" else _ChannelWriter(self)
+        if size == 0:
+            if mode[-1] != "b":
+                raise ValueError("text is always buffered")
+            return raw
+        file = io.BufferedReader(raw, size) if mode[0] == "r" else io.BufferedWriter(raw, size)
+        if mode[-1] == "b":
+            return file
+        return io.TextIOWrapper(file, encoding or "utf-8", errors, newline)
+
+
+_causeway._register_channel(ByteChannel, ByteChannelBusy, ByteChannelClosed, ByteChannelAborted)
+
+
+class _ChannelReader(io.RawIOBase):
+    """What is received, as a file."""
+
+    def __init__(self, channel):
+        self._channel = channel
+        self._rest = memoryview(b"")
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        room = memoryview(buffer).cast("B")
+        if not len(room):
+            return 0
+        # An empty message is not the end.
+        while not self._rest:
+            try:
+                self._rest = memoryview(self._channel.receive_buffer())
+            except ByteChannelClosed:
+                return 0
+        count = min(len(room), len(self._rest))
+        room[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+class _ChannelWriter(io.RawIOBase):
+    """A file whose writes are messages."""
+
+    def __init__(self, channel):
+        self._channel = channel
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        with memoryview(data).cast("B") as view:
+            if len(view):
+                # The caller may use its memory again: bytes are what nobody changes.
+                self._channel.send_bytes(bytes(view), timeout_ms=-1)
+            return len(view)
+
+    def close(self):
+        if not self.closed:
+            try:
+                super().close()
+            finally:
+                self._channel.close()
+
+
+# One bell for each event loop. The loop watches it as long as it runs; it keeps no loop alive.
+_bells = weakref.WeakKeyDictionary()
+_keys = itertools.count()
+
+
+class _Bell:
+    """By which other threads tell an event loop that waits are over: an eventfd that the loop watches."""
+
+    def __init__(self, loop):
+        self.native = _causeway.LoopBell()
+        self._futures = {}
+        loop.add_reader(self.native.fileno(), self._rung)
+
+    def _rung(self):
+        for key in self.native.drain():
+            future = self._futures.get(key)
+            if future is not None and not future.done():
+                future.set_result(None)
+
+    async def outcome(self, waiter, key):
+        """What a wait brings. Where the task is cancelled meanwhile, nobody waits any more."""
+        try:
+            if not waiter.settled:
+                self._futures[key] = future = asyncio.get_running_loop().create_future()
+                # The bell may have rung before there was a future: this thread answers it, and does so only later.
+                await future
+            return waiter.finish()
+        finally:
+            self._futures.pop(key, None)
+            waiter.cancel()
+
+
+def _bell():
+    loop = asyncio.get_running_loop()
+    bell = _bells.get(loop)
+    if bell is None:
+        bell = _bells[loop] = _Bell(loop)
+    return bell
