@@ -199,7 +199,7 @@ class _Bell:
         try:
             if not waiter.settled:
                 self._futures[key] = future = asyncio.get_running_loop().create_future()
-                # The bell may have rung before there was a future: this thread answers it, and does so only later.
+                # The bell may have rung before there was a future: it is answered on this thread, later.
                 await future
             return waiter.finish()
         finally:
