@@ -1,28 +1,53 @@
 import CPython
 
-/// The arguments of a function with keywords, in the order of `parameters`; nil for one that is not given. Borrowed.
-///
-/// The first `positional` parameters may be given by position.
-public func named(
-    _ function: StaticString, _ arguments: UnsafePointer<PyPointer?>?, _ count: Int, _ names: PyPointer?,
-    _ parameters: [String], positional: Int
-) throws(PythonError) -> [PyPointer?] {
-    var found: [PyPointer?] = Array(repeating: nil, count: parameters.count)
-    guard count <= positional else {
-        throw typeError("\(function)() takes at most \(positional) positional arguments (\(count) given)")
+/// The arguments of a function that takes some by name, read one parameter after the other. Borrowed, and without a
+/// copy: small calls are made by the million.
+public struct Arguments {
+    private let function: StaticString
+    private let arguments: UnsafePointer<PyPointer?>?
+    private let count: Int
+    private let names: PyPointer?
+    private var position = 0
+    private var found = 0
+
+    /// What a `NamedFunction` is given.
+    public init(
+        of function: StaticString, _ arguments: UnsafePointer<PyPointer?>?, _ count: Int, _ names: PyPointer?
+    ) {
+        self.function = function
+        self.arguments = arguments
+        self.count = count
+        self.names = names
     }
-    for index in 0..<min(count, found.count) { found[index] = arguments?[index] }
-    guard let names else { return found }
-    for position in 0..<max(0, PyTuple_Size(names)) {
-        guard let name = PyTuple_GetItem(names, position) else { throw PythonError() }
-        let text = try text(of: name)
-        guard let index = parameters.firstIndex(of: text) else {
-            throw typeError("\(function)() got an unexpected keyword argument '\(text)'")
+
+    /// The next parameter that may be given by position; nil where it is not given.
+    public mutating func next(_ name: StaticString) throws(PythonError) -> PyPointer? {
+        guard position < count else { return named(name) }
+        defer { position += 1 }
+        guard named(name) == nil else {
+            throw typeError("\(function)() got multiple values for argument '\(name)'")
         }
-        guard found[index] == nil else {
-            throw typeError("\(function)() got multiple values for argument '\(text)'")
-        }
-        found[index] = arguments?[count + position]
+        return arguments?[position]
     }
-    return found
+
+    /// A parameter that is given by name only; nil where it is not given.
+    public mutating func named(_ name: StaticString) -> PyPointer? {
+        guard let names else { return nil }
+        for index in 0..<max(0, PyTuple_Size(names)) {
+            if PyUnicode_CompareWithASCIIString(PyTuple_GetItem(names, index), cString(name)) == 0 {
+                found += 1
+                return arguments?[count + index]
+            }
+        }
+        return nil
+    }
+
+    /// All parameters are read: throws where there are more arguments.
+    public func end() throws(PythonError) {
+        guard position == count else {
+            throw typeError("\(function)() takes at most \(position) positional arguments (\(count) given)")
+        }
+        guard let names, found < PyTuple_Size(names) else { return }
+        throw typeError("\(function)() got an unexpected keyword argument: \(describe(names))")
+    }
 }

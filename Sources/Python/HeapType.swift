@@ -115,7 +115,7 @@ public func method(_ name: StaticString, asBytes function: NamedFunction) -> PyM
         ml_flags: METH_FASTCALL | METH_KEYWORDS, ml_doc: cString("As the method of bytes."))
 }
 
-/// A row for a method that takes arguments by name too: see `named`.
+/// A row for a method that takes arguments by name too: see `Arguments`.
 public func method(_ name: StaticString, keywords doc: StaticString, _ function: NamedFunction) -> PyMethodDef
 {
     var row = method(name, asBytes: function)

@@ -1,28 +1,51 @@
-/// Bytes on their way, and who owns them: subclasses know how they are given back.
+/// Bytes on their way: a copy of its own, or what somebody else's memory holds.
 ///
-/// The bytes never change and never move. The last reference may be given up on any thread.
+/// They never change and never move. The last reference may be given up on any thread.
 @safe
-open class Payload: @unchecked Sendable {
-    /// The bytes.
-    public final let bytes: UnsafeRawBufferPointer
-    /// How many they are.
-    public final let count: Int
-
-    /// Bytes that stay valid until the object's end.
-    public init(_ bytes: UnsafeRawBufferPointer) {
-        unsafe self.bytes = unsafe bytes
-        count = bytes.count
+public struct Payload: @unchecked Sendable {
+    @safe private struct Header {
+        let count: Int
+        /// Where the bytes are that are not a copy, and who keeps them there.
+        let elsewhere: UnsafeRawPointer?
+        let owner: AnyObject?
     }
-}
 
-/// A copy of bytes.
-public final class CopiedPayload: Payload, @unchecked Sendable {
-    /// Copies them.
+    /// The header, and the bytes of a copy in the same piece of memory.
+    private let storage: ManagedBuffer<Header, UInt8>
+
+    /// A copy of bytes.
     public init(copying bytes: UnsafeRawBufferPointer) {
-        let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 1)
-        unsafe copy.copyMemory(from: bytes)
-        unsafe super.init(UnsafeRawBufferPointer(copy))
+        let header = unsafe Header(count: bytes.count, elsewhere: nil, owner: nil)
+        storage = .create(minimumCapacity: bytes.count) { _ in header }
+        guard let source = bytes.baseAddress else { return }
+        unsafe storage.withUnsafeMutablePointerToElements { target in
+            // Room for as many was asked for.
+            unsafe UnsafeMutableRawPointer(target).copyMemory(from: source, byteCount: header.count)
+        }
     }
 
-    deinit { unsafe bytes.deallocate() }
+    /// Bytes that stay valid and unchanged as long as `owner` lives.
+    public init(_ bytes: UnsafeRawBufferPointer, ownedBy owner: AnyObject) {
+        let header = unsafe Header(count: bytes.count, elsewhere: bytes.baseAddress, owner: owner)
+        storage = .create(minimumCapacity: 0) { _ in header }
+    }
+
+    /// How many bytes they are.
+    public var count: Int { storage.header.count }
+
+    /// Who keeps the bytes; nil for a copy.
+    public var owner: AnyObject? { storage.header.owner }
+
+    /// The bytes: valid as long as `keeper`, which this value holds.
+    public var bytes: UnsafeRawBufferPointer {
+        let header = storage.header
+        if let elsewhere = unsafe header.elsewhere {
+            return unsafe UnsafeRawBufferPointer(start: elsewhere, count: header.count)
+        }
+        let start = unsafe storage.withUnsafeMutablePointerToElements { UnsafeRawPointer($0) }
+        return unsafe UnsafeRawBufferPointer(start: start, count: header.count)
+    }
+
+    /// What keeps the bytes valid.
+    public var keeper: AnyObject { storage }
 }

@@ -3,17 +3,51 @@
 /// It grows and shrinks by segments of fixed size.
 struct Segments<Element: Sendable>: Sendable {
     // Of one owner, as the struct is.
+    @safe
     private final class Segment: @unchecked Sendable {
         static var size: Int { 256 }
-        var elements: [Element?] = Array(repeating: nil, count: size)
-        /// The elements stand from `first` up to `last`.
-        var first: Int
-        var last: Int
+        private let elements = UnsafeMutablePointer<Element>.allocate(capacity: Segment.size)
+        /// The elements stand from `first` up to `last`: only these places are initialized.
+        private(set) var first: Int
+        private(set) var last: Int
         var next: Segment?
 
         init(at place: Int) {
             first = place
             last = place
+        }
+
+        deinit {
+            while !isEmpty { _ = takeFirst() }
+            unsafe elements.deallocate()
+        }
+
+        var isEmpty: Bool { first == last }
+        var hasRoomBefore: Bool { first > 0 }
+        var hasRoomAfter: Bool { last < Segment.size }
+        var firstElement: Element { unsafe elements[first] }
+
+        /// Starts anew where it is empty.
+        func move(to place: Int) {
+            first = place
+            last = place
+        }
+
+        // Each of these wants what the queries above tell.
+
+        func append(_ element: Element) {
+            unsafe (elements + last).initialize(to: element)
+            last += 1
+        }
+
+        func prepend(_ element: Element) {
+            first -= 1
+            unsafe (elements + first).initialize(to: element)
+        }
+
+        func takeFirst() -> Element {
+            defer { first += 1 }
+            return unsafe (elements + first).move()
         }
     }
 
@@ -24,46 +58,40 @@ struct Segments<Element: Sendable>: Sendable {
     private(set) var count = 0
 
     var isEmpty: Bool { count == 0 }
-    var first: Element? { head.flatMap { $0.first < $0.last ? $0.elements[$0.first] : nil } }
+    var first: Element? { isEmpty ? nil : head?.firstElement }
 
     mutating func append(_ element: Element) {
-        let segment: Segment
-        if let tail, tail.last < Segment.size {
-            segment = tail
+        if let tail, tail.hasRoomAfter {
+            tail.append(element)
         } else {
-            segment = emptySegment(at: 0)
+            let segment = emptySegment(at: 0)
+            segment.append(element)
             tail?.next = segment
             tail = segment
             if head == nil { head = segment }
         }
-        segment.elements[segment.last] = element
-        segment.last += 1
         count += 1
     }
 
     /// Puts an element before all others.
     mutating func prepend(_ element: Element) {
-        let segment: Segment
-        if let head, head.first > 0 {
-            segment = head
+        if let head, head.hasRoomBefore {
+            head.prepend(element)
         } else {
-            segment = emptySegment(at: Segment.size)
+            let segment = emptySegment(at: Segment.size)
+            segment.prepend(element)
             segment.next = head
             head = segment
             if tail == nil { tail = segment }
         }
-        segment.first -= 1
-        segment.elements[segment.first] = element
         count += 1
     }
 
     mutating func popFirst() -> Element? {
-        guard let segment = head, segment.first < segment.last else { return nil }
-        let element = segment.elements[segment.first]
-        segment.elements[segment.first] = nil
-        segment.first += 1
+        guard count > 0, let segment = head else { return nil }
+        let element = segment.takeFirst()
         count -= 1
-        if segment.first == segment.last {
+        if segment.isEmpty {
             head = segment.next
             if head == nil { tail = nil }
             segment.next = nil
@@ -75,8 +103,7 @@ struct Segments<Element: Sendable>: Sendable {
     private mutating func emptySegment(at place: Int) -> Segment {
         guard let segment = spare else { return Segment(at: place) }
         spare = nil
-        segment.first = place
-        segment.last = place
+        segment.move(to: place)
         return segment
     }
 

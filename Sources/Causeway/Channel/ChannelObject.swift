@@ -112,10 +112,12 @@ struct ChannelObject {
                     "send_bytes($self, data, *, timeout_ms=None)\n--\n\nSend one message of bytes, of which a copy is made, except of large `bytes`.\n\nReturns True. Where there is no room it raises ByteChannelBusy at once; with\ntimeout_ms it waits for room, without the GIL, and raises TimeoutError after\nthat many milliseconds (-1: never). Raises ByteChannelClosed or\nByteChannelAborted where that has happened."
             ) { me, arguments, count, names in
                 ChannelObject.operate(me) { operation throws(PythonError) in
-                    let found = try named(
-                        "send_bytes", arguments, count, names, ["data", "timeout_ms"], positional: 1)
-                    guard let data = found[0] else { throw typeError("send_bytes() needs data to send") }
-                    try operation.send(data, timeout: found[1])
+                    var given = Arguments(of: "send_bytes", arguments, count, names)
+                    let data = try given.next("data")
+                    let timeout = given.named("timeout_ms")
+                    try given.end()
+                    guard let data else { throw typeError("send_bytes() needs data to send") }
+                    try operation.send(data, timeout: timeout)
                     return newBool(true)
                 }
             },
@@ -125,7 +127,7 @@ struct ChannelObject {
                     "try_receive_bytes($self)\n--\n\nThe next message as bytes, or None where there is none now.\n\nRaises ByteChannelClosed once it is closed and empty, ByteChannelAborted."
             ) { me, arguments, count, names in
                 ChannelObject.operate(me) { operation throws(PythonError) in
-                    _ = try named("try_receive_bytes", arguments, count, names, [], positional: 0)
+                    try Arguments(of: "try_receive_bytes", arguments, count, names).end()
                     guard let message = try operation.tryReceive() else { return newNone() }
                     return try message.object(operation.state).take()
                 }
@@ -136,9 +138,10 @@ struct ChannelObject {
                     "receive_bytes($self, timeout_ms=-1)\n--\n\nWait for the next message, without the GIL, and return it as bytes.\n\nRaises TimeoutError after that many milliseconds (-1: never),\nByteChannelClosed once it is closed and empty, ByteChannelAborted."
             ) { me, arguments, count, names in
                 ChannelObject.operate(me) { operation throws(PythonError) in
-                    let found = try named(
-                        "receive_bytes", arguments, count, names, ["timeout_ms"], positional: 1)
-                    return try operation.receive(timeout: found[0]).object(operation.state).take()
+                    var given = Arguments(of: "receive_bytes", arguments, count, names)
+                    let timeout = try given.next("timeout_ms")
+                    try given.end()
+                    return try operation.receive(timeout: timeout).object(operation.state).take()
                 }
             },
             method(
@@ -147,9 +150,10 @@ struct ChannelObject {
                     "receive_buffer($self, timeout_ms=-1)\n--\n\nAs receive_bytes, but a ReactorBuffer that shows the message where it is,\nwithout a copy: a large binary of Erlang's stays there as long as it lives."
             ) { me, arguments, count, names in
                 ChannelObject.operate(me) { operation throws(PythonError) in
-                    let found = try named(
-                        "receive_buffer", arguments, count, names, ["timeout_ms"], positional: 1)
-                    let message = try operation.receive(timeout: found[0])
+                    var given = Arguments(of: "receive_buffer", arguments, count, names)
+                    let timeout = try given.next("timeout_ms")
+                    try given.end()
+                    let message = try operation.receive(timeout: timeout)
                     return try ReactorBuffer.make(operation.state.bufferType, of: message).take()
                 }
             },
@@ -159,10 +163,12 @@ struct ChannelObject {
                     "receive_into($self, buffer, timeout_ms=-1)\n--\n\nAs receive_bytes, but copies the message to the start of a writable buffer.\n\nReturns how many bytes it has. Where they do not fit it raises ValueError, and\nthe message stays the next."
             ) { me, arguments, count, names in
                 ChannelObject.operate(me) { operation throws(PythonError) in
-                    let found = try named(
-                        "receive_into", arguments, count, names, ["buffer", "timeout_ms"], positional: 2)
-                    guard let buffer = found[0] else { throw typeError("receive_into() needs a buffer") }
-                    let size = try operation.receive(into: buffer, timeout: found[1])
+                    var given = Arguments(of: "receive_into", arguments, count, names)
+                    let buffer = try given.next("buffer")
+                    let timeout = try given.next("timeout_ms")
+                    try given.end()
+                    guard let buffer else { throw typeError("receive_into() needs a buffer") }
+                    let size = try operation.receive(into: buffer, timeout: timeout)
                     return PyLong_FromLong(size)
                 }
             },
@@ -172,9 +178,11 @@ struct ChannelObject {
                     "receive_many($self, max_bytes=1048576, timeout_ms=-1)\n--\n\nWait as receive_bytes for the next message; return a list of it and of all\nthat are there already, up to max_bytes together and to 4,096 messages."
             ) { me, arguments, count, names in
                 ChannelObject.operate(me) { operation throws(PythonError) in
-                    let found = try named(
-                        "receive_many", arguments, count, names, ["max_bytes", "timeout_ms"], positional: 2)
-                    return try operation.receiveMany(bytes: found[0], timeout: found[1]).take()
+                    var given = Arguments(of: "receive_many", arguments, count, names)
+                    let bytes = try given.next("max_bytes")
+                    let timeout = try given.next("timeout_ms")
+                    try given.end()
+                    return try operation.receiveMany(bytes: bytes, timeout: timeout).take()
                 }
             },
             method(
@@ -183,7 +191,7 @@ struct ChannelObject {
                     "close($self)\n--\n\nTake no more messages; what is queued can be received. Any number of times."
             ) { me, arguments, count, names in
                 ChannelObject.operate(me) { operation throws(PythonError) in
-                    _ = try named("close", arguments, count, names, [], positional: 0)
+                    try Arguments(of: "close", arguments, count, names).end()
                     operation.channel.queue.close()
                     return newNone()
                 }
@@ -194,9 +202,11 @@ struct ChannelObject {
                     "abort($self, reason=None)\n--\n\nDrop what is queued: from now on every side gets ByteChannelAborted, in Erlang\n{error, {aborted, Reason}}. The first reason stays."
             ) { me, arguments, count, names in
                 ChannelObject.operate(me) { operation throws(PythonError) in
-                    let found = try named("abort", arguments, count, names, ["reason"], positional: 1)
-                    let reason = try AbortReason(found[0] ?? cpython_none(), operation.state)
-                    operation.channel.abort(reason, origin: .none)
+                    var given = Arguments(of: "abort", arguments, count, names)
+                    let reason = try given.next("reason")
+                    try given.end()
+                    let why = try AbortReason(reason ?? cpython_none(), operation.state)
+                    operation.channel.abort(why, origin: .none)
                     return newNone()
                 }
             },
@@ -206,7 +216,7 @@ struct ChannelObject {
                     "info($self)\n--\n\nHow it stands, as a dict: size and max_size in bytes, closed, aborted, messages,\nmessages_in, messages_out, bytes_in, bytes_out, waiting_receivers, waiting_senders."
             ) { me, arguments, count, names in
                 ChannelObject.operate(me) { operation throws(PythonError) in
-                    _ = try named("info", arguments, count, names, [], positional: 0)
+                    try Arguments(of: "info", arguments, count, names).end()
                     return try operation.channel.info().take()
                 }
             },
@@ -216,9 +226,11 @@ struct ChannelObject {
                     "_wait_receive($self, bell, key)\n--\n\nBegin to wait for a message; the bell tells the key when it is there."
             ) { me, arguments, count, names in
                 ChannelObject.operate(me) { operation throws(PythonError) in
-                    let found = try named(
-                        "_wait_receive", arguments, count, names, ["bell", "key"], positional: 2)
-                    return try operation.wait(bell: found[0], key: found[1], message: nil).take()
+                    var given = Arguments(of: "_wait_receive", arguments, count, names)
+                    let bell = try given.next("bell")
+                    let key = try given.next("key")
+                    try given.end()
+                    return try operation.wait(bell: bell, key: key, message: nil).take()
                 }
             },
             method(
@@ -227,11 +239,14 @@ struct ChannelObject {
                     "_wait_send($self, bell, key, data)\n--\n\nBegin to wait for room; the bell tells the key when the data was sent."
             ) { me, arguments, count, names in
                 ChannelObject.operate(me) { operation throws(PythonError) in
-                    let found = try named(
-                        "_wait_send", arguments, count, names, ["bell", "key", "data"], positional: 3)
-                    guard let data = found[2] else { throw typeError("_wait_send() needs the data") }
+                    var given = Arguments(of: "_wait_send", arguments, count, names)
+                    let bell = try given.next("bell")
+                    let key = try given.next("key")
+                    let data = try given.next("data")
+                    try given.end()
+                    guard let data else { throw typeError("_wait_send() needs the data") }
                     let message = try Payload.make(data, operation.state)
-                    return try operation.wait(bell: found[0], key: found[1], message: message).take()
+                    return try operation.wait(bell: bell, key: key, message: message).take()
                 }
             },
             PyMethodDef(),

@@ -10,32 +10,14 @@ import Synchronization
 /// Measured: below, an environment or a resource for each costs more than the copy.
 private let heldSize = 16384
 
-// MARK: What a message may be
+// MARK: Who keeps the bytes of a message
 
 /// A binary of Erlang's, held by an environment of its own.
-final class BinaryMessage: Payload, @unchecked Sendable {
-    fileprivate let environment: Environment
-    fileprivate let term: Term
+private final class HeldBinary: Sendable {
+    let environment = Environment()
+    let term: Term
 
-    fileprivate init?(_ binary: Term) {
-        let environment = Environment()
-        let copy = environment.copy(binary)
-        guard let bytes = withBinary(environment.pointer, copy, { $0 }) else { return nil }
-        self.environment = environment
-        term = copy
-        super.init(bytes)
-    }
-}
-
-/// A `bytes` of Python's.
-final class ObjectMessage: Payload, @unchecked Sendable {
-    fileprivate let held: HeldObject
-
-    /// With the GIL.
-    fileprivate init(_ object: PyPointer, _ bytes: UnsafeRawBufferPointer, _ state: ModuleState) {
-        held = HeldObject(Object(retaining: object), state.leftovers)
-        super.init(bytes)
-    }
+    init(_ binary: Term) { term = environment.copy(binary) }
 }
 
 /// A Python object that is let go of on any thread: then its interpreter gives it back later.
@@ -70,40 +52,47 @@ extension Payload {
     static func make(_ env: EnvPointer?, _ term: Term) -> Payload? {
         var binary = ErlNifBinary()
         if enif_inspect_binary(env, term, &binary) != 0 {
-            return binary.size < heldSize ? copy(of: binary) : BinaryMessage(term)
+            return binary.size < heldSize ? copy(of: binary) : holding(term)
         }
         guard enif_inspect_iolist_as_binary(env, term, &binary) != 0 else { return nil }
         return copy(of: binary)
     }
 
     private static func copy(of binary: ErlNifBinary) -> Payload {
-        CopiedPayload(copying: UnsafeRawBufferPointer(start: binary.data, count: binary.size))
+        Payload(copying: UnsafeRawBufferPointer(start: binary.data, count: binary.size))
+    }
+
+    private static func holding(_ binary: Term) -> Payload? {
+        let held = HeldBinary(binary)
+        return withBinary(held.environment.pointer, held.term) { Payload($0, ownedBy: held) }
     }
 
     /// The message of a bytes-like object. With the GIL.
     static func make(_ object: PyPointer, _ state: ModuleState) throws(PythonError) -> Payload {
-        guard cpython_is_unicode(object) == 0, PyObject_CheckBuffer(object) != 0 else {
+        if cpython_type(object) == cpython_bytes_type() {
+            let bytes = UnsafeRawBufferPointer(start: PyBytes_AsString(object), count: PyBytes_Size(object))
+            // Only of bytes it is certain that they never change.
+            if bytes.count < heldSize { return Payload(copying: bytes) }
+            return Payload(bytes, ownedBy: HeldObject(Object(retaining: object), state.leftovers))
+        }
+        guard PyObject_CheckBuffer(object) != 0 else {
             throw typeError(
                 "a byte channel takes bytes or something bytes-like, not \(typeName(of: object))"
                     + (cpython_is_unicode(object) == 0 ? "" : ": encode the text"))
         }
-        return try withBuffer(object) { bytes throws(PythonError) in
-            // Only of bytes it is certain that they never change.
-            cpython_type(object) == cpython_bytes_type() && bytes.count >= heldSize
-                ? ObjectMessage(object, bytes, state) : CopiedPayload(copying: bytes)
-        }
+        return try withBuffer(object) { bytes throws(PythonError) in Payload(copying: bytes) }
     }
 
     /// A binary. Nil when memory is short.
     func binary(_ env: EnvPointer?) -> Term? {
         if count < heldSize { return makeBinary(env, bytes) }
-        if let message = self as? BinaryMessage { return enif_make_copy(env, message.term) }
+        if let held = owner as? HeldBinary { return enif_make_copy(env, held.term) }
         return resourceTypes.message.makeBinary(env, HeldMessage(self), bytes)
     }
 
     /// A `bytes`. With the GIL.
     func object(_ state: ModuleState) throws(PythonError) -> Object {
-        if count >= heldSize, let held = (self as? ObjectMessage)?.held.object(state) { return held }
+        if count >= heldSize, let held = (owner as? HeldObject)?.object(state) { return held }
         return try newBytes(bytes)
     }
 }

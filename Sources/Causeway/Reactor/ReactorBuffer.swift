@@ -17,7 +17,7 @@ struct ReactorBuffer {
     /// How many views there are.
     var exports: Int
     /// Whose memory it is; nil where it is the buffer's own.
-    var owner: Unmanaged<Payload>?
+    var owner: Unmanaged<AnyObject>?
 
     /// A buffer with room for `capacity` bytes.
     static func make(_ type: PyType, capacity: Int) throws(PythonError) -> Object {
@@ -48,7 +48,7 @@ struct ReactorBuffer {
         fields.pointee.base = UnsafeMutableRawPointer(mutating: message.bytes.baseAddress)
         fields.pointee.count = message.count
         fields.pointee.capacity = message.count
-        fields.pointee.owner = .passRetained(message)
+        fields.pointee.owner = .passRetained(message.keeper)
         return object
     }
 

@@ -8,8 +8,9 @@ import Streams
 @main
 struct Load: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "causeway-load", abstract: "Loads an echo server, or is one.",
-        subcommands: [PingPong.self, Churn.self, Hold.self, Echo.self])
+        commandName: "causeway-load",
+        abstract: "What the benchmarks load servers with, and what they compare with.",
+        subcommands: [PingPong.self, Churn.self, Hold.self, Echo.self, Pipe.self, Condition.self])
 }
 
 /// Where the server is, and how long to load it.
