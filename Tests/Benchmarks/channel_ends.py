@@ -55,7 +55,7 @@ def echo(source, target):
 
 
 def new_bytes(size, milliseconds):
-    """How many bytes objects of that size are made in a second: bytes(bytearray) is PyBytes_FromStringAndSize."""
+    """How many bytes objects of that size are made in a second, by PyBytes_FromStringAndSize."""
     source = bytearray(b"x" * size)
     start = now = perf_counter_ns()
     deadline = start + milliseconds * 1_000_000
