@@ -64,7 +64,7 @@ handoff(Handle, Info) ->
 %%
 %% A listening socket accepts by itself from then on. Each of its connections has the keys of `Info', and `addr',
 %% `port' and `type' of its own. While `max_connections' are served, and when the system is out of descriptors, the
-%% others wait in the kernel's queue. Several contexts may share a port, each with a socket that was opened with
+%% others wait in the kernel's queue; being out of descriptors is logged. Several contexts may share a port, each with a socket that was opened with
 %% SO_REUSEPORT.
 %%
 %% A number that is a socket's of the calling process (`inet:getfd/1') is handed over like that socket, but

@@ -190,6 +190,11 @@ starve(Options) ->
     {ok, none} = peer:call(Peer, py, call, [socket_protocols, limit_descriptors, [-1]]),
     [?assertEqual(<<"here">>, read(Client, 4)) || Client <- Others],
     ?assertEqual(20, Stats(active_connections)),
+    %% It was tried more than once. One line says so, and what to do.
+    ?assert(Stats(errors) > 1),
+    [{error, Text}] = peer:call(Peer, ets, tab2list, [?MODULE]),
+    [?assertNotEqual(nomatch, string:find(Text, Part))
+     || Part <- ["Too many open files", "context 1", "raise the limit of open files", "which is "]],
     ok = peer:stop(Peer).
 
 start_server(Options) ->
@@ -197,6 +202,8 @@ start_server(Options) ->
     %% Calls of a peer run in processes of their own.
     _ = spawn(fun() ->
                   ok = causeway_ct:start(),
+                  Table = ets:new(?MODULE, [named_table, public, duplicate_bag]),
+                  ok = logger:add_handler(?MODULE, ?MODULE, #{config => Table, level => warning}),
                   use('Echo'),
                   Context = context(Options),
                   Listen = listen(port, inet),
@@ -206,6 +213,11 @@ start_server(Options) ->
                   receive after infinity -> ok end
           end),
     receive {server, Server} -> Server end.
+
+%% A handler of logger that keeps what is logged.
+log(#{level := Level, msg := {report, Report}, meta := #{report_cb := Text}}, #{config := Table}) ->
+    {Format, Arguments} = Text(Report),
+    true = ets:insert(Table, {Level, unicode:characters_to_list(io_lib:format(Format, Arguments))}).
 
 %% The end
 

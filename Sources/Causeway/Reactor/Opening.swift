@@ -137,6 +137,25 @@ extension Reactor {
         }
     }
 
+    /// What is to be done about a listener that could not accept.
+    static func shortage(_ error: Errno) -> String {
+        let remedy =
+            switch error.code {
+            case EMFILE:
+                "raise the limit of open files (ulimit -n, LimitNOFILE of a service), which is \(openFilesLimit())"
+            case ENFILE: "raise the limit of open files of the system (sysctl fs.file-max)"
+            default: "the system needs more memory"
+            }
+        let wait = "Peers wait in the listener's queue, and are served as others end"
+        return "No connection can be accepted: \(error). \(wait); \(remedy)."
+    }
+
+    private static func openFilesLimit() -> UInt64 {
+        var limit = rlimit()
+        _ = getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        return UInt64(limit.rlim_cur)
+    }
+
     /// Accepts nothing more until there is room: peers wait in the kernel's queue.
     private func pause(_ listener: Connection) {
         guard !listener.isOutOfPoller else { return }

@@ -12,6 +12,8 @@ import Synchronization
 final class Reactor {
     /// How many events one poll reports, and how many buffers one turn fills.
     private static let eventsPerPoll = 64
+    /// A lack of descriptors is over, and the next one another, when so long nothing was lacking.
+    private static let shortageEnds: Int64 = 10_000_000_000
     /// Between callbacks, other work of the thread is looked at after so long.
     private static let patience: Int64 = 500_000
 
@@ -42,6 +44,8 @@ final class Reactor {
     var pausedListeners: [Connection] = []
     /// Until when nothing is accepted because the process or the system has no descriptors left; 0 otherwise.
     var starvedUntil: Int64 = 0
+    /// Until when a lack of descriptors is the same as the one that was reported.
+    private var shortageUntil: Int64 = 0
     /// Those whose receiver has no room, of which no poller tells, and when to try again; 0 where there is none.
     var stalled: [Connection] = []
     var retryAt: Int64 = 0
@@ -462,7 +466,10 @@ final class Reactor {
         case .listener:
             count(inbox.statistics.errors)
             // Somebody has shut it down: it would be ready for ever.
-            if error.code == EINVAL || error.code == EBADF { close(connection) }
+            if error.code == EINVAL || error.code == EBADF { return close(connection) }
+            let now = monotonicNanoseconds()
+            if now > shortageUntil { host?.report(Reactor.shortage(error), of: connection) }
+            shortageUntil = now + Reactor.shortageEnds
         }
     }
 

@@ -96,6 +96,8 @@ protocol ReactorHost: AnyObject {
     ///
     /// `isExpected` says that it is a peer's doing, such as a connection reset.
     func report(exceptionIn callback: StaticString, of connection: Connection?, isExpected: Bool)
+    /// Tells somebody of what is wrong with the system, not with a protocol. With the GIL.
+    func report(_ text: String, of connection: Connection)
     /// A callback has returned: an interruption that was meant for it must not hit the next. With the GIL.
     func callbackIsOver()
     /// The reactor has made its poller, whose descriptor may be watched.
