@@ -49,6 +49,8 @@ extension ContextThread: ReactorHost {
         return term
     }
 
+    func tidies(_ isTidying: Bool) { context.isTidying.store(isTidying, ordering: .relaxed) }
+
     func callbackIsOver() { context.endInterruption() }
 
     func pollerMade(_ descriptor: Int32) { context.pollerMade(descriptor) }

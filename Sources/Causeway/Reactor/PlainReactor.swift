@@ -118,6 +118,7 @@ final class PlainReactor: ReactorHost {
         }
     }
 
+    func tidies(_ isTidying: Bool) {}
 
     func callbackIsOver() {}
 

@@ -493,16 +493,28 @@ final class Reactor {
         if !connection.isOutOfPoller { poller?.remove(connection.fd) }
         connections.remove(connection.token)
         if connection.kind == .listener { return closeListener(connection) }
-        do throws(PythonError) {
-            try calls.lost(connection.protocolObject, connection.overrides)
-        } catch {
-            report("connection_lost", of: connection)
-        }
+        tellOfEnd(connection)
         ProtocolObject.detach(connection.protocolObject)
         connection.closeDescriptor()
         Py_DecRef(connection.protocolObject)
         giveUpPlace()
         tellIfDrained()
+    }
+
+    /// Calls `connection_lost`, under a number of its own: what is to interrupt the callback before it must not hit it.
+    private func tellOfEnd(_ connection: Connection) {
+        let outer = inbox.activity.exchange(ReactorInbox.nextCallback(), ordering: .relaxed)
+        host?.callbackIsOver()
+        host?.tidies(true)
+        defer {
+            host?.tidies(false)
+            inbox.activity.store(outer, ordering: .relaxed)
+        }
+        do throws(PythonError) {
+            try calls.lost(connection.protocolObject, connection.overrides)
+        } catch {
+            report("connection_lost", of: connection)
+        }
     }
 
     /// Ends listeners and every connection that has nothing to write; the others end when they have.

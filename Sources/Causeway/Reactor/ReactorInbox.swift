@@ -98,6 +98,9 @@ protocol ReactorHost: AnyObject {
     func report(exceptionIn callback: StaticString, of connection: Connection?, isExpected: Bool)
     /// Tells somebody of what is wrong with the system, not with a protocol. With the GIL.
     func report(_ text: String, of connection: Connection)
+    /// From now on, or until now, a protocol is told of its end, for which it has more time than for what it does
+    /// when the context has to end. With the GIL.
+    func tidies(_ isTidying: Bool)
     /// A callback has returned: an interruption that was meant for it must not hit the next. With the GIL.
     func callbackIsOver()
     /// The reactor has made its poller, whose descriptor may be watched.

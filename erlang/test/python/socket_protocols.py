@@ -4,6 +4,7 @@ import os
 import pty
 import resource
 import socket
+import time
 
 import erlang
 from erlang import reactor
@@ -108,6 +109,27 @@ class Answer(Told):
 class RaisesAtTheEnd(Told):
     def eof_received(self):
         raise ValueError("eof_received raises")
+
+
+class EndsSlowly(Told):
+    """Takes a tenth of a second at its end, and tells whether it could do so."""
+
+    def connection_lost(self):
+        tell("ending")
+        is_done = False
+        try:
+            end = time.monotonic() + 0.1
+            while time.monotonic() < end:
+                pass
+            is_done = True
+        finally:
+            tell("ended", is_done)
+
+
+class EndsNever(Told):
+    def connection_lost(self):
+        while True:
+            pass
 
 
 class Later(Told):
