@@ -73,8 +73,8 @@ handoff(Handle, Info) ->
 %% socket is handed over faster than a duplicate of its number.
 %%
 %% Errors: `badf' for what is not open, `eperm' for a file, `eexist' for a number that a reactor has
-%% already, `max_connections', `no_protocol_factory' before Python has set one, `not_owner' for a socket, or the
-%% number of one, that belongs to another process, `closed' for a socket that is, `{no_context, Text}' for
+%% already, `max_connections', `emfile' where no descriptor is left that the reactor needs, `no_protocol_factory'
+%% before Python has set one, `not_owner' for a socket, or the number of one, that belongs to another process, `closed' for a socket that is, `{no_context, Text}' for
 %% a context that has stopped or is about to, `{unsent, Text}' while the socket has something to send, `{unread, Text}'
 %% for messages in the mailbox that cannot become bytes again, `{badarg, Text}'.
 -spec handoff(pid(), handle(), info()) -> ok | {error, term()}.

@@ -197,6 +197,33 @@ starve(Options) ->
      || Part <- ["Too many open files", "context 1", "raise the limit of open files", "which is "]],
     ok = peer:stop(Peer).
 
+%% A context that has served nothing yet needs descriptors of its own: without them the handoff is refused.
+no_descriptor_for_a_poller(_Config) ->
+    Paths = lists:append([["-pa", Directory] || Directory <- causeway_ct:ebin_dirs()]),
+    {ok, Peer, _Node} = peer:start_link(#{connection => standard_io, args => Paths}),
+    ok = peer:call(Peer, ?MODULE, hand_over_without_descriptors, []),
+    ok = peer:stop(Peer).
+
+hand_over_without_descriptors() ->
+    ok = causeway_ct:start(),
+    use('Echo'),
+    Context = context(#{max_connections => 1}),
+    {ok, {Left, Right}} = py:call(socket_protocols, open_stream_pair, []),
+    Listen = listen(port, inet),
+    Address = address(Listen),
+    {ok, none} = py:call(socket_protocols, limit_descriptors, [0]),
+    ?assertEqual({error, emfile}, py_reactor_context:handoff(Context, Right, #{})),
+    ?assertEqual({error, emfile}, py_reactor_context:handoff(Context, Listen, #{})),
+    {ok, none} = py:call(socket_protocols, limit_descriptors, [-1]),
+    ok = py_reactor_context:handoff(Context, Right, #{}),
+    {ok, 4} = py:call(os, write, [Left, {bytes, <<"echo">>}]),
+    ?assertEqual({ok, <<"echo">>}, py:call(os, read, [Left, 100])),
+    {ok, none} = py:call(os, close, [Left]),
+    ok = causeway_ct:wait_until(fun() -> active(Context) =:= 0 end),
+    ok = py_reactor_context:handoff(Context, Listen, #{}),
+    ?assertEqual(<<"echo">>, ask(client(Address), <<"echo">>)),
+    ok.
+
 start_server(Options) ->
     Caller = self(),
     %% Calls of a peer run in processes of their own.

@@ -418,7 +418,9 @@ final class Reactor {
     }
 
     private func makePoller() throws(Errno) {
-        let made = try Poller(capacity: Reactor.eventsPerPoll)
+        try inbox.prepare()
+        guard let descriptor = inbox.takePollerDescriptor() else { throw Errno(EBADF) }
+        let made = Poller(owning: descriptor, capacity: Reactor.eventsPerPoll)
         try made.add(try inbox.doorbell.descriptor(), token: Reactor.bell, interest: .read)
         host?.pollerMade(made.descriptor)
         poller = consume made
@@ -552,6 +554,8 @@ final class Reactor {
 
     /// Lets go of the poller. Without the GIL, when nothing is left in it.
     func abandonPoller() {
+        // Perhaps nobody has needed it.
+        _ = inbox.takePollerDescriptor()
         guard let poller = poller.take() else { return }
         host?.pollerAbandoned(poller.release())
     }

@@ -173,6 +173,11 @@ def open_terminal():
     return master, slave
 
 
+def open_stream_pair():
+    left, right = socket.socketpair()
+    return left.detach(), right.detach()
+
+
 def open_datagram_pair():
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     return left.detach(), right.detach()
