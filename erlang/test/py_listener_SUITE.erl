@@ -12,7 +12,8 @@ suite() -> [{timetrap, {seconds, 90}}].
 all() ->
     [listeners_of_every_kind, connections_one_after_the_other, many_at_once, contexts_share_a_port,
      accepting_pauses_without_room, room_comes_back_after_a_refusal, no_room_at_all, out_of_descriptors,
-     out_of_descriptors_without_linger, owner_dies, context_is_killed, context_is_stopped, refused_listeners, listener_that_was_shut_down].
+     out_of_descriptors_without_linger, owner_dies, context_is_killed, context_is_stopped, refused_listeners, listener_that_was_shut_down,
+     listener_that_is_made_blocking, no_descriptor_for_a_poller].
 
 init_per_suite(Config) -> socket_ct:start(Config).
 
@@ -308,6 +309,23 @@ refused_listeners(_Config) ->
          ok = py_reactor_context:handoff(Context, Server, #{}),
          ?assertEqual(<<"echo">>, ask(Client, <<"echo">>))
      end || Kind <- socket_ct:kinds()].
+
+%% The mode is that of all who share the socket: the context must not wait in the kernel all the same.
+listener_that_is_made_blocking(_Config) ->
+    use('Echo'),
+    Context = context(),
+    Listen = listen(port, inet),
+    Address = address(Listen),
+    {ok, Fd} = inet:getfd(Listen),
+    {ok, Duplicate} = py:dup_fd(Fd),
+    ok = py_reactor_context:handoff(Context, Listen, #{}),
+    [begin
+         {ok, none} = py:call(os, set_blocking, [Duplicate, true]),
+         Client = client(Address),
+         ?assertEqual(<<"echo">>, ask(Client, <<"echo">>)),
+         ?assertEqual({ok, 4.0}, py:call(Context, math, sqrt, [16], 5000))
+     end || _ <- lists:seq(1, 3)],
+    {ok, none} = py:call(os, close, [Duplicate]).
 
 listener_that_was_shut_down(_Config) ->
     use('Echo'),

@@ -111,6 +111,9 @@ extension Reactor {
 
     /// Accepts what waits and has room. Without the GIL.
     func accept(_ listener: Connection) {
+        // The mode belongs to all who share the socket, and some other program may have changed it: accept would
+        // block this thread. The call that looks costs a tenth of one that accepts.
+        try? listener.makeNonBlocking()
         for _ in 0..<Reactor.acceptsPerEvent {
             guard inbox.reserve() else { return pause(listener) }
             var address = SocketAddress()
