@@ -72,7 +72,7 @@ extension Reactor {
             try start(connection)
         } catch {
             cpython_raise_errno(error.code)
-            fail(connection, during: callback)
+            fail(connection, during: callback, hasBegun: false)
             return false
         }
         if connection.kind != .listener { count(inbox.statistics.totalConnections) }
@@ -93,7 +93,7 @@ extension Reactor {
                 write(connection)
             }
         } catch {
-            fail(connection, during: "connection_made")
+            fail(connection, during: "connection_made", hasBegun: false)
         }
     }
 

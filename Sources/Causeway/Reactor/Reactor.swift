@@ -49,6 +49,7 @@ final class Reactor {
     /// Those whose receiver has no room, of which no poller tells, and when to try again; 0 where there is none.
     var stalled: [Connection] = []
     var retryAt: Int64 = 0
+    var retryPause = Reactor.shortestPause
     /// Nothing new is accepted, and connections end as soon as they have written what they have to.
     private(set) var isDraining = false
     private var events = 0
@@ -335,7 +336,9 @@ final class Reactor {
     func setMode(_ mode: Connection.Mode, of connection: Connection) {
         guard connection.isOpen else { return }
         connection.mode = mode
-        if mode == .reading, isDraining { return close(connection) }
+        if mode == .reading, isDraining {
+            return connection.waitingAnswers.isEmpty ? close(connection) : drainAndClose(connection)
+        }
         let interest: Poller.Interest =
             switch mode {
             case .reading: connection.isReadOver ? .nothing : .read
@@ -448,9 +451,10 @@ final class Reactor {
     /// Writes what is left, then closes. Where there is no room now the poller tells when there is.
     func drainAndClose(_ connection: Connection) {
         guard sendUnsent(connection) else { return setMode(.draining, of: connection) }
-        guard ProtocolObject.unwritten(connection.protocolObject) > 0 else { return close(connection) }
         do throws(PythonError) {
-            if try flush(connection) { return close(connection) }
+            let isEmpty = ProtocolObject.unwritten(connection.protocolObject) == 0
+            let isDone = try isEmpty ? true : flush(connection)
+            if isDone, connection.waitingAnswers.isEmpty { return close(connection) }
             setMode(.draining, of: connection)
         } catch {
             // A peer that is gone takes nothing any more: the connection ends without what was left.
@@ -475,11 +479,13 @@ final class Reactor {
         }
     }
 
-    /// Ends a connection whose protocol has raised, which is reported. No other is touched.
-    func fail(_ connection: Connection, during callback: StaticString) {
+    /// Ends a connection whose protocol has raised, which is reported. No other is touched. A socket of datagrams goes
+    /// on where one of its peers is the reason, if it has begun: it serves others too.
+    func fail(_ connection: Connection, during callback: StaticString, hasBegun: Bool = true) {
         // A peer that has gone is no mistake of the protocol's: nobody is to be called for it at night.
         let isPeersDoing = PyErr_ExceptionMatches(cpython_ConnectionError()) != 0
         report(callback, of: connection, isExpected: isPeersDoing)
+        if isPeersDoing, hasBegun, connection.kind == .datagrams { return forgetAnswer(connection) }
         close(connection)
     }
 

@@ -79,6 +79,19 @@ class DatagramsLater(Told):
         return "async_pending"
 
 
+class DatagramsByHand(Told):
+    """Echoes, and writes by itself."""
+
+    def data_received(self, data):
+        self.write_buffer += data
+        return "write_pending"
+
+    def write_ready(self):
+        self.write(bytes(self.write_buffer))
+        self.write_buffer.clear()
+        return "read_pending"
+
+
 class HalfOpen(Told):
     """Writes 5 MB when the peer has sent all, and stays."""
 
