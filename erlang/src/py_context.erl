@@ -109,8 +109,6 @@ init(Options) ->
     end.
 
 start_thread(Options) ->
-    %% Now: it has to say so when there are no descriptors, and then no module can be loaded.
-    {module, py_log} = code:ensure_loaded(py_log),
     Linger = case maps:get(linger, Options, 5) of
                  infinity -> -1;
                  Milliseconds -> Milliseconds

@@ -2,7 +2,16 @@
 %% @doc Python exceptions in logger.
 -module(py_log).
 
--export([report/3, format/1]).
+-export([load/0, report/3, format/1]).
+
+%% @doc Has all modules loaded that logging needs: that there are no descriptors is to be logged, and then no module
+%% can be loaded any more.
+-spec load() -> ok.
+load() ->
+    Event = #{level => error, msg => {report, #{text => <<>>, fd => 0}},
+              meta => #{time => 0, report_cb => fun ?MODULE:format/1}},
+    _ = logger_formatter:format(Event, #{}),
+    ok.
 
 %% @doc Logs what a context has told: an exception in a callback, or what is wrong with the system.
 -spec report(logger:level(), map(), map()) -> ok.
