@@ -294,12 +294,13 @@ class Allocated(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")
+        + ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
     ]
 
 
 def native_memory():
-    """Bytes that are allocated by malloc in this process: all but small Python objects and Erlang's memory."""
+    """Bytes that malloc has given out here: neither small Python objects nor Erlang's memory."""
     mallinfo = ctypes.CDLL(None).mallinfo2
     mallinfo.restype = Allocated
     now = mallinfo()
