@@ -28,7 +28,7 @@ public final class Doorbell: Sendable {
         if fd >= 0 { _ = Glibc.close(fd) }
     }
 
-    /// The eventfd to put into the poller, made on the first call. Only for the thread that waits.
+    /// The eventfd to put into the poller, made on the first call. Not for two threads at once.
     public func descriptor() throws(Errno) -> Int32 {
         let known = bell.load(ordering: .relaxed)
         if known >= 0 { return known }

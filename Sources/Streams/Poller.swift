@@ -13,7 +13,17 @@ public struct Poller: ~Copyable {
 
     /// An empty set that reports at most `capacity` events at a time.
     public init(capacity: Int) throws(Errno) {
-        self.poller = try retryingOnInterrupt { epoll_create1(Int32(EPOLL_CLOEXEC)) }
+        self.init(owning: try Poller.makeDescriptor(), capacity: capacity)
+    }
+
+    /// The descriptor of an empty set.
+    public static func makeDescriptor() throws(Errno) -> Descriptor {
+        Descriptor(owning: try retryingOnInterrupt { epoll_create1(Int32(EPOLL_CLOEXEC)) })
+    }
+
+    /// A set of which there is only the descriptor yet.
+    public init(owning descriptor: consuming Descriptor, capacity: Int) {
+        self.poller = descriptor.release()
         self.capacity = capacity
         unsafe self.events = .allocate(capacity: capacity)
     }

@@ -4,7 +4,7 @@ import Glibc
 /// The address of a socket: IPv4, IPv6 or Unix.
 ///
 /// The corresponding C struct is `sockaddr_storage`.
-public struct SocketAddress: Sendable {
+public struct SocketAddress: Equatable, Sendable {
     private var storage = sockaddr_storage()
     private var size: socklen_t = 0
 
@@ -73,6 +73,14 @@ public struct SocketAddress: Sendable {
             unsafe withUnsafeBytes(of: address) { unsafe target.copyMemory(from: $0) }
         }
         size = socklen_t(MemoryLayout<Address>.size)
+    }
+
+    /// Whether both name the same socket.
+    public static func == (left: SocketAddress, right: SocketAddress) -> Bool {
+        guard left.size == right.size else { return false }
+        return unsafe left.with { left, size in
+            unsafe right.with { right, _ in unsafe memcmp(left, right, Int(size)) == 0 }
+        }
     }
 
     private static let pathOffset = MemoryLayout<sa_family_t>.size

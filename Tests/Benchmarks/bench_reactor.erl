@@ -3,7 +3,7 @@
 %% The client is `causeway-load', the same for all. Every server is in place before the first sample.
 -module(bench_reactor).
 
--export([benchmarks/0]).
+-export([benchmarks/0, ours/2]).
 
 -define(LOAD, ".build/release/causeway-load").
 
@@ -82,7 +82,9 @@ load(Command, ServerPort, Connections, Size) ->
         [{rate, Rate}, {p99, P99}]
     end.
 
-%% Our reactor with a protocol of echo_protocols.py: a context of its own, which the caller owns, accepts.
+%% @doc Our reactor with a protocol of echo_protocols.py: a context of its own, which the caller owns, accepts.
+%% Returns the port of its listener.
+-spec ours(atom(), py_reactor_context:options()) -> inet:port_number().
 ours(Class, Options) ->
     {ok, Context} = py_reactor_context:start_link(1, worker, Options#{setup_code => setup(Class)}),
     {Listener, Port} = listener(),

@@ -2,6 +2,8 @@
 
 from erlang import reactor
 
+held = []
+
 
 class Echo(reactor.Protocol):
     """Writes by the base class."""
@@ -32,3 +34,12 @@ class SeedEcho(reactor.Protocol):
         written = self.write(bytes(self.write_buffer))
         del self.write_buffer[:written]
         return "continue" if self.write_buffer else "read_pending"
+
+
+def hold_objects(number):
+    """Keep the Python objects that so many connections have."""
+    for fd in range(1000, 1000 + number):
+        protocol = Echo()
+        info = {"addr": f"127.0.0.{fd % 10}", "port": 30000 + fd, "type": f"tc{'p'}"}
+        protocol.connection_made(fd, info)
+        held.append(protocol)

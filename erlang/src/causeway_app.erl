@@ -14,6 +14,7 @@ start(_Type, _Arguments) ->
             %% The BEAM ignores SIGCHLD, so that the kernel reaps for it; Python's subprocess would then
             %% report 0 for every exit. Ports work either way: erl_child_setup starts them.
             ok = os:set_signal(sigchld, default),
+            ok = py_log:load(),
             causeway_sup:start_link();
         {error, _} = Error ->
             Error

@@ -64,7 +64,7 @@ handoff(Handle, Info) ->
 %%
 %% A listening socket accepts by itself from then on. Each of its connections has the keys of `Info', and `addr',
 %% `port' and `type' of its own. While `max_connections' are served, and when the system is out of descriptors, the
-%% others wait in the kernel's queue. Several contexts may share a port, each with a socket that was opened with
+%% others wait in the kernel's queue; being out of descriptors is logged. Several contexts may share a port, each with a socket that was opened with
 %% SO_REUSEPORT.
 %%
 %% A number that is a socket's of the calling process (`inet:getfd/1') is handed over like that socket, but
@@ -73,8 +73,8 @@ handoff(Handle, Info) ->
 %% socket is handed over faster than a duplicate of its number.
 %%
 %% Errors: `badf' for what is not open, `eperm' for a file, `eexist' for a number that a reactor has
-%% already, `max_connections', `no_protocol_factory' before Python has set one, `not_owner' for a socket, or the
-%% number of one, that belongs to another process, `closed' for a socket that is, `{no_context, Text}' for
+%% already, `max_connections', `emfile' where no descriptor is left that the reactor needs, `no_protocol_factory'
+%% before Python has set one, `not_owner' for a socket, or the number of one, that belongs to another process, `closed' for a socket that is, `{no_context, Text}' for
 %% a context that has stopped or is about to, `{unsent, Text}' while the socket has something to send, `{unread, Text}'
 %% for messages in the mailbox that cannot become bytes again, `{badarg, Text}'.
 -spec handoff(pid(), handle(), info()) -> ok | {error, term()}.

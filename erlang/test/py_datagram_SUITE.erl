@@ -11,7 +11,8 @@ suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
     [udp_of_every_kind, largest_datagram, order_of_many, deferred_answers, peer_of_a_connected_socket, peer_that_is_gone, datagrams_in_the_mailbox,
-     unix_datagrams, sender_without_a_name, pair_of_sockets, receiver_that_is_full, socket_that_was_shut_down, one_descriptor].
+     unix_datagrams, sender_without_a_name, pair_of_sockets, receiver_that_is_full, receiver_that_never_reads,
+     receiver_that_is_full_at_the_end, answers_to_who_is_gone, socket_that_was_shut_down, one_descriptor].
 
 init_per_suite(Config) -> socket_ct:start(Config).
 
@@ -221,41 +222,89 @@ pair_of_sockets(_Config) ->
     ?assertEqual({ok, <<"a">>}, py:call(os, read, [Left, 100])),
     {ok, none} = py:call(os, close, [Left]).
 
-%% It gets the answers when it has room, in order. Until then nothing spins.
+%% It gets the answers when it has room, in order. Until then nothing spins, and others are answered.
 receiver_that_is_full(_Config) ->
     use('Datagrams'),
     Context = context(),
     Path = socket_ct:name("server"),
     Client = open_unix(socket_ct:name("client")),
+    Other = open_unix(socket_ct:name("other")),
     ok = py_reactor_context:handoff(Context, open_unix(Path), #{}),
     {Fd, _} = made(),
-    Numbers = fill(Client, Path, 0),
-    %% More than the kernel queues for the receiver alone.
-    ?assert(length(Numbers) > 15),
+    %% More than the kernel queues for a receiver.
+    [ask_unix(Client, Path, <<"buffer:", N:32>>) || N <- lists:seq(1, 100)],
+    ?assertEqual(<<"other">>, answer_unix(Other, Path, <<"buffer:other">>)),
     ?assert(socket_ct:idle_ticks() =< 5),
-    [?assertEqual({Path, <<N:32>>}, receive_unix(Client)) || N <- Numbers],
-    ok = send_unix(Client, Path, <<"buffer:end">>),
-    ?assertEqual({Path, <<"end">>}, receive_unix(Client)),
+    [?assertEqual({Path, <<N:32>>}, receive_unix(Client)) || N <- lists:seq(1, 100)],
+    ?assertEqual(<<"end">>, answer_unix(Client, Path, <<"buffer:end">>)),
     %% One who is gone holds nobody up.
-    _ = fill(Client, Path, 0),
+    [ask_unix(Client, Path, <<"buffer:", N:32>>) || N <- lists:seq(1, 20)],
     ok = socket:close(Client),
-    Other = open_unix(socket_ct:name("other")),
-    ok = causeway_ct:wait_until(fun() -> ok =:= send_unix(Other, Path, <<"buffer:other">>) end),
-    ?assertEqual({Path, <<"other">>}, receive_unix(Other)),
+    ?assertEqual(<<"other">>, answer_unix(Other, Path, <<"buffer:other">>)),
+    ok = causeway_ct:wait_until(fun() -> stats(Context, errors) >= 5 end),
     {ok, none} = py:call('erlang.reactor', close_connection, [Fd]),
     ok = lost(Fd).
 
-%% Asks until neither the answers nor the questions have room any more.
-fill(Client, Path, Number) ->
-    case send_unix(Client, Path, <<"buffer:", Number:32>>) of
-        ok ->
-            %% The server takes as many as it can answer, before it stops to read.
-            _ = Number < 10 andalso told(<<"datagram">>),
-            [Number | fill(Client, Path, Number + 1)];
-        {select, SelectInfo} ->
-            ok = socket:cancel(Client, SelectInfo),
-            []
-    end.
+%% Who does not read at all loses answers, and nobody else does.
+receiver_that_never_reads(_Config) ->
+    use('Datagrams'),
+    Context = context(),
+    Path = socket_ct:name("server"),
+    Client = open_unix(socket_ct:name("client")),
+    Other = open_unix(socket_ct:name("other")),
+    ok = py_reactor_context:handoff(Context, open_unix(Path), #{}),
+    Body = binary:copy(<<"x">>, 4000),
+    [ask_unix(Client, Path, <<"buffer:", N:32, Body/binary>>) || N <- lists:seq(1, 200)],
+    ?assert(stats(Context, errors) > 50),
+    ?assertEqual(<<"other">>, answer_unix(Other, Path, <<"buffer:other">>)),
+    %% It has got the first ones of them when it reads.
+    [?assertEqual({Path, <<N:32, Body/binary>>}, receive_unix(Client)) || N <- lists:seq(1, 60)].
+
+%% A context that stops first lets them be read.
+receiver_that_is_full_at_the_end(_Config) ->
+    use('Datagrams'),
+    Context = context(),
+    Path = socket_ct:name("server"),
+    Client = open_unix(socket_ct:name("client")),
+    ok = py_reactor_context:handoff(Context, open_unix(Path), #{}),
+    [ask_unix(Client, Path, <<"buffer:", N:32>>) || N <- lists:seq(1, 100)],
+    {_, Monitor} = spawn_monitor(fun() -> ok = py_reactor_context:stop(Context, 20000) end),
+    [?assertEqual({Path, <<N:32>>}, receive_unix(Client)) || N <- lists:seq(1, 100)],
+    receive {'DOWN', Monitor, process, _, Reason} -> ?assertEqual(normal, Reason) end.
+
+%% Nobody has that address any more, which the kernel says at once: the socket goes on for others.
+answers_to_who_is_gone(_Config) ->
+    [begin
+         use(Protocol),
+         Context = context(),
+         Path = socket_ct:name("server"),
+         Server = open_unix(Path),
+         ClientPath = Name(),
+         Client = open_unix(ClientPath),
+         [ok = send_unix(Client, Path, Datagram) || Datagram <- [<<"write:a">>, <<"to:b">>, <<"buffer:c">>]],
+         ok = socket:close(Client),
+         _ = file:delete(ClientPath),
+         ok = py_reactor_context:handoff(Context, Server, #{}),
+         {Fd, _} = made(),
+         Other = open_unix(socket_ct:name("other")),
+         ok = send_unix(Other, Path, <<"buffer:yes">>),
+         ?assertEqual({Path, Answer}, receive_unix(Other)),
+         ?assertEqual({1, 3}, {stats(Context, active_connections), stats(Context, errors)}),
+         {ok, none} = py:call('erlang.reactor', close_connection, [Fd]),
+         ok = lost(Fd)
+     end || {Protocol, Answer} <- [{'Datagrams', <<"yes">>}, {'DatagramsByHand', <<"buffer:yes">>}],
+            Name <- [fun file_name/0, fun() -> socket_ct:name("gone") end]].
+
+%% Sends as soon as there is room, and waits until the protocol has got it.
+ask_unix(Client, Path, Datagram) ->
+    ok = socket:sendto(Client, Datagram, #{family => local, path => Path}, 5000),
+    {_, Datagram, _} = told(<<"datagram">>),
+    ok.
+
+answer_unix(Client, Path, Datagram) ->
+    ok = ask_unix(Client, Path, Datagram),
+    {Path, Answer} = receive_unix(Client),
+    Answer.
 
 socket_that_was_shut_down(_Config) ->
     use('Datagrams'),

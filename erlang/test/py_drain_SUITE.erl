@@ -11,7 +11,8 @@ suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
     [nothing_to_write, nothing_at_all, what_is_left_is_written, others_are_served_meanwhile, nothing_new_is_taken,
-     time_is_over, no_time_at_all, deferred_answers, several_who_stop, supervisor_is_quick, dead_contexts, wrong_arguments].
+     time_is_over, no_time_at_all, deferred_answers, several_who_stop, supervisor_is_quick, connection_lost_is_not_cut_off,
+     connection_lost_has_no_end, dead_contexts, wrong_arguments].
 
 init_per_suite(Config) -> socket_ct:start(Config).
 
@@ -133,6 +134,29 @@ supervisor_is_quick(_Config) ->
 
 init([]) ->
     {ok, {#{}, [#{id => context, start => {py_reactor_context, start_link, [1, worker]}, shutdown => 5000}]}}.
+
+%% What ends is interrupted, but a protocol that tidies up has some time: one whose peer has gone just before, and
+%% those that end with the context.
+connection_lost_is_not_cut_off(_Config) ->
+    use('EndsSlowly'),
+    [begin
+         Context = context(),
+         Connected = [connected(Context) || _ <- [1, 2]],
+         First = [ok = gen_tcp:close(Client) || {Client, _} <- Connected, How =:= before],
+         First =:= [] orelse told(<<"ending">>),
+         unlink(Context),
+         exit(Context, kill),
+         [{_, true} = told(<<"ended">>) || _ <- Connected]
+     end || How <- [before, with_it]].
+
+%% That time is not without limit.
+connection_lost_has_no_end(_Config) ->
+    use('EndsNever'),
+    Threads = causeway_ct:context_threads(),
+    Context = context(),
+    _ = connected(Context),
+    ok = py_context:stop(Context),
+    ok = causeway_ct:settled(fun causeway_ct:context_threads/0, Threads).
 
 dead_contexts(_Config) ->
     Context = context(),

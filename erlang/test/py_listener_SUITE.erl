@@ -12,7 +12,8 @@ suite() -> [{timetrap, {seconds, 90}}].
 all() ->
     [listeners_of_every_kind, connections_one_after_the_other, many_at_once, contexts_share_a_port,
      accepting_pauses_without_room, room_comes_back_after_a_refusal, no_room_at_all, out_of_descriptors,
-     out_of_descriptors_without_linger, owner_dies, context_is_killed, context_is_stopped, refused_listeners, listener_that_was_shut_down].
+     out_of_descriptors_without_linger, owner_dies, context_is_killed, context_is_stopped, refused_listeners, listener_that_was_shut_down,
+     listener_that_is_made_blocking, no_descriptor_for_a_poller].
 
 init_per_suite(Config) -> socket_ct:start(Config).
 
@@ -190,13 +191,47 @@ starve(Options) ->
     {ok, none} = peer:call(Peer, py, call, [socket_protocols, limit_descriptors, [-1]]),
     [?assertEqual(<<"here">>, read(Client, 4)) || Client <- Others],
     ?assertEqual(20, Stats(active_connections)),
+    %% It was tried more than once. One line says so, and what to do.
+    ?assert(Stats(errors) > 1),
+    [{error, Text}] = peer:call(Peer, ets, tab2list, [?MODULE]),
+    [?assertNotEqual(nomatch, string:find(Text, Part))
+     || Part <- ["Too many open files", "context 1", "raise the limit of open files", "which is "]],
     ok = peer:stop(Peer).
+
+%% A context that has served nothing yet needs descriptors of its own: without them the handoff is refused.
+no_descriptor_for_a_poller(_Config) ->
+    Paths = lists:append([["-pa", Directory] || Directory <- causeway_ct:ebin_dirs()]),
+    {ok, Peer, _Node} = peer:start_link(#{connection => standard_io, args => Paths}),
+    ok = peer:call(Peer, ?MODULE, hand_over_without_descriptors, []),
+    ok = peer:stop(Peer).
+
+hand_over_without_descriptors() ->
+    ok = causeway_ct:start(),
+    use('Echo'),
+    Context = context(#{max_connections => 1}),
+    {ok, {Left, Right}} = py:call(socket_protocols, open_stream_pair, []),
+    Listen = listen(port, inet),
+    Address = address(Listen),
+    {ok, none} = py:call(socket_protocols, limit_descriptors, [0]),
+    ?assertEqual({error, emfile}, py_reactor_context:handoff(Context, Right, #{})),
+    ?assertEqual({error, emfile}, py_reactor_context:handoff(Context, Listen, #{})),
+    {ok, none} = py:call(socket_protocols, limit_descriptors, [-1]),
+    ok = py_reactor_context:handoff(Context, Right, #{}),
+    {ok, 4} = py:call(os, write, [Left, {bytes, <<"echo">>}]),
+    ?assertEqual({ok, <<"echo">>}, py:call(os, read, [Left, 100])),
+    {ok, none} = py:call(os, close, [Left]),
+    ok = causeway_ct:wait_until(fun() -> active(Context) =:= 0 end),
+    ok = py_reactor_context:handoff(Context, Listen, #{}),
+    ?assertEqual(<<"echo">>, ask(client(Address), <<"echo">>)),
+    ok.
 
 start_server(Options) ->
     Caller = self(),
     %% Calls of a peer run in processes of their own.
     _ = spawn(fun() ->
                   ok = causeway_ct:start(),
+                  Table = ets:new(?MODULE, [named_table, public, duplicate_bag]),
+                  ok = logger:add_handler(?MODULE, ?MODULE, #{config => Table, level => warning}),
                   use('Echo'),
                   Context = context(Options),
                   Listen = listen(port, inet),
@@ -206,6 +241,11 @@ start_server(Options) ->
                   receive after infinity -> ok end
           end),
     receive {server, Server} -> Server end.
+
+%% A handler of logger that keeps what is logged.
+log(#{level := Level, msg := {report, Report}, meta := #{report_cb := Text}}, #{config := Table}) ->
+    {Format, Arguments} = Text(Report),
+    true = ets:insert(Table, {Level, unicode:characters_to_list(io_lib:format(Format, Arguments))}).
 
 %% The end
 
@@ -269,6 +309,23 @@ refused_listeners(_Config) ->
          ok = py_reactor_context:handoff(Context, Server, #{}),
          ?assertEqual(<<"echo">>, ask(Client, <<"echo">>))
      end || Kind <- socket_ct:kinds()].
+
+%% The mode is that of all who share the socket: the context must not wait in the kernel all the same.
+listener_that_is_made_blocking(_Config) ->
+    use('Echo'),
+    Context = context(),
+    Listen = listen(port, inet),
+    Address = address(Listen),
+    {ok, Fd} = inet:getfd(Listen),
+    {ok, Duplicate} = py:dup_fd(Fd),
+    ok = py_reactor_context:handoff(Context, Listen, #{}),
+    [begin
+         {ok, none} = py:call(os, set_blocking, [Duplicate, true]),
+         Client = client(Address),
+         ?assertEqual(<<"echo">>, ask(Client, <<"echo">>)),
+         ?assertEqual({ok, 4.0}, py:call(Context, math, sqrt, [16], 5000))
+     end || _ <- lists:seq(1, 3)],
+    {ok, none} = py:call(os, close, [Duplicate]).
 
 listener_that_was_shut_down(_Config) ->
     use('Echo'),

@@ -18,7 +18,7 @@ all() ->
      close_writes_what_is_left, server_speaks_first, peer_closes, peer_shuts_down_one_direction, peer_resets, peer_resets_under_load,
      broken_pipe_is_an_exception, megabytes_in, megabytes_out, megabytes_both_ways, slow_reader, many_connections_at_once,
      calls_among_busy_connections, callback_that_loops_ends_with_the_context, stop_closes_everything, kill_closes_everything,
-     stats_count, idle_connections_cost_no_cpu, event_after_idleness, linger_forms, async_pending, async_pending_with_dead_peer,
+     stats_count, idle_connections_cost_no_cpu, idle_connections_cost_little_memory, event_after_idleness, linger_forms, async_pending, async_pending_with_dead_peer,
      signal_for_unknown_descriptors, get_protocol_knows_who_serves, close_connection_from_a_call, reused_numbers,
      kept_buffers_stay_as_they_are, read_and_write_by_hand, contexts_share_nothing_but_the_factory,
      ten_thousand_connections_leave_nothing].
@@ -574,6 +574,36 @@ idle_connections_cost_no_cpu(Config) ->
     timer:sleep(1000),
     ?assert(causeway_ct:context_ticks() - Before =< 2),
     [?assertEqual(<<"b">>, ask(Client, <<"b">>)) || Client <- Clients].
+
+%% Beyond their Python objects, which are no blocks of malloc.
+idle_connections_cost_little_memory(_Config) ->
+    use('Echo'),
+    {ok, Context} = py_reactor_context:start_link(10, worker, #{}),
+    %% The first ones have buffers and tables made.
+    ok = with_pairs(Context, 400, fun() -> ok end),
+    Before = native_memory(),
+    During = with_pairs(Context, 400, fun native_memory/0),
+    ct:log("~p bytes each", [(During - Before) / 400]),
+    ?assert(During - Before =< 400 * 1024),
+    ?assert(native_memory() - Before =< 400 * 100),
+    ok = py_reactor_context:stop(Context).
+
+%% Runs a function while there are so many connections that have served their peer.
+with_pairs(Context, Number, Fun) ->
+    {ok, Pairs} = py:call(reactor_protocols, open_pairs, [Number]),
+    [ok = py_reactor_context:handoff(Context, Server, #{addr => <<"127.0.0.1">>, port => 1}) || [_, Server] <- Pairs],
+    Clients = [Client || [Client, _] <- Pairs],
+    %% On the context itself: it finds all of them ready at once, and makes as many buffers as it ever does.
+    {ok, none} = py:call(Context, reactor_protocols, write_all, [Clients]),
+    {ok, none} = py:call(reactor_protocols, read_all, [Clients]),
+    Result = Fun(),
+    [{ok, none} = py:call(os, close, [Client]) || Client <- Clients],
+    ok = causeway_ct:wait_until(fun() -> 0 =:= maps:get(active_connections, py_reactor_context:stats(Context)) end),
+    Result.
+
+native_memory() ->
+    {ok, Bytes} = py:call(causeway_helpers, native_memory, []),
+    Bytes.
 
 event_after_idleness(Config) ->
     use('Echo'),

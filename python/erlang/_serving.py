@@ -72,6 +72,13 @@ def report(exception, callback, connection, is_expected):
     log.log(level, "exception in %s of %r", callback, connection, exc_info=info)
 
 
+def report_text(text, fd):
+    """Log what is wrong with the system."""
+    import logging
+
+    logging.getLogger("erlang.reactor").error("%s (fd %d)", text, fd)
+
+
 def _descriptor(where, backlog):
     if isinstance(where, int):
         return os.dup(where)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -210,6 +211,34 @@ def test_room_for_connections():
         assert third.recv(100) == b"later"
         second.close()
         third.close()
+
+
+def test_out_of_descriptors(caplog):
+    address = reactor.serve(("127.0.0.1", 0), Echo)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with caplog.at_level(logging.ERROR, "erlang.reactor"), running(), connect(address) as first:
+        first.sendall(b"served")
+        assert first.recv(100) == b"served"
+        with socket.socket() as second, contextlib.ExitStack() as fillers:
+            second.settimeout(20)
+            # Numbers below the limit are taken, and those above it are not allowed.
+            highest = max(int(number) for number in os.listdir("/proc/self/fd"))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+            try:
+                with contextlib.suppress(OSError):
+                    while True:
+                        fillers.callback(os.close, os.dup(second.fileno()))
+                second.connect(address)
+                second.sendall(b"later")
+                first.sendall(b"still")
+                assert first.recv(100) == b"still"
+                # Its place is what the other waits for.
+                first.close()
+                assert second.recv(100) == b"later"
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    (record,) = caplog.records
+    assert "raise the limit of open files" in record.message
 
 
 def test_an_exception_is_logged_and_ends_its_connection(caplog):

@@ -63,6 +63,7 @@ struct Atoms: Sendable {
     var fd: Term = 0
     var peer: Term = 0
     var callback: Term = 0
+    var text: Term = 0
     var id: Term = 0
     var activeConnections: Term = 0
     var totalConnections: Term = 0
@@ -168,6 +169,7 @@ struct Atoms: Sendable {
         fd = atom("fd")
         peer = atom("peer")
         callback = atom("callback")
+        text = atom("text")
         id = atom("id")
         activeConnections = atom("active_connections")
         totalConnections = atom("total_connections")

@@ -11,8 +11,11 @@ func makeError(_ env: EnvPointer?, _ reason: Term, _ text: String) -> Term {
 }
 
 /// `{error, Posix}` in Erlang's spelling, or `{error, {errno, Number}}`.
-func makeError(_ env: EnvPointer?, _ error: Errno) -> Term {
+func makeError(_ env: EnvPointer?, _ error: Errno) -> Term { makeError(env, makeReason(env, error)) }
+
+/// The reason in that.
+func makeReason(_ env: EnvPointer?, _ error: Errno) -> Term {
     // file:posix() has ebadf; the reactor's contract has badf.
-    if let name = error.name { return makeError(env, Atom(env, name).term) }
-    return makeError(env, makeTuple(env, Atom(env, "errno").term, enif_make_int(env, error.code)))
+    if let name = error.name { return Atom(env, name).term }
+    return makeTuple(env, Atom(env, "errno").term, enif_make_int(env, error.code))
 }

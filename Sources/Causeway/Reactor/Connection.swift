@@ -45,6 +45,8 @@ final class Connection {
     var isToBeClosed = false
     /// Answers to datagrams for which there was no room, oldest first.
     var unsentDatagrams: [Datagram] = []
+    /// The same for each receiver that has none, while others do.
+    var waitingAnswers: [WaitingAnswers] = []
     /// Datagrams that were read while the protocol had not done with the one before, oldest first.
     var heldDatagrams: [Datagram] = []
     /// Nil once the connection is over: the descriptor is closed by then.

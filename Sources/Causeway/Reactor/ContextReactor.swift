@@ -22,6 +22,18 @@ extension ContextThread: ReactorHost {
         send(to: context.owner, report, makeTuple(env, atoms.causeway, event))
     }
 
+    /// The same for what no callback has raised.
+    func report(_ text: String, of connection: Connection) {
+        let report = Environment()
+        let env = report.pointer
+        let details = [
+            (atoms.text, makeBinary(env, text)), (atoms.fd, enif_make_int(env, connection.fd)),
+            (atoms.peer, peer(of: connection, env)),
+        ]
+        let event = makeTuple(env, atoms.log, atoms.error, makeMap(env, details))
+        send(to: context.owner, report, makeTuple(env, atoms.causeway, event))
+    }
+
     /// What Erlang told about the connection.
     private func peer(of connection: Connection, _ env: EnvPointer?) -> Term {
         let info =
@@ -36,6 +48,8 @@ extension ContextThread: ReactorHost {
         }
         return term
     }
+
+    func tidies(_ isTidying: Bool) { context.isTidying.store(isTidying, ordering: .relaxed) }
 
     func callbackIsOver() { context.endInterruption() }
 

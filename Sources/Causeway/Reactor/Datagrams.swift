@@ -10,6 +10,38 @@ struct Datagram {
     let peer: SocketAddress
 }
 
+/// Answers to one receiver that has no room, oldest first.
+struct WaitingAnswers {
+    let peer: SocketAddress
+    /// What they take.
+    private(set) var size = 0
+    private var datagrams: [[UInt8]] = []
+    private var sent = 0
+    /// What a datagram takes besides its bytes.
+    private static let overhead = 64
+
+    init(to peer: SocketAddress) { self.peer = peer }
+
+    /// The oldest.
+    var first: [UInt8]? { sent < datagrams.count ? datagrams[sent] : nil }
+
+    mutating func append(_ bytes: [UInt8]) {
+        size += bytes.count + WaitingAnswers.overhead
+        datagrams.append(bytes)
+    }
+
+    mutating func removeFirst() {
+        guard let first else { return }
+        size -= first.count + WaitingAnswers.overhead
+        sent += 1
+        // Now and then, so that each removal costs the same on average.
+        if sent * 2 > datagrams.count {
+            datagrams.removeFirst(sent)
+            sent = 0
+        }
+    }
+}
+
 /// Sockets of datagrams: each is one call of `data_received`, and what that puts into `write_buffer` is one
 /// datagram to whom it came from.
 extension Reactor {
@@ -18,8 +50,11 @@ extension Reactor {
     /// How many bytes of answers wait for one socket that has no room.
     private static let unsentLimit = 1 << 20
 
-    /// How long a receiver that has no room is given to make some, in nanoseconds.
-    private static let pause: Int64 = 5_000_000
+    /// How many of them may be for one receiver.
+    private static let waitingLimit = 1 << 18
+    /// How long a receiver that has no room is given to make some, in nanoseconds, and at most where it makes none.
+    static let shortestPause: Int64 = 5_000_000
+    private static let longestPause: Int64 = 80_000_000
 
     /// Reads what is there. Without the GIL.
     func readDatagrams(_ connection: Connection, isOver: Bool) {
@@ -73,7 +108,8 @@ extension Reactor {
         }
     }
 
-    /// Sends `write_buffer` as one datagram; false when it has to wait for room.
+    /// Sends `write_buffer` as one datagram; false when the socket has to wait for room. An answer to a Unix socket
+    /// that is full waits by itself: those to others go on.
     func flushDatagram(_ connection: Connection) throws(PythonError) -> Bool {
         guard let buffer = try ProtocolObject.checkedWriteBuffer(connection.protocolObject) else {
             return true
@@ -82,12 +118,46 @@ extension Reactor {
         if size == 0 { return true }
         let bytes = UnsafeRawBufferPointer(start: PyByteArray_AsString(buffer), count: size)
         let destination = ProtocolObject.peer(connection.protocolObject)
-        let outcome = sendDatagram(connection.fd, bytes, to: destination)
-        if case .wouldBlock = outcome {
+        let isBehindOthers = connection.waitingAnswers.contains { $0.peer == destination }
+        let outcome = isBehindOthers ? .wouldBlock : sendDatagram(connection.fd, bytes, to: destination)
+        var isDone = finish(outcome)
+        if !isDone, destination.isUnixPath {
+            wait(Array(bytes), for: destination, connection)
+            isDone = true
+        } else if !isDone {
             keep(Datagram(bytes: Array(bytes), peer: destination), for: connection)
         }
         try ProtocolObject.forget(size, of: buffer, connection.protocolObject)
-        return finish(outcome)
+        return isDone
+    }
+
+    /// Keeps an answer until its receiver has room. One that has none for long loses what is too much.
+    private func wait(_ bytes: [UInt8], for peer: SocketAddress, _ connection: Connection) {
+        let known = connection.waitingAnswers.firstIndex { $0.peer == peer }
+        let own = known.map { connection.waitingAnswers[$0].size } ?? 0
+        let all = connection.waitingAnswers.reduce(0) { $0 + $1.size }
+        guard own + bytes.count <= Reactor.waitingLimit, all + bytes.count <= Reactor.unsentLimit else {
+            return count(inbox.statistics.errors)
+        }
+        if known == nil { connection.waitingAnswers.append(WaitingAnswers(to: peer)) }
+        connection.waitingAnswers[known ?? connection.waitingAnswers.endIndex - 1].append(bytes)
+        noteStalled(connection)
+    }
+
+    /// Sends what has waited for receivers without room; whether there was any that could be sent.
+    private func sendWaiting(_ connection: Connection) -> Bool {
+        var isAnySent = false
+        for index in connection.waitingAnswers.indices {
+            let peer = connection.waitingAnswers[index].peer
+            while let bytes = connection.waitingAnswers[index].first,
+                finish(bytes.withUnsafeBytes { sendDatagram(connection.fd, $0, to: peer) })
+            {
+                connection.waitingAnswers[index].removeFirst()
+                isAnySent = true
+            }
+        }
+        connection.waitingAnswers.removeAll { $0.first == nil }
+        return isAnySent
     }
 
     /// Sends what has waited; false when there is still no room.
@@ -113,16 +183,21 @@ extension Reactor {
         return true
     }
 
-    /// Whether a datagram socket waits for a receiver, not for room of its own: for a Unix socket that is full the
-    /// poller says all the time that a write would not block. Notes it then, to try again after a while.
+    /// Whether a datagram socket whose protocol writes by itself waits for a receiver, not for room of its own: for a
+    /// Unix socket that is full the poller says all the time that a write would not block. Notes it then, to try again
+    /// after a while.
     func isStalled(_ connection: Connection) -> Bool {
         guard connection.kind == .datagrams else { return false }
         let destination =
             connection.unsentDatagrams.first?.peer ?? ProtocolObject.peer(connection.protocolObject)
-        guard destination.isUnixPath else { return false }
-        if !stalled.contains(where: { $0 === connection }) { stalled.append(connection) }
-        if retryAt == 0 { retryAt = monotonicNanoseconds() + Reactor.pause }
+        guard destination.isUnixPath || !connection.waitingAnswers.isEmpty else { return false }
+        noteStalled(connection)
         return true
+    }
+
+    private func noteStalled(_ connection: Connection) {
+        if !stalled.contains(where: { $0 === connection }) { stalled.append(connection) }
+        if retryAt == 0 { retryAt = monotonicNanoseconds() + retryPause }
     }
 
     /// The receivers may have room by now. With the GIL.
@@ -130,13 +205,33 @@ extension Reactor {
         let connections = stalled
         stalled = []
         retryAt = 0
+        var isAnySent = false
         for connection in connections where connection.isOpen {
+            if sendWaiting(connection) { isAnySent = true }
+            if !connection.waitingAnswers.isEmpty { stalled.append(connection) }
             guard connection.mode == .writing || connection.mode == .draining else { continue }
+            // Whether a protocol that writes by itself had anything sent is not known here.
+            if connection.mode == .writing { isAnySent = true }
             asCallback {
                 write(connection)
                 deliverHeldDatagrams(connection)
             }
         }
+        retryPause = isAnySent ? Reactor.shortestPause : min(retryPause * 2, Reactor.longestPause)
+        if !stalled.isEmpty { retryAt = monotonicNanoseconds() + retryPause }
+    }
+
+    /// Gives an answer up whose receiver is gone.
+    func forgetAnswer(_ connection: Connection) {
+        count(inbox.statistics.errors)
+        if connection.isToBeClosed { return close(connection) }
+        do throws(PythonError) {
+            let size = ProtocolObject.unwritten(connection.protocolObject)
+            if size > 0, let buffer = try ProtocolObject.checkedWriteBuffer(connection.protocolObject) {
+                try ProtocolObject.forget(size, of: buffer, connection.protocolObject)
+            }
+        } catch { PyErr_Clear() }
+        setMode(.reading, of: connection)
     }
 
     private func keep(_ datagram: Datagram, for connection: Connection) {

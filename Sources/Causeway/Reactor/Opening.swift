@@ -72,7 +72,7 @@ extension Reactor {
             try start(connection)
         } catch {
             cpython_raise_errno(error.code)
-            fail(connection, during: callback)
+            fail(connection, during: callback, hasBegun: false)
             return false
         }
         if connection.kind != .listener { count(inbox.statistics.totalConnections) }
@@ -93,7 +93,7 @@ extension Reactor {
                 write(connection)
             }
         } catch {
-            fail(connection, during: "connection_made")
+            fail(connection, during: "connection_made", hasBegun: false)
         }
     }
 
@@ -111,6 +111,9 @@ extension Reactor {
 
     /// Accepts what waits and has room. Without the GIL.
     func accept(_ listener: Connection) {
+        // The mode belongs to all who share the socket, and some other program may have changed it: accept would
+        // block this thread. The call that looks costs a tenth of one that accepts.
+        try? listener.makeNonBlocking()
         for _ in 0..<Reactor.acceptsPerEvent {
             guard inbox.reserve() else { return pause(listener) }
             var address = SocketAddress()
@@ -135,6 +138,25 @@ extension Reactor {
                 return
             }
         }
+    }
+
+    /// What is to be done about a listener that could not accept.
+    static func shortage(_ error: Errno) -> String {
+        let remedy =
+            switch error.code {
+            case EMFILE:
+                "raise the limit of open files (ulimit -n, LimitNOFILE of a service), which is \(openFilesLimit())"
+            case ENFILE: "raise the limit of open files of the system (sysctl fs.file-max)"
+            default: "the system needs more memory"
+            }
+        let wait = "Peers wait in the listener's queue, and are served as others end"
+        return "No connection can be accepted: \(error). \(wait); \(remedy)."
+    }
+
+    private static func openFilesLimit() -> UInt64 {
+        var limit = rlimit()
+        _ = getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        return UInt64(limit.rlim_cur)
     }
 
     /// Accepts nothing more until there is room: peers wait in the kernel's queue.

@@ -105,6 +105,21 @@ final class PlainReactor: ReactorHost {
         }
     }
 
+    func report(_ text: String, of connection: Connection) {
+        do throws(PythonError) {
+            let module = try Object(PyImport_ImportModule("erlang._serving"))
+            let function = try Object(PyObject_GetAttrString(module.pointer, "report_text"))
+            let arguments = try Object(PyTuple_New(2))
+            PyTuple_SetItem(arguments.pointer, 0, try newString(text).take())
+            PyTuple_SetItem(arguments.pointer, 1, try Object(PyLong_FromLong(Int(connection.fd))).take())
+            _ = try Object(PyObject_Call(function.pointer, arguments.pointer, nil))
+        } catch {
+            PyErr_WriteUnraisable(nil)
+        }
+    }
+
+    func tidies(_ isTidying: Bool) {}
+
     func callbackIsOver() {}
 
     func pollerMade(_ descriptor: Int32) {}

@@ -132,7 +132,7 @@ struct ProtocolObject {
             },
             method(
                 "send_to",
-                "send_to($self, data, address, /)\n--\n\nSend bytes as one datagram to an address in the form of the module socket,\nwith a numeric host. Returns whether there was room for it.\n\nRaises OSError where the kernel refuses it, ValueError for a host name."
+                "send_to($self, data, address, /)\n--\n\nSend bytes as one datagram to an address in the form of the module socket,\nwith a numeric host. Returns whether there was room for it.\n\nRaises OSError where the kernel refuses it, ConnectionRefusedError where nobody\nhas that address, ValueError for a host name."
             ) { me, arguments, count in
                 returning { () throws(PythonError) in
                     guard let me, count == 2, let data = arguments?[0], let address = arguments?[1] else {
@@ -172,7 +172,7 @@ struct ProtocolObject {
             },
             method(
                 "write",
-                "write($self, data, /)\n--\n\nWrite bytes; returns how many were taken, 0 when there is no room now.\n\nRaises BrokenPipeError or ConnectionResetError when the peer is gone."
+                "write($self, data, /)\n--\n\nWrite bytes; returns how many were taken, 0 when there is no room now.\n\nRaises BrokenPipeError or ConnectionResetError when the peer is gone. For datagrams\nConnectionRefusedError: not caught, it ends no socket, as there are other peers."
             ) { me, arguments, count in
                 returning { () throws(PythonError) in
                     guard let me, count == 1, let data = arguments?[0] else {

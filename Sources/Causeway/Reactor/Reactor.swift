@@ -12,6 +12,8 @@ import Synchronization
 final class Reactor {
     /// How many events one poll reports, and how many buffers one turn fills.
     private static let eventsPerPoll = 64
+    /// A lack of descriptors is over, and the next one another, when so long nothing was lacking.
+    private static let shortageEnds: Int64 = 10_000_000_000
     /// Between callbacks, other work of the thread is looked at after so long.
     private static let patience: Int64 = 500_000
 
@@ -42,9 +44,12 @@ final class Reactor {
     var pausedListeners: [Connection] = []
     /// Until when nothing is accepted because the process or the system has no descriptors left; 0 otherwise.
     var starvedUntil: Int64 = 0
+    /// Until when a lack of descriptors is the same as the one that was reported.
+    private var shortageUntil: Int64 = 0
     /// Those whose receiver has no room, of which no poller tells, and when to try again; 0 where there is none.
     var stalled: [Connection] = []
     var retryAt: Int64 = 0
+    var retryPause = Reactor.shortestPause
     /// Nothing new is accepted, and connections end as soon as they have written what they have to.
     private(set) var isDraining = false
     private var events = 0
@@ -331,7 +336,9 @@ final class Reactor {
     func setMode(_ mode: Connection.Mode, of connection: Connection) {
         guard connection.isOpen else { return }
         connection.mode = mode
-        if mode == .reading, isDraining { return close(connection) }
+        if mode == .reading, isDraining {
+            return connection.waitingAnswers.isEmpty ? close(connection) : drainAndClose(connection)
+        }
         let interest: Poller.Interest =
             switch mode {
             case .reading: connection.isReadOver ? .nothing : .read
@@ -414,7 +421,9 @@ final class Reactor {
     }
 
     private func makePoller() throws(Errno) {
-        let made = try Poller(capacity: Reactor.eventsPerPoll)
+        try inbox.prepare()
+        guard let descriptor = inbox.takePollerDescriptor() else { throw Errno(EBADF) }
+        let made = Poller(owning: descriptor, capacity: Reactor.eventsPerPoll)
         try made.add(try inbox.doorbell.descriptor(), token: Reactor.bell, interest: .read)
         host?.pollerMade(made.descriptor)
         poller = consume made
@@ -442,9 +451,10 @@ final class Reactor {
     /// Writes what is left, then closes. Where there is no room now the poller tells when there is.
     func drainAndClose(_ connection: Connection) {
         guard sendUnsent(connection) else { return setMode(.draining, of: connection) }
-        guard ProtocolObject.unwritten(connection.protocolObject) > 0 else { return close(connection) }
         do throws(PythonError) {
-            if try flush(connection) { return close(connection) }
+            let isEmpty = ProtocolObject.unwritten(connection.protocolObject) == 0
+            let isDone = try isEmpty ? true : flush(connection)
+            if isDone, connection.waitingAnswers.isEmpty { return close(connection) }
             setMode(.draining, of: connection)
         } catch {
             // A peer that is gone takes nothing any more: the connection ends without what was left.
@@ -462,15 +472,20 @@ final class Reactor {
         case .listener:
             count(inbox.statistics.errors)
             // Somebody has shut it down: it would be ready for ever.
-            if error.code == EINVAL || error.code == EBADF { close(connection) }
+            if error.code == EINVAL || error.code == EBADF { return close(connection) }
+            let now = monotonicNanoseconds()
+            if now > shortageUntil { host?.report(Reactor.shortage(error), of: connection) }
+            shortageUntil = now + Reactor.shortageEnds
         }
     }
 
-    /// Ends a connection whose protocol has raised, which is reported. No other is touched.
-    func fail(_ connection: Connection, during callback: StaticString) {
+    /// Ends a connection whose protocol has raised, which is reported. No other is touched. A socket of datagrams goes
+    /// on where one of its peers is the reason, if it has begun: it serves others too.
+    func fail(_ connection: Connection, during callback: StaticString, hasBegun: Bool = true) {
         // A peer that has gone is no mistake of the protocol's: nobody is to be called for it at night.
         let isPeersDoing = PyErr_ExceptionMatches(cpython_ConnectionError()) != 0
         report(callback, of: connection, isExpected: isPeersDoing)
+        if isPeersDoing, hasBegun, connection.kind == .datagrams { return forgetAnswer(connection) }
         close(connection)
     }
 
@@ -486,16 +501,28 @@ final class Reactor {
         if !connection.isOutOfPoller { poller?.remove(connection.fd) }
         connections.remove(connection.token)
         if connection.kind == .listener { return closeListener(connection) }
-        do throws(PythonError) {
-            try calls.lost(connection.protocolObject, connection.overrides)
-        } catch {
-            report("connection_lost", of: connection)
-        }
+        tellOfEnd(connection)
         ProtocolObject.detach(connection.protocolObject)
         connection.closeDescriptor()
         Py_DecRef(connection.protocolObject)
         giveUpPlace()
         tellIfDrained()
+    }
+
+    /// Calls `connection_lost`, under a number of its own: what is to interrupt the callback before it must not hit it.
+    private func tellOfEnd(_ connection: Connection) {
+        let outer = inbox.activity.exchange(ReactorInbox.nextCallback(), ordering: .relaxed)
+        host?.callbackIsOver()
+        host?.tidies(true)
+        defer {
+            host?.tidies(false)
+            inbox.activity.store(outer, ordering: .relaxed)
+        }
+        do throws(PythonError) {
+            try calls.lost(connection.protocolObject, connection.overrides)
+        } catch {
+            report("connection_lost", of: connection)
+        }
     }
 
     /// Ends listeners and every connection that has nothing to write; the others end when they have.
@@ -533,6 +560,8 @@ final class Reactor {
 
     /// Lets go of the poller. Without the GIL, when nothing is left in it.
     func abandonPoller() {
+        // Perhaps nobody has needed it.
+        _ = inbox.takePollerDescriptor()
         guard let poller = poller.take() else { return }
         host?.pollerAbandoned(poller.release())
     }

@@ -31,10 +31,31 @@ final class ReactorInbox: Sendable {
     /// with the GIL, so that who holds it knows what an interruption would hit.
     let activity = Atomic<UInt64>(0)
 
+    /// What a poller is made of; with the first handoff, so that a lack of descriptors is a refusal of that.
+    private let pollerParts = Mutex(PollerParts())
+
+    private struct PollerParts: ~Copyable {
+        var isPrepared = false
+        var descriptor: Descriptor?
+    }
+
     init(doorbell: Doorbell, maximumConnections: Int) {
         self.doorbell = doorbell
         self.maximumConnections = maximumConnections
     }
+
+    /// Has all descriptors made that the reactor needs for itself.
+    func prepare() throws(Errno) {
+        try pollerParts.withLock { parts throws(Errno) in
+            if parts.isPrepared { return }
+            _ = try doorbell.descriptor()
+            parts.descriptor = try Poller.makeDescriptor()
+            parts.isPrepared = true
+        }
+    }
+
+    /// The descriptor of the reactor's poller; nil where none was made, or somebody has it.
+    func takePollerDescriptor() -> Descriptor? { pollerParts.withLock { $0.descriptor.take() } }
 
     /// Queues work and wakes the thread; false where the reactor has ended.
     func submit(_ request: ReactorRequest) -> Bool {
@@ -96,6 +117,11 @@ protocol ReactorHost: AnyObject {
     ///
     /// `isExpected` says that it is a peer's doing, such as a connection reset.
     func report(exceptionIn callback: StaticString, of connection: Connection?, isExpected: Bool)
+    /// Tells somebody of what is wrong with the system, not with a protocol. With the GIL.
+    func report(_ text: String, of connection: Connection)
+    /// From now on, or until now, a protocol is told of its end, for which it has more time than for what it does
+    /// when the context has to end. With the GIL.
+    func tidies(_ isTidying: Bool)
     /// A callback has returned: an interruption that was meant for it must not hit the next. With the GIL.
     func callbackIsOver()
     /// The reactor has made its poller, whose descriptor may be watched.

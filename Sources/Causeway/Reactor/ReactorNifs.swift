@@ -6,7 +6,7 @@ import Streams
 var reactorNifs: [ErlNifFunc] {
     [
         /// handoff(Context, Fd, Info, Data)
-        ///     -> ok | {error, badf | eperm | eexist | max_connections | no_protocol_factory | closed}
+        ///     -> ok | {error, badf | eperm | eexist | max_connections | no_protocol_factory | closed | emfile}
         /// The descriptor is the reactor's exactly when the result is ok. Data was read from it already.
         nif("handoff", 4) { env, _, arguments in
             guard let arguments, let context = resourceTypes.context.object(env, arguments[0]) else {
@@ -48,12 +48,14 @@ private struct Refusal: Error {
 
 private func handOff(_ env: EnvPointer?, _ fd: Int32, info: Term, data: Term, to context: Context) -> Term {
     do throws(Refusal) {
-        try handOff(fd, info: info, data: data, to: context)
+        try handOff(fd, env, info: info, data: data, to: context)
         return atoms.ok
     } catch { return makeError(env, error.reason) }
 }
 
-private func handOff(_ fd: Int32, info: Term, data: Term, to context: Context) throws(Refusal) {
+private func handOff(_ fd: Int32, _ env: EnvPointer?, info: Term, data: Term, to context: Context)
+    throws(Refusal)
+{
     let kind = try acceptableKind(of: fd, for: context)
     let reactor = context.reactor
     guard ServedDescriptors.shared.claim(fd) else { throw Refusal(atoms.eexist) }
@@ -62,6 +64,10 @@ private func handOff(_ fd: Int32, info: Term, data: Term, to context: Context) t
         return Refusal(reason)
     }
     guard kind == .listener || reactor.reserve() else { throw refusal(atoms.maxConnections) }
+    do throws(Errno) { try reactor.prepare() } catch {
+        if kind != .listener { reactor.giveUpPlace() }
+        throw refusal(makeReason(env, error))
+    }
     let environment = Environment()
     let (info, data) = (environment.copy(info), environment.copy(data))
     let handoff = Handoff(owning: fd, kind, environment: environment, info: info, data: data)

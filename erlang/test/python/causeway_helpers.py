@@ -287,3 +287,21 @@ def subclass_values():
 
 def memory_view_of(data, step):
     return memoryview(data.encode())[::step]
+
+
+class Allocated(ctypes.Structure):
+    """What glibc's mallinfo2() returns."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")
+        + ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    ]
+
+
+def native_memory():
+    """Bytes that malloc has given out here: neither small Python objects nor Erlang's memory."""
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = Allocated
+    now = mallinfo()
+    return now.uordblks + now.hblkhd

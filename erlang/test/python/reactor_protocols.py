@@ -34,6 +34,22 @@ def open_pair():
     return left.detach(), right.detach()
 
 
+def open_pairs(number):
+    return [list(open_pair()) for _ in range(number)]
+
+
+def write_all(descriptors):
+    """Write one byte to each."""
+    for fd in descriptors:
+        os.write(fd, b"x")
+
+
+def read_all(descriptors):
+    """Read that byte from each, as an Echo returns it."""
+    for fd in descriptors:
+        assert os.read(fd, 1) == b"x"
+
+
 class Echo(reactor.Protocol):
     """Echoes natively: the base class's write_ready writes."""
 

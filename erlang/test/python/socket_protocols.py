@@ -4,6 +4,7 @@ import os
 import pty
 import resource
 import socket
+import time
 
 import erlang
 from erlang import reactor
@@ -78,6 +79,19 @@ class DatagramsLater(Told):
         return "async_pending"
 
 
+class DatagramsByHand(Told):
+    """Echoes, and writes by itself."""
+
+    def data_received(self, data):
+        self.write_buffer += data
+        return "write_pending"
+
+    def write_ready(self):
+        self.write(bytes(self.write_buffer))
+        self.write_buffer.clear()
+        return "read_pending"
+
+
 class HalfOpen(Told):
     """Writes 5 MB when the peer has sent all, and stays."""
 
@@ -108,6 +122,27 @@ class Answer(Told):
 class RaisesAtTheEnd(Told):
     def eof_received(self):
         raise ValueError("eof_received raises")
+
+
+class EndsSlowly(Told):
+    """Takes a tenth of a second at its end, and tells whether it could do so."""
+
+    def connection_lost(self):
+        tell("ending")
+        is_done = False
+        try:
+            end = time.monotonic() + 0.1
+            while time.monotonic() < end:
+                pass
+            is_done = True
+        finally:
+            tell("ended", is_done)
+
+
+class EndsNever(Told):
+    def connection_lost(self):
+        while True:
+            pass
 
 
 class Later(Told):
@@ -149,6 +184,11 @@ def open_terminal():
     master, slave = pty.openpty()
     tty.setraw(slave)
     return master, slave
+
+
+def open_stream_pair():
+    left, right = socket.socketpair()
+    return left.detach(), right.detach()
 
 
 def open_datagram_pair():

@@ -12,7 +12,7 @@ suite() -> [{timetrap, {minutes, 60}}].
 all() ->
     [twenty_million_calls, conversions_of_every_kind, errors_of_every_kind, different_code_each_time, object_references,
      short_lived_processes, timed_out_calls, killed_callers, ten_thousand_contexts, hundred_thousand_connections,
-     gigabytes_through_a_connection, a_thousand_starts_and_stops, python_that_never_answers].
+     hundred_thousand_accepted_connections, gigabytes_through_a_connection, a_thousand_starts_and_stops, python_that_never_answers].
 
 init_per_suite(Config) ->
     true = code:add_patha(filename:dirname(code:which(?MODULE)) ++ "/.."),
@@ -122,20 +122,44 @@ ten_thousand_contexts(_Config) ->
     stays_flat(Round, 1, 10, megabytes(16)),
     ok = causeway_ct:settled(fun causeway_ct:threads/0, Threads).
 
+%% As the documentation of erlang_python does it: each is accepted here, and handed over by its number.
 hundred_thousand_connections(_Config) ->
-    {ok, none} = py:call(reactor_protocols, use, ['Echo', self()]),
+    {ok, Context} = py_reactor_context:start_link(1, worker, #{factory => {fault_protocols, 'Counted'}}),
     Listen = py_reactor_SUITE:listen(),
+    churn(Context, fun() ->
+        {Client, Server} = py_reactor_SUITE:tcp_pair(Listen),
+        ok = py_reactor_context:handoff(Context, py_reactor_SUITE:fd(Server), #{}),
+        Client
+    end),
+    ok = gen_tcp:close(Listen),
+    ok = py_reactor_context:stop(Context).
+
+%% The context accepts by itself.
+hundred_thousand_accepted_connections(_Config) ->
+    {ok, Context} = py_reactor_context:start_link(1, worker, #{factory => {fault_protocols, 'Counted'}}),
+    Listen = socket_ct:listen(port, inet),
+    Address = socket_ct:address(Listen),
+    ok = py_reactor_context:handoff(Context, Listen, #{}),
+    churn(Context, fun() -> socket_ct:client(Address) end),
+    ok = py_reactor_context:stop(Context).
+
+%% Connect, echo, close, a hundred thousand times; nothing is left.
+churn(Context, Connect) ->
     Round = fun() ->
                     repeat(10000, fun() ->
-                                          {Client, Server} = py_reactor_SUITE:tcp_pair(Listen),
-                                          ok = py_reactor_context:handoff(py_reactor_SUITE:fd(Server), #{}),
-                                          <<"x">> = py_reactor_SUITE:ask(Client, <<"x">>),
+                                          Client = Connect(),
+                                          ok = gen_tcp:send(Client, <<"Ex">>),
+                                          {ok, <<"x">>} = gen_tcp:recv(Client, 1, 20000),
                                           ok = gen_tcp:close(Client)
                                   end),
-                    ok = causeway_ct:wait_until(fun() -> 0 =:= maps:get(active_connections, py_context:stats(py_reactor_default)) end)
+                    ok = causeway_ct:wait_until(fun() -> 0 =:= socket_ct:active(Context) end)
             end,
+    Threads = causeway_ct:threads(),
+    {ok, {Made, Lost, 0, 0, 0}} = py:call(fault_protocols, counted, []),
     stays_flat(Round, 1, 10, megabytes(16)),
-    ok = gen_tcp:close(Listen).
+    ok = causeway_ct:settled(fun causeway_ct:threads/0, Threads),
+    ?assertEqual(110000, socket_ct:stats(Context, total_connections)),
+    ?assertEqual({ok, {Made + 110000, Lost + 110000, 0, 0, 0}}, py:call(fault_protocols, counted, [])).
 
 gigabytes_through_a_connection(_Config) ->
     {ok, none} = py:call(reactor_protocols, use, ['Echo', self()]),
