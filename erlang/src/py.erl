@@ -1,8 +1,9 @@
 %% @doc Python from Erlang.
 %%
 %% Functions run in <em>contexts</em>: processes with a native thread for Python each. Without a context
-%% the least busy one of the default pool is taken. All contexts share one interpreter and its modules;
-%% the names that `exec/1' defines belong to the calling process.
+%% the least busy one of the default pool is taken. Contexts of the mode `worker', the default, share one
+%% interpreter and its modules; those of the modes `subinterp' and `owngil' have one each: see
+%% {@link start_contexts/1}. The names that `exec/1' defines belong to the calling process.
 %%
 %% == Terms ==
 %% Integers of any size, floats, lists, tuples and maps become what they are in Python. Binaries become
