@@ -42,7 +42,7 @@ start_at({ok, Target}, Request, Options) ->
     Reference = make_ref(),
     Arguments = Options#{request => Request, target => Target, reference => Reference, starter => self(),
                          owner => maps:get(owner, Options, self())},
-    case py_stream_sup:start_stream(Arguments) of
+    case causeway_sup:start_child(py_stream_sup, Arguments) of
         {ok, _Pid} -> {ok, Reference};
         {error, _} = Error -> Error
     end;

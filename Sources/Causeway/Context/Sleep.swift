@@ -50,7 +50,7 @@ enum Sleep {
                     }
                     let seconds = PyFloat_AsDouble(argument)
                     if seconds == -1, PyErr_Occurred() != nil { throw PythonError() }
-                    guard let state = ModuleState.of(module: module) else { throw PythonError() }
+                    let state = try ModuleState.required(module)
                     try Sleep.sleep(seconds: seconds, state)
                     return newNone()
                 }
