@@ -12,6 +12,10 @@ public enum NativeThread {
         }
     }
 
+    /// How much stack the handler of a signal has where a thread has used up its own: `faulthandler` and what the
+    /// processor saves, up to 12 KB with the widest registers.
+    private static let signalStackSize = 64 << 10
+
     /// Runs `body` on a new thread. `name`, of at most 15 characters, is what `top -H` shows.
     ///
     /// - Throws: `EAGAIN` when the system has no more threads.
@@ -37,12 +41,28 @@ public enum NativeThread {
                         _ = unsafe pthread_setname_np(pthread_self(), name.baseAddress)
                     }
                 }
-                body.run()
+                NativeThread.withSignalStack(body.run)
                 return nil
             }, argument.toOpaque())
         guard result == 0 else {
             unsafe argument.release()
             throw Errno(result)
+        }
+    }
+
+    /// Runs `body` while handlers of signals that ask for it (`SA_ONSTACK`) have a stack of their own on this thread.
+    /// Without one the kernel ends the process without a word when the thread's own stack overflows.
+    ///
+    /// The corresponding C function is `sigaltstack`.
+    private static func withSignalStack(_ body: () -> Void) {
+        unsafe withUnsafeTemporaryAllocation(byteCount: signalStackSize, alignment: 16) { memory in
+            var stack = unsafe stack_t(ss_sp: memory.baseAddress, ss_flags: 0, ss_size: memory.count)
+            // Where it fails, all works as before but for that.
+            _ = unsafe sigaltstack(&stack, nil)
+            body()
+            // The memory is about to be freed.
+            unsafe stack.ss_flags = Int32(SS_DISABLE)
+            _ = unsafe sigaltstack(&stack, nil)
         }
     }
 }

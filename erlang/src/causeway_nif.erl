@@ -7,7 +7,7 @@
 -export([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0]).
 -export([context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1, context_stats/1,
          context_diagnose/2]).
--export([is_object/1]).
+-export([is_object/1, object_context/1]).
 -export([callbacks_update/1, callback_begin/1, callback_answer/2]).
 -export([output_taken/1, output_level/1]).
 -export([submit/4, cast/2, cancel/1, handoff/4, handoff_check/2, context_drain/1]).
@@ -19,7 +19,7 @@
 
 -nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
        context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
-       context_stats/1, context_diagnose/2, is_object/1, callbacks_update/1, callback_begin/1, callback_answer/2,
+       context_stats/1, context_diagnose/2, is_object/1, object_context/1, callbacks_update/1, callback_begin/1, callback_answer/2,
        output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, handoff_check/2, context_drain/1, channel_new/1,
        channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3, channel_finish/1,
        channel_close/1, channel_abort/2, channel_info/1]).
@@ -122,6 +122,11 @@ context_interrupt(_Context) -> erlang:nif_error(not_loaded).
 %% @doc Whether a term refers to a Python object.
 -spec is_object(term()) -> boolean().
 is_object(_Term) -> erlang:nif_error(not_loaded).
+
+%% @doc Where a Python object can be used: in every context of the main interpreter, in that of this process, or, since
+%% its context has stopped, nowhere.
+-spec object_context(reference()) -> main | pid() | gone.
+object_context(_Reference) -> erlang:nif_error(not_loaded).
 
 %% @doc Makes the caller the server of the functions with these names.
 -spec callbacks_update([binary()]) -> ok.

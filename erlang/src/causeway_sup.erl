@@ -1,25 +1,62 @@
 %% @private
-%% @doc The top supervisor. Whoever holds the table of contexts is before those who are in it.
+%% @doc The tree of supervisors. Whoever holds the table of contexts is before those who are in it.
 -module(causeway_sup).
 
 -behaviour(supervisor).
 
--export([start_link/0, init/1]).
+-export([start_link/0, start_link/1, start_child/2, init/1]).
+-export_type([name/0]).
 
-%% @doc Starts the supervisor.
+%% The top one, and those below it whose children are no contexts.
+-type name() :: ?MODULE | py_output_sup | py_venv_sup | py_stream_sup.
+
+%% @doc Starts all of it.
 -spec start_link() -> supervisor:startlink_ret().
 start_link() ->
-    supervisor:start_link({local, ?MODULE}, ?MODULE, []).
+    start_link(?MODULE).
+
+%% @doc Starts one supervisor.
+-spec start_link(name()) -> supervisor:startlink_ret().
+start_link(Name) ->
+    supervisor:start_link({local, Name}, ?MODULE, Name).
+
+%% @doc Starts a child where children come and go.
+-spec start_child(py_venv_sup | py_stream_sup, map()) -> {ok, pid()} | {error, term()}.
+start_child(Name, Argument) ->
+    try supervisor:start_child(Name, [Argument]) of
+        {ok, Pid} -> {ok, Pid};
+        {error, Reason} -> {error, Reason}
+    catch
+        exit:{noproc, _} -> {error, {not_started, <<"the application causeway does not run: "
+                                                    "application:ensure_all_started(causeway)">>}}
+    end.
 
 %% @private
--spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
-init([]) ->
-    Children =
-        [#{id => py_contexts, start => {py_contexts, start_link, []}},
-         #{id => py_output_sup, start => {py_output_sup, start_link, []}, type => supervisor},
-         #{id => py_callbacks, start => {py_callbacks, start_link, []}},
-         #{id => py_pool_sup, start => {py_pool_sup, start_link, []}, type => supervisor},
-         #{id => py_venv_sup, start => {py_venv_sup, start_link, []}, type => supervisor},
-         #{id => py_stream_sup, start => {py_stream_sup, start_link, []}, type => supervisor},
-         #{id => py_reactor_default, start => {py_reactor_context, start_default, []}, shutdown => 5000}],
-    {ok, {#{strategy => rest_for_one, intensity => 10, period => 10}, Children}}.
+-spec init(name()) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
+init(?MODULE) ->
+    Children = [worker(py_contexts),
+                below(py_output_sup),
+                worker(py_callbacks),
+                #{id => py_pool_sup, start => {py_pool_sup, start_link, []}, type => supervisor},
+                below(py_venv_sup),
+                below(py_stream_sup),
+                #{id => py_reactor_default, start => {py_reactor_context, start_default, []}, shutdown => 5000}],
+    {ok, {#{strategy => rest_for_one, intensity => 10, period => 10}, Children}};
+%% What takes Python's output: where that fails, contexts go on.
+init(py_output_sup) ->
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, [worker(py_logger), worker(py_output)]}};
+%% Who is stopped while it makes an environment kills its program and removes what is half made.
+init(py_venv_sup) ->
+    come_and_go(py_venv_maker, 10000, py_venvs);
+init(py_stream_sup) ->
+    come_and_go(py_stream, 1000, py_streams).
+
+worker(Module) -> #{id => Module, start => {Module, start_link, []}}.
+
+below(Name) -> #{id => Name, start => {?MODULE, start_link, [Name]}, type => supervisor}.
+
+%% With the table by which they are found.
+come_and_go(Module, Shutdown, Table) ->
+    Table = ets:new(Table, [named_table, public, {read_concurrency, true}]),
+    Child = #{id => Module, start => {Module, start_link, []}, restart => temporary, shutdown => Shutdown},
+    {ok, {#{strategy => simple_one_for_one}, [Child]}}.

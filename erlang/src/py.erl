@@ -1,8 +1,9 @@
 %% @doc Python from Erlang.
 %%
 %% Functions run in <em>contexts</em>: processes with a native thread for Python each. Without a context
-%% the least busy one of the default pool is taken. All contexts share one interpreter and its modules;
-%% the names that `exec/1' defines belong to the calling process.
+%% the least busy one of the default pool is taken. Contexts of the mode `worker', the default, share one
+%% interpreter and its modules; those of the modes `subinterp' and `owngil' have one each: see
+%% {@link start_contexts/1}. The names that `exec/1' defines belong to the calling process.
 %%
 %% == Terms ==
 %% Integers of any size, floats, lists, tuples and maps become what they are in Python. Binaries become
@@ -20,7 +21,11 @@
 %% dropped is freed when a context next runs Python. With the option `result => ref' a call returns a
 %% reference also to what could be converted, so that large things stay in Python: {@link call_method/3} and
 %% {@link getattr/2} use it there, {@link to_term/1} converts it, and `py:call(builtins, repr, [Ref])' shows it.
-%% An object of one interpreter is a `ValueError' in another.
+%%
+%% An object can be used in the interpreter that it is of. Where no context is named, a call goes there by itself,
+%% if the object is one of its arguments, or of the names of an `eval'; deeper within a term, or with a context that is
+%% another's, it is a `ValueError'. When the context ends whose interpreter was its own, the object is lost: then the
+%% error is `{context_stopped, _}'.
 %%
 %% == Errors ==
 %% An exception is `{error, {'TypeName', "text"}}'. With the option `error => map' it is
@@ -74,8 +79,8 @@
                     | error().
 -type object_options() :: py_object:options().
 %% A time-out in milliseconds, or a map of it, `error', `context' and, where there is a result to choose a form
-%% for, `result'. Without a context the least busy one of the default pool is taken; without a time-out it is
-%% 30 seconds.
+%% for, `result'. Without a context it is one where the object can be used, or the least busy one of the default pool;
+%% without a time-out it is 30 seconds.
 -type error() :: {error, {atom(), string() | binary()} | map() | timeout}.
 -type result() :: {ok, term()} | error().
 
@@ -87,29 +92,24 @@
 %% the calling process has defined by {@link exec/1}.
 -spec call(name(), name(), args()) -> result().
 call(Module, Function, Args) ->
-    pooled(#{timeout => ?TIMEOUT}, Module, Function, Args, #{}).
+    call(Module, Function, Args, #{}, ?TIMEOUT).
 
 %% @doc The same with keyword arguments; or, with a context first, in that context and without a limit of time.
 -spec call(name(), name(), args(), kwargs()) -> result();
           (pid(), name(), name(), args()) -> result().
 call(Context, Module, Function, Args) when is_pid(Context) ->
-    in_context(Context, #{timeout => infinity}, Module, Function, Args, #{});
+    call(Context, Module, Function, Args, infinity);
 call(Module, Function, Args, Kwargs) ->
-    pooled(#{timeout => ?TIMEOUT}, Module, Function, Args, Kwargs).
+    call(Module, Function, Args, Kwargs, ?TIMEOUT).
 
 %% @doc The same with a time-out in milliseconds, or with options.
 -spec call(name(), name(), args(), kwargs(), timeout() | options()) -> result();
           (pid(), name(), name(), args(), timeout() | options()) -> result().
 call(Context, Module, Function, Args, Options) when is_pid(Context) ->
-    case options(Options, infinity) of
-        {ok, Checked} -> in_context(Context, Checked, Module, Function, Args, maps:get(kwargs, Checked, #{}));
-        Error -> Error
-    end;
+    Kwargs = if is_map(Options) -> maps:get(kwargs, Options, #{}); true -> #{} end,
+    py_request:run(Context, {call, Module, Function, Args, Kwargs}, Options, infinity);
 call(Module, Function, Args, Kwargs, Options) ->
-    case options(Options, ?TIMEOUT) of
-        {ok, Checked} -> pooled(Checked, Module, Function, Args, Kwargs);
-        Error -> Error
-    end.
+    py_request:run(pool, {call, Module, Function, Args, Kwargs}, Options, ?TIMEOUT).
 
 %% @doc Evaluates an expression among the names of the calling process; at most 30 seconds.
 -spec eval(iodata()) -> result().
@@ -130,12 +130,12 @@ eval(Code, Locals) ->
 eval(Context, Code, Locals) when is_pid(Context) ->
     eval(Context, Code, Locals, infinity);
 eval(Code, Locals, Options) ->
-    run_eval(py_call:pool(), Code, Locals, options(Options, ?TIMEOUT)).
+    py_request:run(pool, {eval, Code, Locals}, Options, ?TIMEOUT).
 
 %% @doc The same in a context.
 -spec eval(pid(), iodata(), kwargs(), timeout() | options()) -> result().
 eval(Context, Code, Locals, Options) when is_pid(Context) ->
-    run_eval(py_call:native(Context), Code, Locals, options(Options, infinity)).
+    py_request:run(Context, {eval, Code, Locals}, Options, infinity).
 
 %% @doc Executes statements. The names that they define are those of the calling process: its later calls
 %% see them, nobody else's do, and they go when it ends. No limit of time.
@@ -149,12 +149,12 @@ exec(Code) ->
 exec(Context, Code) when is_pid(Context) ->
     exec(Context, Code, #{});
 exec(Code, Options) ->
-    run_exec(py_call:pool(), Code, options(Options, infinity)).
+    py_request:run(pool, {exec, Code}, Options, infinity).
 
 %% @doc The same in a context with options.
 -spec exec(pid(), iodata(), timeout() | options()) -> ok | error().
 exec(Context, Code, Options) when is_pid(Context) ->
-    run_exec(py_call:native(Context), Code, options(Options, infinity)).
+    py_request:run(Context, {exec, Code}, Options, infinity).
 
 %% @doc Calls a function and forgets it: neither result nor error come back.
 -spec cast(name(), name(), args()) -> ok | error().
@@ -165,13 +165,9 @@ cast(Module, Function, Args) ->
 -spec cast(name(), name(), args(), kwargs()) -> ok | error();
           (pid(), name(), name(), args()) -> ok | error().
 cast(Context, Module, Function, Args) when is_pid(Context) ->
-    send(py_call:native(Context), request(Module, Function, Args, #{}));
+    py_request:cast(Context, {call, Module, Function, Args, #{}});
 cast(Module, Function, Args, Kwargs) ->
-    send(py_call:pool(), request(Module, Function, Args, Kwargs)).
-
-send({ok, Target}, {ok, Request}) -> py_call:cast(Target, Request);
-send({error, _} = Error, _Request) -> Error;
-send(_Target, Error) -> Error.
+    py_request:cast(pool, {call, Module, Function, Args, Kwargs}).
 
 %% @doc Starts a call and returns at once; {@link await/2} in the same process gets the result.
 %%
@@ -184,17 +180,12 @@ spawn_call(Module, Function, Args) ->
 -spec spawn_call(name(), name(), args(), kwargs()) -> reference() | error();
                 (pid(), name(), name(), args()) -> reference() | error().
 spawn_call(Context, Module, Function, Args) when is_pid(Context) ->
-    start(py_call:native(Context), request(Module, Function, Args, #{}));
+    started(py_request:start(Context, {call, Module, Function, Args, #{}}));
 spawn_call(Module, Function, Args, Kwargs) ->
-    start(py_call:pool(), request(Module, Function, Args, Kwargs)).
+    started(py_request:start(pool, {call, Module, Function, Args, Kwargs})).
 
-start({ok, Target}, {ok, Request}) ->
-    case py_call:start(Target, Request) of
-        {ok, Reference} -> Reference;
-        Error -> Error
-    end;
-start({error, _} = Error, _Request) -> Error;
-start(_Target, Error) -> Error.
+started({ok, Reference}) -> Reference;
+started(Error) -> Error.
 
 %% @doc Waits at most 30 seconds for a call that {@link spawn_call/3} has started.
 -spec await(reference()) -> result().
@@ -203,13 +194,8 @@ await(Reference) ->
 
 %% @doc The same with a time-out; after that the call goes on, and can be awaited again.
 -spec await(reference(), timeout()) -> result().
-await(Reference, Timeout) when is_reference(Reference) ->
-    case options(Timeout, infinity) of
-        {ok, _} -> py_call:await(Reference, Timeout);
-        Error -> Error
-    end;
-await(NoReference, _Timeout) ->
-    badarg("await needs the reference that spawn_call returned, not ~p", [NoReference]).
+await(Reference, Timeout) ->
+    py_request:await(Reference, Timeout).
 
 %% @doc A context of the default pool: always the same on the same scheduler; where each has an interpreter of its
 %% own, always the same for the same process.
@@ -220,13 +206,7 @@ context() ->
 %% @doc The context at a place of the default pool, from 1.
 -spec context(pos_integer()) -> pid() | error().
 context(Index) ->
-    case py_contexts:at(Index) of
-        {ok, Pid} ->
-            Pid;
-        error ->
-            {error, {no_context, py_call:error_text("there is no context ~p: the pool has ~p; py:start_contexts(N) makes more",
-                                                    [Index, py_contexts:pool_size()])}}
-    end.
+    py_contexts:context(Index).
 
 %% @doc Makes sure that the default pool has one context for each scheduler.
 -spec start_contexts() -> {ok, [pid()]} | {error, term()}.
@@ -240,29 +220,13 @@ start_contexts() ->
 %% defined are there.
 -spec start_contexts(pos_integer() | #{number => pos_integer(), mode => py_context:mode()}) ->
           {ok, [pid()]} | {error, term()}.
-start_contexts(Number) when is_integer(Number), Number > 0 ->
-    py_pool_sup:start_contexts(Number, any);
-start_contexts(#{} = Options) ->
-    Whole = maps:merge(#{number => erlang:system_info(schedulers), mode => any}, Options),
-    case Whole of
-        #{number := Number, mode := Mode}
-          when map_size(Whole) =:= 2, is_integer(Number), Number > 0,
-               (Mode =:= any orelse Mode =:= worker orelse Mode =:= subinterp orelse Mode =:= owngil) ->
-            py_pool_sup:start_contexts(Number, Mode);
-        _ ->
-            badarg("unknown or wrong option in ~tP: there are number, from 1, and mode: worker, subinterp or owngil",
-                   [Options, 8])
-    end;
-start_contexts(Number) ->
-    badarg("start_contexts needs a positive number or a map, not ~tP", [Number, 8]).
+start_contexts(Options) ->
+    py_pool_sup:start_contexts(Options).
 
 %% @doc The mode of the contexts of the default pool.
 -spec execution_mode() -> py_context:mode().
 execution_mode() ->
-    case py_contexts:pool_mode() of
-        none -> application:get_env(causeway, context_mode, worker);
-        Mode -> Mode
-    end.
+    py_pool_sup:mode().
 
 %% @doc Ends the contexts of the default pool.
 -spec stop_contexts() -> ok.
@@ -284,9 +248,9 @@ stream(Module, Function, Args) ->
 -spec stream(name(), name(), args(), kwargs()) -> {ok, [term()]} | error();
             (pid(), name(), name(), args()) -> {ok, [term()]} | error().
 stream(Context, Module, Function, Args) when is_pid(Context) ->
-    collect(py_call:native(Context), request(Module, Function, Args, #{}));
+    py_request:run(Context, {collect, {call, Module, Function, Args, #{}}}, infinity, infinity);
 stream(Module, Function, Args, Kwargs) ->
-    collect(py_call:pool(), request(Module, Function, Args, Kwargs)).
+    py_request:run(pool, {collect, {call, Module, Function, Args, Kwargs}}, infinity, infinity).
 
 %% @doc Evaluates an expression among the names of the calling process, and collects what its value yields.
 -spec stream_eval(iodata()) -> {ok, [term()]} | error().
@@ -297,12 +261,9 @@ stream_eval(Code) ->
 -spec stream_eval(iodata(), kwargs()) -> {ok, [term()]} | error();
                  (pid(), iodata()) -> {ok, [term()]} | error().
 stream_eval(Context, Code) when is_pid(Context) ->
-    collect(py_call:native(Context), eval_request(Code, #{}));
+    py_request:run(Context, {collect, {eval, Code, #{}}}, infinity, infinity);
 stream_eval(Code, Locals) ->
-    collect(py_call:pool(), eval_request(Code, Locals)).
-
-collect(Target, {ok, Request}) -> run(Target, {ok, {collect, Request}}, #{timeout => infinity});
-collect(Target, Error) -> run(Target, Error, #{}).
+    py_request:run(pool, {collect, {eval, Code, Locals}}, infinity, infinity).
 
 %% @doc Calls a function and sends what its generator yields to the calling process, as
 %% `{py_stream, Reference, {data, Item}}', at the end `{py_stream, Reference, done}' or
@@ -317,39 +278,20 @@ stream_start(Module, Function, Args) ->
 %% @doc The same with options: `owner', the process of this node that gets the messages; `context'; `kwargs';
 %% `window'; and `demand', the number of items that may be sent before {@link stream_demand/2} asks for more.
 -spec stream_start(name(), name(), args(), stream_options()) -> {ok, reference()} | error().
-stream_start(Module, Function, Args, Options) when is_map(Options) ->
-    Wrong = [Option || Option <- maps:to_list(Options), not is_stream_option(Option)],
-    case {Wrong, request(Module, Function, Args, maps:get(kwargs, Options, #{}))} of
-        {[], {ok, Request}} -> py_stream:start(Request, Options);
-        {[], Error} -> Error;
-        {_, _} -> badarg("wrong options of a stream: ~tP; there are owner (a pid of this node), context (a pid), "
-                         "kwargs (a map), window (from 1) and demand (from 0)", [Wrong, 8])
-    end;
-stream_start(_Module, _Function, _Args, Options) ->
-    badarg("the options of a stream are a map, not ~tP", [Options, 8]).
-
-is_stream_option({owner, Pid}) -> is_pid(Pid) andalso node(Pid) =:= node();
-is_stream_option({context, Pid}) -> is_pid(Pid);
-is_stream_option({kwargs, Kwargs}) -> is_map(Kwargs);
-is_stream_option({window, Number}) -> is_integer(Number) andalso Number > 0;
-is_stream_option({demand, Number}) -> is_integer(Number) andalso Number >= 0;
-is_stream_option(_Other) -> false.
+stream_start(Module, Function, Args, Options) ->
+    Kwargs = if is_map(Options) -> maps:get(kwargs, Options, #{}); true -> #{} end,
+    py_stream:start({call, Module, Function, Args, Kwargs}, Options).
 
 %% @doc Ends a stream: its generator is interrupted where it runs, and freed. Messages of the stream that wait in
 %% the mailbox of the calling process are thrown away. A stream that has ended is no error.
 -spec stream_cancel(reference()) -> ok | error().
-stream_cancel(Reference) when is_reference(Reference) ->
-    py_stream:cancel(Reference);
-stream_cancel(Other) ->
-    badarg("stream_cancel needs the reference that stream_start returned, not ~tP", [Other, 8]).
+stream_cancel(Reference) ->
+    py_stream:cancel(Reference).
 
 %% @doc Lets a stream send so many more items. From the first time on it sends only what it was asked for.
 -spec stream_demand(reference(), pos_integer()) -> ok | error().
-stream_demand(Reference, Number) when is_reference(Reference), is_integer(Number), Number > 0 ->
-    py_stream:demand(Reference, Number);
 stream_demand(Reference, Number) ->
-    badarg("stream_demand needs the reference that stream_start returned and a number from 1, not ~tP, ~tP",
-           [Reference, 8, Number, 8]).
+    py_stream:demand(Reference, Number).
 
 %% @doc Lets Python call a fun by a name, as `erlang.call('name', ...)', `erlang.name(...)' or after
 %% `from erlang import name'. The fun gets one list of the arguments, in a process of its own, and may call
@@ -358,38 +300,18 @@ stream_demand(Reference, Number) ->
 %% What it returns is converted as arguments are. Where it fails, Python raises `erlang.ErlangError'. When Python
 %% does not wait any more, because its call was given up, the process is ended with the reason `shutdown'.
 -spec register_function(name(), fun(([term()]) -> term())) -> ok | error().
-register_function(Name, Fun) when is_function(Fun, 1) ->
-    register_named(Name, Fun);
 register_function(Name, Fun) ->
-    badarg("register_function needs a name and a fun of one argument, the list of Python's arguments, not ~tP, ~tP",
-           [Name, 8, Fun, 8]).
+    py_callbacks:register(Name, Fun).
 
 %% @doc The same for an exported function of one argument; it is looked up when it is called.
 -spec register_function(name(), module(), atom()) -> ok | error().
-register_function(Name, Module, Function) when is_atom(Module), is_atom(Function) ->
-    register_named(Name, {Module, Function});
 register_function(Name, Module, Function) ->
-    badarg("register_function needs a name, a module and a function, not ~tP, ~tP, ~tP",
-           [Name, 8, Module, 8, Function, 8]).
-
-register_named(Name, Function) ->
-    with_name(Name, fun(Binary) -> py_callbacks:register(Binary, Function) end).
+    py_callbacks:register(Name, Module, Function).
 
 %% @doc Takes a function back. Calls of it that run go on.
 -spec unregister_function(name()) -> ok | error().
 unregister_function(Name) ->
-    with_name(Name, fun py_callbacks:unregister/1).
-
-with_name(Name, Fun) ->
-    Binary = if
-                 is_atom(Name) -> atom_to_binary(Name);
-                 true -> utf8(Name)
-             end,
-    case {is_binary(Binary) andalso unicode:characters_to_binary(Binary) =:= Binary, whereis(py_callbacks)} of
-        {false, _} -> badarg("the name of a function is an atom, a string or a binary in UTF-8, not ~tP", [Name, 8]);
-        {true, undefined} -> {error, {not_started, <<"the application causeway does not run">>}};
-        {true, _} -> Fun(Binary)
-    end.
+    py_callbacks:unregister(Name).
 
 %% @doc Interrupts what a context executes: Python raises `erlang.CallInterrupted' there, which is no
 %% `Exception', at the next bytecode. Its caller gets that as an error unless the code catches it.
@@ -398,15 +320,7 @@ with_name(Name, Fun) ->
 %% it returns to Python.
 -spec interrupt(pid()) -> ok | error().
 interrupt(Context) ->
-    case py_call:native(Context) of
-        {ok, Native} ->
-            case causeway_nif:context_interrupt(Native) of
-                ok -> ok;
-                idle -> {error, {idle, <<"the context executes nothing that could be interrupted">>}}
-            end;
-        {error, _} = Error ->
-            Error
-    end.
+    py_context:interrupt(Context).
 
 %% @doc Makes a virtual environment the active one, instead of the one that is.
 %%
@@ -602,64 +516,3 @@ dup_fd(Fd) ->
 -spec version() -> {ok, binary()}.
 version() ->
     {ok, causeway_nif:python_version()}.
-
-%% Requests
-
-pooled(Options, Module, Function, Args, Kwargs) ->
-    run(py_call:pool(), request(Module, Function, Args, Kwargs), Options).
-
-in_context(Context, Options, Module, Function, Args, Kwargs) ->
-    run(py_call:native(Context), request(Module, Function, Args, Kwargs), Options).
-
-run({ok, Target}, {ok, Request}, Options) -> py_call:run(Target, Request, Options);
-run({error, _} = Error, _Request, _Options) -> Error;
-run(_Target, Error, _Options) -> Error.
-
-request(Module, Function, Args, Kwargs)
-  when (is_atom(Module) orelse is_binary(Module) orelse is_list(Module)),
-       (is_atom(Function) orelse is_binary(Function) orelse is_list(Function)),
-       is_list(Args), is_map(Kwargs) ->
-    {ok, {call, utf8(Module), utf8(Function), Args, Kwargs}};
-request(Module, Function, Args, Kwargs) ->
-    badarg("a call needs a module, a function (atoms, strings or binaries), a list of arguments and a map of "
-           "keyword arguments, not ~tP, ~tP, ~tP, ~tP", [Module, 8, Function, 8, Args, 8, Kwargs, 8]).
-
-run_eval(Target, Code, Locals, {ok, Options}) -> run(Target, eval_request(Code, Locals), Options);
-run_eval({ok, _}, _Code, _Locals, Error) -> Error;
-run_eval(Error, _Code, _Locals, _Options) -> Error.
-
-eval_request(Code, Locals) when is_map(Locals), (is_binary(Code) orelse is_list(Code)) ->
-    {ok, {eval, utf8(Code), Locals}};
-eval_request(Code, Locals) ->
-    badarg("eval needs iodata and a map of names, not ~tP, ~tP", [Code, 8, Locals, 8]).
-
-run_exec({ok, Target}, Code, {ok, Options}) when is_binary(Code); is_list(Code) ->
-    py_call:run(Target, {exec, utf8(Code)}, Options);
-run_exec({ok, _}, Code, {ok, _}) ->
-    badarg("exec needs iodata, not ~tP", [Code, 8]);
-run_exec({ok, _}, _Code, Error) ->
-    Error;
-run_exec(Error, _Code, _Options) ->
-    Error.
-
-utf8(Text) -> py_call:utf8(Text).
-
--define(IS_TIMEOUT(T), (T =:= infinity orelse (is_integer(T) andalso T >= 0 andalso T =< 16#ffffffff))).
-
-%% A time-out or a map of options, made whole.
-options(Timeout, _Default) when ?IS_TIMEOUT(Timeout) ->
-    {ok, #{timeout => Timeout}};
-options(Options, Default) when is_map(Options) ->
-    Whole = maps:merge(#{timeout => Default, error => pair, kwargs => #{}, result => term}, Options),
-    case Whole of
-        #{timeout := Timeout, error := Form, kwargs := Kwargs, result := Result}
-          when map_size(Whole) =:= 4, ?IS_TIMEOUT(Timeout), (Form =:= pair orelse Form =:= map), is_map(Kwargs),
-               (Result =:= term orelse Result =:= ref) ->
-            {ok, Whole};
-        _ -> badarg("unknown or wrong option in ~tP: there are timeout, error (pair or map), kwargs and "
-                    "result (term or ref)", [Options, 8])
-    end;
-options(Wrong, _Default) ->
-    badarg("a time-out is a number of milliseconds from 0 to 4294967295 or infinity, not ~tP", [Wrong, 8]).
-
-badarg(Format, Arguments) -> py_call:badarg(Format, Arguments).

@@ -2,8 +2,8 @@
 %% @doc The way of a request to a context and of its answer back.
 -module(py_call).
 
--export([run/3, start/2, start/3, await/2, cancel/1, forget/1, cast/2, pool/0, native/1]).
--export([utf8/1, badarg/2, error_text/2]).
+-export([run/3, start/2, start/3, await/2, cancel/1, forget/1, cast/2, pool/0, native/1, home/1]).
+-export([utf8/1, text/1, badarg/2, error_text/2]).
 -export_type([request/0, options/0, target/0]).
 
 -type request() :: {call, name(), name(), [term()], map()} | {eval, iodata(), map()} | {exec, iodata()}
@@ -118,6 +118,23 @@ native(Pid) ->
                                             [Pid])}}
     end.
 
+%% @doc The contexts in which a Python object can be used.
+-spec home(reference()) -> {ok, target()} | {error, term()}.
+home(Reference) ->
+    case causeway_nif:object_context(Reference) of
+        main -> workers();
+        gone -> {error, {context_stopped, <<"the context that the Python object came from has stopped">>}};
+        Context -> native(Context)
+    end.
+
+workers() ->
+    case {py_contexts:pool_mode(), py_contexts:worker()} of
+        {worker, _} -> pool();
+        {_, {ok, _} = Worker} -> Worker;
+        {_, error} -> {error, {no_context, <<"no context of the mode worker runs, in which the Python object can be used: "
+                                             "py_context:start_link(#{}) starts one">>}}
+    end.
+
 %% @doc iodata in UTF-8, or a string as Unicode has it. What is neither is refused where it is read.
 -spec utf8(term()) -> term().
 utf8(List) when is_list(List) ->
@@ -130,11 +147,7 @@ utf8(Other) ->
 
 iodata(List) ->
     try iolist_to_binary(List) of
-        Binary ->
-            case unicode:characters_to_binary(Binary) of
-                Binary -> {ok, Binary};
-                _ -> error
-            end
+        Binary -> valid(Binary)
     catch
         error:badarg -> error
     end.
@@ -145,6 +158,22 @@ string(List) ->
         _ -> List
     catch
         error:badarg -> List
+    end.
+
+%% @doc A name in UTF-8.
+-spec text(term()) -> {ok, binary()} | error.
+text(Name) when is_atom(Name) ->
+    {ok, atom_to_binary(Name)};
+text(Name) ->
+    case utf8(Name) of
+        Binary when is_binary(Binary) -> valid(Binary);
+        _ -> error
+    end.
+
+valid(Binary) ->
+    case unicode:characters_to_binary(Binary) of
+        Binary -> {ok, Binary};
+        _ -> error
     end.
 
 %% @doc The error of a function that was called with the wrong things.

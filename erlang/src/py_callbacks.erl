@@ -4,7 +4,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, register/2, unregister/1]).
+-export([start_link/0, register/2, register/3, unregister/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 -export_type([name/0, callable/0]).
 
@@ -19,15 +19,36 @@
 start_link() ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 
-%% @doc Lets Python call a function by a name; an earlier one of that name is replaced.
--spec register(name(), callable()) -> ok.
-register(Name, Function) ->
-    gen_server:call(?MODULE, {register, Name, Function}, infinity).
+%% @doc Lets Python call a fun by a name; an earlier function of that name is replaced.
+-spec register(py:name(), fun(([term()]) -> term())) -> ok | py:error().
+register(Name, Fun) when is_function(Fun, 1) ->
+    ask(Name, fun(Binary) -> {register, Binary, Fun} end);
+register(Name, Fun) ->
+    py_call:badarg("register_function needs a name and a fun of one argument, the list of Python's arguments, not "
+                   "~tP, ~tP", [Name, 8, Fun, 8]).
+
+%% @doc The same for an exported function.
+-spec register(py:name(), module(), atom()) -> ok | py:error().
+register(Name, Module, Function) when is_atom(Module), is_atom(Function) ->
+    ask(Name, fun(Binary) -> {register, Binary, {Module, Function}} end);
+register(Name, Module, Function) ->
+    py_call:badarg("register_function needs a name, a module and a function, not ~tP, ~tP, ~tP",
+                   [Name, 8, Module, 8, Function, 8]).
 
 %% @doc Takes it back. Calls that run go on.
--spec unregister(name()) -> ok.
+-spec unregister(py:name()) -> ok | py:error().
 unregister(Name) ->
-    gen_server:call(?MODULE, {unregister, Name}, infinity).
+    ask(Name, fun(Binary) -> {unregister, Binary} end).
+
+ask(Name, Request) ->
+    case {py_call:text(Name), whereis(?MODULE)} of
+        {error, _} ->
+            py_call:badarg("the name of a function is an atom, a string or a binary in UTF-8, not ~tP", [Name, 8]);
+        {_, undefined} ->
+            {error, {not_started, <<"the application causeway does not run: application:ensure_all_started(causeway)">>}};
+        {{ok, Binary}, _} ->
+            gen_server:call(?MODULE, Request(Binary), infinity)
+    end.
 
 %% @private
 -spec init([]) -> {ok, #{name() => callable()}}.

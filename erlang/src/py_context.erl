@@ -7,7 +7,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/1, stop/1, stop/2, stats/1, diagnose/1]).
+-export([start_link/1, stop/1, stop/2, stats/1, diagnose/1, interrupt/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, code_change/3, format_status/2]).
 -export_type([options/0, mode/0]).
 
@@ -99,6 +99,17 @@ ask(Native) ->
         {Tag, Stack, Call} -> Diagnosis#{stack => Stack, call => Call}
     after ?LOCK_PATIENCE -> Diagnosis#{stack => unavailable, call => unavailable}
     end.
+
+%% @doc Interrupts what a context executes; see {@link py:interrupt/1}.
+-spec interrupt(pid()) -> ok | py:error().
+interrupt(Context) ->
+    case py_call:native(Context) of
+        {ok, Native} -> interrupted(causeway_nif:context_interrupt(Native));
+        {error, _} = Error -> Error
+    end.
+
+interrupted(ok) -> ok;
+interrupted(idle) -> {error, {idle, <<"the context executes nothing that could be interrupted">>}}.
 
 %% @private
 init(Options) ->

@@ -6,8 +6,8 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, register/3, unregister/1, native/1, at/1, own_index/0, pool/0, pool_size/0, pool_mode/0,
-         other_mode/1, forget_pool/0]).
+-export([start_link/0, register/3, unregister/1, native/1, at/1, context/1, own_index/0, worker/0, pool/0,
+         pool_size/0, pool_mode/0, other_mode/1, forget_pool/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3]).
 
 -define(TABLE, ?MODULE).
@@ -46,6 +46,27 @@ native(Pid) ->
 -spec at(pos_integer()) -> {ok, pid()} | error.
 at(Index) ->
     lookup({index, Index}, 2).
+
+%% @doc The context at a place in the pool, or what is wrong with that.
+-spec context(pos_integer()) -> pid() | {error, {no_context, binary()}}.
+context(Index) ->
+    case at(Index) of
+        {ok, Pid} ->
+            Pid;
+        error ->
+            {error, {no_context, py_call:error_text("there is no context ~p: the pool has ~p; py:start_contexts(N) makes "
+                                                    "more", [Index, pool_size()])}}
+    end.
+
+%% @doc The native half of some worker, whether in the pool or not.
+-spec worker() -> {ok, causeway_nif:context()} | error.
+worker() ->
+    try ets:match(?TABLE, {'_', '$1', worker}, 1) of
+        {[[Native]], _} -> {ok, Native};
+        '$end_of_table' -> error
+    catch
+        error:badarg -> error
+    end.
 
 %% @doc The native halves of the pool, of which any may serve the calling process; where each has an interpreter of
 %% its own, the one that always serves it: its names are there.
@@ -127,7 +148,7 @@ handle_call({register, Pid, Native, Options}, _From, Members) ->
     case Index =:= undefined orelse free(Index, Mode, [Member || Member <- maps:values(Members), in_pool(Member)]) of
         true ->
             Monitor = erlang:monitor(process, Pid),
-            ets:insert(?TABLE, {Pid, Native}),
+            ets:insert(?TABLE, {Pid, Native, Mode}),
             Index =/= undefined andalso ets:insert(?TABLE, {{index, Index}, Pid}),
             {reply, ok, renew_pool(Members#{Monitor => {Pid, Index, Native, Mode}})};
         {error, _} = Error ->

@@ -42,13 +42,9 @@ top(Number, _Options) ->
 %% @doc Loads a module again.
 -spec reload(py:name(), py_object:options()) -> ok | {error, term()}.
 reload(Module, Options) ->
-    Name = if
-               is_atom(Module) -> atom_to_binary(Module);
-               true -> py_call:utf8(Module)
-           end,
-    case is_binary(Name) andalso unicode:characters_to_binary(Name) =:= Name of
-        true -> done(py_object:call(?PYTHON(<<"reload">>), [Name], Options));
-        false -> py_call:badarg("the name of a module is an atom, a string or a binary in UTF-8, not ~tP", [Module, 8])
+    case py_call:text(Module) of
+        {ok, Name} -> done(py_object:call(?PYTHON(<<"reload">>), [Name], Options));
+        error -> py_call:badarg("the name of a module is an atom, a string or a binary in UTF-8, not ~tP", [Module, 8])
     end.
 
 done({ok, none}) -> ok;

@@ -53,7 +53,7 @@ call({Module, Function}, Args, Options) ->
 run(Request, Options, More) when is_map(Options) ->
     Wrong = [Option || {Name, Value} = Option <- maps:to_list(Options),
                        not (is_option(Name, Value) orelse (lists:member(Name, More) andalso is_result(Value)))],
-    case {Wrong, target(Options)} of
+    case {Wrong, py_request:target(maps:get(context, Options, pool), Request)} of
         {[], {ok, Target}} ->
             py_call:run(Target, Request, maps:merge(#{timeout => ?TIMEOUT}, Options));
         {[], {error, _} = Error} ->
@@ -65,11 +65,7 @@ run(Request, Options, More) when is_map(Options) ->
 run(Request, Timeout, More) ->
     run(Request, #{timeout => Timeout}, More).
 
-target(#{context := Context}) -> py_call:native(Context);
-target(_Options) -> py_call:pool().
-
-is_option(timeout, infinity) -> true;
-is_option(timeout, Time) -> is_integer(Time) andalso Time >= 0 andalso Time =< 16#ffffffff;
+is_option(timeout, Time) -> py_request:is_timeout(Time);
 is_option(error, Form) -> Form =:= pair orelse Form =:= map;
 is_option(context, Context) -> is_pid(Context);
 is_option(_Other, _Value) -> false.

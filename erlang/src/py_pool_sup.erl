@@ -4,7 +4,7 @@
 
 -behaviour(supervisor).
 
--export([start_link/0, start_contexts/2, stop_contexts/0, init/1]).
+-export([start_link/0, start_contexts/1, stop_contexts/0, mode/0, init/1]).
 
 %% @doc Starts the supervisor with as many contexts as the application variable `contexts' says, else
 %% one for each scheduler; `context_mode' says of which mode, else they are workers.
@@ -13,7 +13,7 @@ start_link() ->
     case supervisor:start_link({local, ?MODULE}, ?MODULE, []) of
         {ok, Supervisor} ->
             Number = application:get_env(causeway, contexts, erlang:system_info(schedulers)),
-            case start_contexts(Number, any) of
+            case start_contexts(Number) of
                 {ok, _} -> {ok, Supervisor};
                 {error, _} = Error -> Error
             end;
@@ -22,13 +22,30 @@ start_link() ->
     end.
 
 %% @doc Makes the pool this large; contexts that are there already stay. A pool is of one mode.
--spec start_contexts(pos_integer(), py_context:mode() | any) -> {ok, [pid()]} | {error, term()}.
+-spec start_contexts(pos_integer() | #{number => pos_integer(), mode => py_context:mode()}) ->
+          {ok, [pid()]} | {error, term()}.
+start_contexts(Number) when is_integer(Number), Number > 0 ->
+    start_contexts(Number, any);
+start_contexts(#{} = Options) ->
+    Whole = maps:merge(#{number => erlang:system_info(schedulers), mode => any}, Options),
+    case Whole of
+        #{number := Number, mode := Mode}
+          when map_size(Whole) =:= 2, is_integer(Number), Number > 0,
+               (Mode =:= any orelse Mode =:= worker orelse Mode =:= subinterp orelse Mode =:= owngil) ->
+            start_contexts(Number, Mode);
+        _ ->
+            py_call:badarg("unknown or wrong option in ~tP: there are number, from 1, and mode: worker, subinterp or owngil",
+                           [Options, 8])
+    end;
+start_contexts(Number) ->
+    py_call:badarg("start_contexts needs a positive number or a map, not ~tP", [Number, 8]).
+
 start_contexts(Number, Wanted) ->
     case {whereis(?MODULE), py_contexts:pool_mode()} of
         {undefined, _} ->
             {error, {not_started, <<"the application causeway does not run: application:ensure_all_started(causeway)">>}};
         {_, none} when Wanted =:= any ->
-            start_all(Number, application:get_env(causeway, context_mode, worker));
+            start_all(Number, mode());
         {_, Mode} when Wanted =:= any ->
             start_all(Number, Mode);
         {_, Mode} when Mode =:= none; Mode =:= Wanted ->
@@ -53,6 +70,14 @@ start_context(Index, Mode) ->
                 {error, {pool_place_taken, Pid}} -> {ok, Pid};
                 Result -> Result
             end
+    end.
+
+%% @doc The mode of the contexts of the pool, also of those to come.
+-spec mode() -> py_context:mode().
+mode() ->
+    case py_contexts:pool_mode() of
+        none -> application:get_env(causeway, context_mode, worker);
+        Mode -> Mode
     end.
 
 %% @doc Ends the contexts of the pool.

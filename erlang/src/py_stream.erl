@@ -18,45 +18,67 @@
 -define(PAUSE, 1).
 -define(LONGEST_PAUSE, 64).
 
-%% @doc Starts a stream of what a request returns, on behalf of the caller.
--spec start(py_call:request(), options()) -> {ok, reference()} | {error, term()}.
-start(Request, Options) ->
-    case target(Options) of
-        {ok, Target} ->
-            Reference = make_ref(),
-            Arguments = Options#{request => Request, target => Target, reference => Reference, starter => self(),
-                                 owner => maps:get(owner, Options, self())},
-            case py_stream_sup:start_stream(Arguments) of
-                {ok, _Pid} -> {ok, Reference};
-                {error, _} = Error -> Error
-            end;
-        {error, _} = Error ->
-            Error
-    end.
+%% @doc Starts a stream of what a call returns, on behalf of the caller.
+-spec start(py_call:request(), options()) -> {ok, reference()} | py:error().
+start(Call, Options) when is_map(Options) ->
+    Wrong = [Option || Option <- maps:to_list(Options), not is_option(Option)],
+    case {Wrong, py_request:check(Call)} of
+        {[], {ok, Request}} -> start_at(target(Options, Request), Request, Options);
+        {[], Error} -> Error;
+        {_, _} -> py_call:badarg("wrong options of a stream: ~tP; there are owner (a pid of this node), context (a pid), "
+                                 "kwargs (a map), window (from 1) and demand (from 0)", [Wrong, 8])
+    end;
+start(_Call, Options) ->
+    py_call:badarg("the options of a stream are a map, not ~tP", [Options, 8]).
+
+is_option({owner, Pid}) -> is_pid(Pid) andalso node(Pid) =:= node();
+is_option({context, Pid}) -> is_pid(Pid);
+is_option({kwargs, Kwargs}) -> is_map(Kwargs);
+is_option({window, Number}) -> is_integer(Number) andalso Number > 0;
+is_option({demand, Number}) -> is_integer(Number) andalso Number >= 0;
+is_option(_Other) -> false.
+
+start_at({ok, Target}, Request, Options) ->
+    Reference = make_ref(),
+    Arguments = Options#{request => Request, target => Target, reference => Reference, starter => self(),
+                         owner => maps:get(owner, Options, self())},
+    case causeway_sup:start_child(py_stream_sup, Arguments) of
+        {ok, _Pid} -> {ok, Reference};
+        {error, _} = Error -> Error
+    end;
+start_at({error, _} = Error, _Request, _Options) ->
+    Error.
 
 %% One context for all of a stream: iterators may belong to the thread that has made them.
-target(#{context := Context}) -> py_call:native(Context);
-target(_Options) ->
-    case py:context() of
-        {error, _} = Error -> Error;
-        Context -> py_call:native(Context)
+target(Options, Request) ->
+    case py_request:target(maps:get(context, Options, pool), Request) of
+        {ok, Pool} when is_tuple(Pool) -> own(py_contexts:context(py_contexts:own_index()));
+        Other -> Other
     end.
+
+own(Context) when is_pid(Context) -> py_call:native(Context);
+own({error, _} = Error) -> Error.
 
 %% @doc Ends a stream. Its iterator is interrupted and freed; messages of it that the caller has not taken are
 %% thrown away.
--spec cancel(reference()) -> ok.
-cancel(Reference) ->
+-spec cancel(reference()) -> ok | py:error().
+cancel(Reference) when is_reference(Reference) ->
     ok = ask(Reference, cancel),
-    flush(Reference).
+    flush(Reference);
+cancel(Other) ->
+    py_call:badarg("stream_cancel needs the reference that stream_start returned, not ~tP", [Other, 8]).
 
 %% @doc Lets a stream that was started with `demand' send that many more items.
--spec demand(reference(), pos_integer()) -> ok.
+-spec demand(reference(), pos_integer()) -> ok | py:error().
+demand(Reference, Number) when is_reference(Reference), is_integer(Number), Number > 0 ->
+    ask(Reference, {demand, Number});
 demand(Reference, Number) ->
-    ask(Reference, {demand, Number}).
+    py_call:badarg("stream_demand needs the reference that stream_start returned and a number from 1, not ~tP, ~tP",
+                   [Reference, 8, Number, 8]).
 
 ask(Reference, Request) ->
-    try ets:lookup_element(?TABLE, Reference, 2) of
-        Pid -> gen_server:call(Pid, Request, infinity)
+    try
+        gen_server:call(ets:lookup_element(?TABLE, Reference, 2), Request, infinity)
     catch
         error:badarg -> ok;
         %% It has come to its end by itself.

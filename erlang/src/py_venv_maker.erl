@@ -38,7 +38,7 @@ make(Plan) ->
         true ->
             ok;
         false ->
-            case py_venv_sup:start_maker(Plan#{caller => self()}) of
+            case causeway_sup:start_child(py_venv_sup, Plan#{caller => self()}) of
                 {ok, Pid} -> ask(Pid);
                 {error, _} = Error -> Error
             end

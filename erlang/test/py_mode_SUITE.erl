@@ -706,7 +706,7 @@ objects_of_a_stopped_context(Config) ->
     ?assert(is_reference(Other)),
     ok = py_context:stop(Next),
     Again = start(Config),
-    ?assertMatch({ok, _}, py:call(Again, ?HELPERS, identity, [Other])),
+    ?assertMatch({error, {'ValueError', _}}, py:call(Again, ?HELPERS, identity, [Other])),
     ok = py_context:stop(Again).
 
 %% What is another interpreter's is refused, or passed on without being looked at: never touched.

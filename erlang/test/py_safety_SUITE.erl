@@ -12,7 +12,7 @@ suite() -> [{timetrap, {seconds, 120}}].
 all() ->
     [fork_and_exec_are_refused, refused_in_every_context_and_thread, multiprocessing_by_fork_is_refused, multiprocessing_spawns_by_default,
      multiprocessing_method_may_be_chosen, exit_codes_of_subprocesses, fifty_subprocesses_at_once, posix_spawn_works, asyncio_subprocess_works,
-     segmentation_fault_leaves_a_trace, fatal_error_leaves_a_trace, abort_leaves_a_trace, deep_recursion_is_an_exception,
+     segmentation_fault_leaves_a_trace, overflown_stack_leaves_a_trace, fatal_error_leaves_a_trace, abort_leaves_a_trace, deep_recursion_is_an_exception,
      erlang_goes_on_with_faulthandler, crash_dump_by_signal].
 
 init_per_suite(Config) ->
@@ -83,6 +83,13 @@ segmentation_fault_leaves_a_trace(_Config) ->
     Output = ends_badly(11, "spawn(fun() -> py:call(py:context(1), output_helpers, wait, [Me]) end), receive <<\"waiting\">> -> ok end, "
                             "py:call(py:context(2), ctypes, string_at, [0])"),
     says(Output, ["Fatal Python error: Segmentation fault", "string_at", "output_helpers.py", "in wait", "Current thread"]).
+
+%% By C code that recurses, so that Python does not count it: a handler of the signal has no room on that stack. On a thread
+%% that has replaced one that has ended.
+overflown_stack_leaves_a_trace(_Config) ->
+    Output = ends_badly(11, "{ok, First} = py_context:start_link(#{}), ok = py_context:stop(First), "
+                            "{ok, Second} = py_context:start_link(#{}), py:call(Second, output_helpers, overflow, [])"),
+    says(Output, ["Fatal Python error: Segmentation fault", "Current thread", "output_helpers.py", "in overflow"]).
 
 fatal_error_leaves_a_trace(_Config) ->
     Output = ends_badly(6, "py:exec(\"import ctypes\\ndef fail(): ctypes.pythonapi.Py_FatalError(b'enough is enough')\\nfail()\")"),

@@ -38,5 +38,5 @@ def _plain(frames):
 def _text(exception):
     try:
         return str(exception).encode("utf-8", "backslashreplace").decode("utf-8")
-    except Exception as error:
+    except Exception as error:  # whatever somebody's __str__ raises
         return f"<unprintable: {type(error).__name__}>"

@@ -91,7 +91,7 @@ def _with_atoms(values):
 def _size(value):
     try:
         return sys.getsizeof(value)
-    except Exception:
+    except Exception:  # whatever somebody's __sizeof__ raises
         return 0
 
 

@@ -102,5 +102,5 @@ def _unraisable(unraisable):
 def _shown(value):
     try:
         return repr(value)
-    except Exception:
+    except Exception:  # whatever somebody's __repr__ raises
         return f"<{type(value).__name__}>"

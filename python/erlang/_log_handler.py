@@ -27,7 +27,7 @@ class Handler(logging.Handler):
                 thread=record.threadName,
                 exception=exception,
             )
-        except Exception:
+        except Exception:  # as in every handler: whatever somebody's __str__ raises while the text is made
             self.handleError(record)
 
 

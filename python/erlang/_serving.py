@@ -28,7 +28,7 @@ def serve(where, factory=None, /, *, client_info=None, max_connections=10_000, b
     try:
         address = _address(fd)
         _causeway._serve(fd, dict(client_info or {}), factory, max_connections)
-    except BaseException:
+    except BaseException:  # Ctrl-C as well: nobody else knows of the descriptor
         os.close(fd)
         raise
     return address

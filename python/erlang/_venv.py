@@ -54,7 +54,7 @@ def activate(directory):
             try:
                 _enter(activation)
                 _active = activation
-            except BaseException:
+            except BaseException:  # an interruption as well: half of an environment would stay
                 _active = None
                 activation.undo.close()
                 raise

@@ -18,7 +18,7 @@ enum CallbackModule {
                     else {
                         throw typeError("_call() takes a name and a tuple")
                     }
-                    guard let state = ModuleState.of(module: module) else { throw PythonError() }
+                    let state = try ModuleState.required(module)
                     return try CallbackModule.call(name, list, state).take()
                 }
             },

@@ -96,7 +96,7 @@ struct Sleep {
                     }
                     let seconds = PyFloat_AsDouble(argument)
                     if seconds == -1, PyErr_Occurred() != nil { throw PythonError() }
-                    guard let state = ModuleState.of(module: module) else { throw PythonError() }
+                    let state = try ModuleState.required(module)
                     try Sleep.sleep(seconds: seconds, state)
                     return newNone()
                 }

@@ -210,6 +210,10 @@ struct Decoder {
 
     private func reference(_ term: Term) throws(PythonError) -> Object {
         if let reference = resourceTypes.object.object(env, term) {
+            guard !reference.isGone else {
+                throw valueError(
+                    "a reference to an object of a context that has stopped, whose interpreter was its own")
+            }
             guard reference.belongs(to: state) else {
                 throw valueError(
                     "a reference to an object of another Python interpreter: use it in the context that it came "

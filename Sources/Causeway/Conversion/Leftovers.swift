@@ -18,6 +18,7 @@ final class Leftovers: Sendable {
     let held = HeldObjects()
     private let waiting = Mutex(Waiting())
     private let someWait = Atomic<Bool>(false)
+    private let tenancies = Atomic<Int>(0)
     private let contexts: ContextRegistry
     private let janitor: Janitor
 
@@ -26,6 +27,15 @@ final class Leftovers: Sendable {
         self.contexts = contexts
         self.janitor = janitor
     }
+
+    /// How many contexts have had the interpreter for themselves. What Erlang refers to belongs to one of them.
+    var tenancy: Int { tenancies.load(ordering: .sequentiallyConsistent) }
+
+    /// The context that has the interpreter for itself ends.
+    func endTenancy() { tenancies.add(1, ordering: .sequentiallyConsistent) }
+
+    /// A context that runs in the interpreter, if there is one.
+    var context: Context? { contexts.all.first }
 
     /// Whether there is nothing to give back.
     var isEmpty: Bool { !someWait.load(ordering: .sequentiallyConsistent) }

@@ -46,6 +46,8 @@ struct Atoms: Sendable {
     var callbackUs: Term = 0
     var lockWaitUs: Term = 0
     var lockHoldUs: Term = 0
+    var main: Term = 0
+    var gone: Term = 0
     var worker: Term = 0
     var subinterp: Term = 0
     var owngil: Term = 0
@@ -152,6 +154,8 @@ struct Atoms: Sendable {
         callbackUs = atom("callback_us")
         lockWaitUs = atom("gil_wait_us")
         lockHoldUs = atom("gil_hold_us")
+        main = atom("main")
+        gone = atom("gone")
         worker = atom("worker")
         subinterp = atom("subinterp")
         owngil = atom("owngil")

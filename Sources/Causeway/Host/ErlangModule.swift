@@ -16,7 +16,7 @@ enum ErlangModule {
                     guard count == 2, let arguments, let pid = arguments[0], let term = arguments[1] else {
                         throw typeError("send() takes a pid and a term")
                     }
-                    guard let state = ModuleState.of(module: module) else { throw PythonError() }
+                    let state = try ModuleState.required(module)
                     guard cpython_type(pid) == state.pidType else {
                         throw typeError("send() needs an erlang.Pid, not \(typeName(of: pid))")
                     }
@@ -33,7 +33,7 @@ enum ErlangModule {
                     guard count == 1, let name = arguments?[0], cpython_is_unicode(name) != 0 else {
                         throw typeError("whereis() takes one str")
                     }
-                    guard let state = ModuleState.of(module: module) else { throw PythonError() }
+                    let state = try ModuleState.required(module)
                     return try ErlangModule.whereis(try text(of: name), state).take()
                 }
             },
@@ -46,7 +46,7 @@ enum ErlangModule {
                     guard let context = ContextThread.current?.context else {
                         throw runtimeError("self() is no Erlang process here: this thread is no context's")
                     }
-                    guard let state = ModuleState.of(module: module) else { throw PythonError() }
+                    let state = try ModuleState.required(module)
                     let process = context.current?.takeUnretainedValue().beneficiary ?? context.owner
                     return try TermObject.make(state.pidType, process.pid).take()
                 }

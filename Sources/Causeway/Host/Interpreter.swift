@@ -115,6 +115,8 @@ final class Interpreter: Sendable {
     func reset(after context: Context) -> Bool {
         // It runs finalizers, which may take long: the janitor interrupts them as it does callbacks.
         context.isTidying.store(true, ordering: .relaxed)
+        // At the end: also what finalizers pass on to Erlang is of this context.
+        defer { if mode != .worker { state.leftovers.endTenancy() } }
         state.releaseImportLock()
         for _ in 0..<Interpreter.attempts {
             var outcome: Bool?

@@ -81,9 +81,12 @@ final class ModuleState: @unchecked Sendable {
     /// The state of the module of the interpreter that runs, imported where it is not yet.
     static func current() throws(PythonError) -> ModuleState {
         let module = try Object(PyImport_ImportModule("_causeway"))
-        guard let state = of(module: module.pointer) else {
-            throw runtimeError("the module _causeway has no state")
-        }
+        return try required(module.pointer)
+    }
+
+    /// The state of a module object of ours, for a function that cannot do without.
+    static func required(_ module: PyPointer?) throws(PythonError) -> ModuleState {
+        guard let state = of(module: module) else { throw runtimeError("the module _causeway has no state") }
         return state
     }
 

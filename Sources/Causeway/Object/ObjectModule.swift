@@ -10,7 +10,7 @@ enum ObjectModule {
                 "_held($module, /)\n--\n\nWhat Erlang keeps alive in this interpreter.\n\nReturns the number of references, a list of the objects, each once, and the number of\nprocesses with names of their own."
             ) { module, _, _ in
                 returning { () throws(PythonError) in
-                    guard let state = ModuleState.of(module: module) else { throw PythonError() }
+                    let state = try ModuleState.required(module)
                     let held = state.leftovers.held
                     let result = try Object(PyTuple_New(3))
                     PyTuple_SetItem(result.pointer, 0, try Object(PyLong_FromLong(held.count)).take())

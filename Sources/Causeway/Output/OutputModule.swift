@@ -42,7 +42,7 @@ enum OutputModule {
                     else {
                         throw typeError("_log() takes a level, a str and a dict")
                     }
-                    guard let state = ModuleState.of(module: module) else { throw PythonError() }
+                    let state = try ModuleState.required(module)
                     let (outlet, context) = Outlet.ofThisThread()
                     let size = OutputModule.eventSize &+ PyUnicode_GetLength(text)
                     try outlet.log(context, size: size) { (env) throws(PythonError) in

@@ -188,7 +188,6 @@ enum PlainReactorModule {
         guard !hostIsBeam else {
             throw runtimeError("inside the BEAM contexts serve: py_reactor_context:handoff/3 in Erlang")
         }
-        guard let state = ModuleState.of(module: module) else { throw PythonError() }
-        return state
+        return try ModuleState.required(module)
     }
 }

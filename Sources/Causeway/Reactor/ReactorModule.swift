@@ -12,7 +12,7 @@ enum ReactorModule {
                 "set_protocol_factory($module, factory, /)\n--\n\nSet what makes the protocol of every new connection: a subclass of Protocol\nor any callable that returns an instance of one. None takes it back.\n\nIt is that of the interpreter; set by a context's setup_code, that of the context."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
-                    let state = try ReactorModule.state(of: module)
+                    let state = try ModuleState.required(module)
                     let factory = try ReactorModule.single(
                         arguments, count, "set_protocol_factory() takes one factory")
                     guard factory == cpython_none() || PyCallable_Check(factory) != 0 else {
@@ -35,7 +35,7 @@ enum ReactorModule {
                 returning { () throws(PythonError) in
                     let fd = try ReactorModule.descriptor(
                         arguments, count, "get_protocol() takes one file descriptor")
-                    guard let found = try ProtocolCalls(state: try ReactorModule.state(of: module)).find(fd)
+                    guard let found = try ProtocolCalls(state: try ModuleState.required(module)).find(fd)
                     else { return newNone() }
                     return found.take()
                 }
@@ -52,7 +52,7 @@ enum ReactorModule {
                         throw typeError("client_info must be a dict, not \(typeName(of: info))")
                     }
                     let fd = try ReactorModule.descriptor(arguments, 1, "")
-                    let calls = ProtocolCalls(state: try ReactorModule.state(of: module))
+                    let calls = ProtocolCalls(state: try ModuleState.required(module))
                     let made = try calls.make(fd, info: info)
                     do throws(PythonError) { try calls.begin(made.pointer, fd) } catch {
                         calls.unregister(fd)
@@ -72,7 +72,7 @@ enum ReactorModule {
                     let fd = try ReactorModule.descriptor(arguments, 1, "")
                     let data = count == 2 ? arguments?[1] : nil
                     return try ReactorModule.readReady(
-                        try ReactorModule.state(of: module), fd, data == cpython_none() ? nil : data
+                        try ModuleState.required(module), fd, data == cpython_none() ? nil : data
                     ).take()
                 }
             },
@@ -83,7 +83,7 @@ enum ReactorModule {
                 returning { () throws(PythonError) in
                     let fd = try ReactorModule.descriptor(
                         arguments, count, "on_write_ready() takes one file descriptor")
-                    let state = try ReactorModule.state(of: module)
+                    let state = try ModuleState.required(module)
                     let found = try ReactorModule.known(state, fd)
                     return try ProtocolCalls(state: state).writable(found.pointer).object(state.names).take()
                 }
@@ -95,7 +95,7 @@ enum ReactorModule {
                 returning { () throws(PythonError) in
                     let fd = try ReactorModule.descriptor(
                         arguments, count, "close_connection() takes one file descriptor")
-                    let calls = ProtocolCalls(state: try ReactorModule.state(of: module))
+                    let calls = ProtocolCalls(state: try ModuleState.required(module))
                     guard let found = try calls.find(fd) else { return newNone() }
                     if !ReactorModule.submit(found.pointer, ReactorRequest.close) {
                         try calls.lost(found.pointer)
@@ -110,19 +110,12 @@ enum ReactorModule {
                 returning { () throws(PythonError) in
                     let fd = try ReactorModule.descriptor(
                         arguments, count, "signal_write_ready() takes one file descriptor")
-                    guard let found = try ProtocolCalls(state: try ReactorModule.state(of: module)).find(fd)
+                    guard let found = try ProtocolCalls(state: try ModuleState.required(module)).find(fd)
                     else { return newBool(false) }
                     return newBool(ReactorModule.submit(found.pointer, ReactorRequest.writeReady))
                 }
             },
         ]
-    }
-
-    private static func state(of module: PyPointer?) throws(PythonError) -> ModuleState {
-        guard let state = ModuleState.of(module: module) else {
-            throw runtimeError("the module _causeway has no state")
-        }
-        return state
     }
 
     private static func single(_ arguments: UnsafePointer<PyPointer?>?, _ count: Int, _ usage: String)

@@ -216,3 +216,12 @@ def posix_spawn():
 
 def recurse(depth):
     return 0 if depth == 0 else 1 + recurse(depth - 1)
+
+
+def overflow():
+    """Use up the stack of this thread, in C: a pattern of a million parentheses, which regcomp() follows by recursion."""
+    import ctypes
+
+    depth = 1_000_000
+    pattern = b"(" * depth + b")" * depth
+    ctypes.PyDLL(None).regcomp(ctypes.create_string_buffer(4096), pattern, 1)
