@@ -45,11 +45,10 @@ final class ByteChannel: Sendable {
 
     /// Erlang has let go of a handle. On a BEAM thread.
     fileprivate func handleEnded(_ env: EnvPointer?) {
-        let isLast = handles.withLock { handles in
+        handles.withLock { handles in
             handles.count -= 1
-            return handles.count == 0
+            if handles.count == 0, isErlangs { queue.setAbandoned(true, origin: Origin(env)) }
         }
-        if isLast, isErlangs { queue.setAbandoned(true, origin: Origin(env)) }
     }
 
     // MARK: An end with a reason

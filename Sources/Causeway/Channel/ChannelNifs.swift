@@ -205,8 +205,11 @@ final class Notification: Resource, @unchecked Sendable {
         guard let channel, resourceTypes.notification.hold(self) else { return }
         let waiter = Waiter(for: isWritable ? .writable : .readable) { [self] origin in tell(origin) }
         self.waiter.withLock { $0 = waiter }
+        // First: when it has told, it may be gone.
+        _ = monitor(env, signal.process)
         if channel.queue.wait(waiter, origin: Origin(env)) { return tell(Origin(env)) }
-        if !monitor(env, signal.process) { monitoredProcessDown(env) }
+        // The process may have ended before there was something to cancel.
+        if isOver.load(ordering: .sequentiallyConsistent) { channel.queue.cancel(waiter, origin: Origin(env)) }
     }
 
     private func tell(_ origin: Origin) {

@@ -29,10 +29,10 @@ final class Call: Resource, @unchecked Sendable {
     /// Where `tag` and `request` live. Cleared by the thread that has answered.
     let environment: Environment
     /// The first element of the answer `{Tag, Result}`.
-    let tag: Term
+    private(set) var tag: Term
     /// `{call, Module, Function, Args, Kwargs}`, `{eval, Code, Locals}` or `{exec, Code}`, perhaps in a
     /// `{collect, Request}`, `{stream, Request}` or `{setup, Request}`; `{next, Iterator, Count, Owner, Reference}`.
-    let request: Term
+    private(set) var request: Term
     let errorForm: ErrorForm
     /// When the timekeeper gives it up, on the monotonic clock in nanoseconds.
     let deadline: Int64
@@ -41,7 +41,7 @@ final class Call: Resource, @unchecked Sendable {
     /// Where it is queued. No cycle lasts: a context lets go of every call that is over.
     let context: Context
     private let state = Atomic<UInt8>(State.queued)
-    /// Held while a part of the answer is sent.
+    /// Held while a part of the answer is sent, and while the terms move.
     private let delivery = Mutex(())
 
     init(
@@ -93,7 +93,33 @@ final class Call: Resource, @unchecked Sendable {
 
     /// The message that answers the call.
     func answer(_ result: Term, in environment: borrowing Environment) -> Term {
-        makeTuple(environment.pointer, environment.copy(tag), result)
+        let copy = delivery.withLock { _ in environment.copy(tag) }
+        return makeTuple(environment.pointer, copy, result)
+    }
+
+    /// Lets go of the arguments: what their terms refer to is not held by the call any more. On the context's thread,
+    /// with the GIL, when they are converted.
+    func forgetArguments() {
+        delivery.withLock { _ in
+            // Whoever has ended the call may be reading them.
+            guard !isOver else { return }
+            let kept = Environment()
+            let keptTag = kept.copy(tag)
+            let keptRequest = kept.copy(outline)
+            environment.clear()
+            tag = environment.copy(keptTag)
+            request = environment.copy(keptRequest)
+        }
+    }
+
+    /// What `summary` needs of the request.
+    private var outline: Term {
+        var arity: Int32 = 0
+        var parts: UnsafePointer<Term>?
+        let env = environment.pointer
+        guard enif_get_tuple(env, request, &arity, &parts) != 0, let parts, arity > 1 else { return request }
+        guard parts[0] == atoms.call, arity == 5 else { return makeTuple(env, parts[0], atoms.undefined) }
+        return makeTuple(env, parts[0], parts[1], parts[2], atoms.undefined, atoms.undefined)
     }
 
     /// What it calls, `{Module, Function}`, or the kind of its request. With the GIL, under which it is answered:

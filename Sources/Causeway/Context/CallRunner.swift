@@ -171,10 +171,10 @@ final class CallRunner {
         switch (parts[0], arity) {
         case (atoms.call, 5):
             return try invoke(
-                try callable(parts[1], parts[2], of: call, decoder), parts[3], keywords: parts[4], decoder)
+                try callable(parts[1], parts[2], of: call, decoder), parts[3], keywords: parts[4], of: call, decoder)
         case (atoms.callMethod, 5):
             return try invoke(
-                try attribute(parts[2], of: parts[1], decoder), parts[3], keywords: parts[4], decoder)
+                try attribute(parts[2], of: parts[1], decoder), parts[3], keywords: parts[4], of: call, decoder)
         case (atoms.getattr, 3): return try attribute(parts[2], of: parts[1], decoder)
         case (atoms.toTerm, 2): return try decoder.object(parts[1])
         case (atoms.eval, 3): return try eval(parts[1], locals: parts[2], of: call, decoder)
@@ -202,8 +202,9 @@ final class CallRunner {
     // MARK: call
 
     private func invoke(
-        _ callable: consuming Object, _ arguments: Term, keywords: Term, _ decoder: Decoder
+        _ callable: consuming Object, _ arguments: Term, keywords: Term, of call: Call, _ decoder: Decoder
     ) throws(PythonError) -> Object {
+        let channels = state.decodedChannels
         var iterator = arguments
         var head: Term = 0
         var keywordCount = 0
@@ -212,6 +213,7 @@ final class CallRunner {
             let list = try decoder.object(arguments)
             let positional = try Object(PyList_AsTuple(list.pointer))
             let named = try decoder.object(keywords)
+            letGoOfChannels(of: call, since: channels)
             return try Object(PyObject_Call(callable.pointer, positional.pointer, named.pointer))
         }
         var length: UInt32 = 0
@@ -222,6 +224,7 @@ final class CallRunner {
         guard length <= 16 else {
             let list = try decoder.object(arguments)
             let positional = try Object(PyList_AsTuple(list.pointer))
+            letGoOfChannels(of: call, since: channels)
             return try Object(PyObject_Call(callable.pointer, positional.pointer, nil))
         }
         let count = Int(length)
@@ -235,11 +238,18 @@ final class CallRunner {
                     slots[index] = try decoder.object(head).take()
                     index += 1
                 }
+                letGoOfChannels(of: call, since: channels)
                 guard let first = slots.baseAddress else { throw PythonError() }
                 return try Object(cpython_call(callable.pointer, first + 1, count)).take()
             }
         }
         return try Object(result)
+    }
+
+    /// A byte channel ends for Python when Erlang has no reference any more: the request must not be the last.
+    @inline(__always)
+    private func letGoOfChannels(of call: Call, since before: Int) {
+        if state.decodedChannels != before { call.forgetArguments() }
     }
 
     /// `Function` of `Module`, which is imported where it is not yet. Names may be dotted.
@@ -352,7 +362,9 @@ final class CallRunner {
         }
         // One dict for both, so that lambdas and comprehensions see the locals too.
         let merged = try Object(PyDict_Copy(globals.pointer))
+        let channels = state.decodedChannels
         let given = try decoder.object(locals)
+        letGoOfChannels(of: call, since: channels)
         guard PyDict_Update(merged.pointer, given.pointer) == 0 else { throw PythonError() }
         return try Object(PyEval_EvalCode(compiled.pointer, merged.pointer, merged.pointer))
     }

@@ -222,6 +222,7 @@ struct Decoder {
             return Object(retaining: reference.pointer)
         }
         if let handle = resourceTypes.channel.object(env, term) {
+            state.decodedChannels += 1
             return try ChannelObject.make(state.channelTypes().channel, handle.channel)
         }
         return try TermObject.make(state.refType, term)

@@ -36,6 +36,8 @@ final class ModuleState: @unchecked Sendable {
     /// About how many bytes of terms were read since somebody set it to 0. Another thread may do so while
     /// this one runs Python code: it is good for decisions that may be wrong.
     var decodedBytes = 0
+    /// How many byte channels were read from terms; good for the same.
+    var decodedChannels = 0
     /// How many atoms all interpreters of this node have made for names of exceptions, and for `erlang.Atom`.
     static let exceptionNames = Atomic<Int>(0)
     static let newAtoms = Atomic<Int>(0)
