@@ -51,3 +51,12 @@ public struct Arguments {
         throw typeError("\(function)() got an unexpected keyword argument: \(describe(names))")
     }
 }
+
+/// An integer; nil for one that is too large for the machine's. Raises TypeError for what is none.
+public func integer(_ object: PyPointer) throws(PythonError) -> Int? {
+    var overflow: Int32 = 0
+    let number = PyLong_AsLongAndOverflow(object, &overflow)
+    if overflow != 0 { return nil }
+    if number == -1, PyErr_Occurred() != nil { throw PythonError() }
+    return number
+}

@@ -33,7 +33,7 @@ public final class ByteQueue: Sendable {
     }
 
     private struct Contents {
-        var messages = Segments<Payload>()
+        var messages = MessageLine()
         var receivers = WaiterList()
         var senders = WaiterList()
         var readable = WaiterList()
@@ -49,7 +49,16 @@ public final class ByteQueue: Sendable {
     /// An empty queue.
     public init(limit: Int) { self.limit = limit }
 
-    deinit { contents.withLock { $0.messages.removeAll() } }
+    deinit {
+        contents.withLock { contents in
+            contents.messages.removeAll()
+            // One by one as well: they would end each other.
+            contents.receivers.removeAll()
+            contents.senders.removeAll()
+            contents.readable.removeAll()
+            contents.writable.removeAll()
+        }
+    }
 
     /// How it stands.
     public var info: Info {
@@ -113,7 +122,7 @@ public final class ByteQueue: Sendable {
         return receipt
     }
 
-    /// Gives a message back that was taken: it is the next again.
+    /// Gives a message back that was taken: it has its place again, before all that were sent after it.
     public func putBack(_ message: Payload, origin: Origin = .none) {
         var woken = Woken()
         contents.withLock { putBack(message, &$0, &woken) }
@@ -138,15 +147,26 @@ public final class ByteQueue: Sendable {
     }
 
     /// Ends a wait: tells what became of it, or nil where it still waited, as it does no longer.
-    public func finish(_ waiter: Waiter) -> Waiter.Outcome? {
-        contents.withLock { contents in
-            defer { waiter.state = .over }
-            guard case .settled(let outcome) = waiter.state else {
-                list(of: waiter.purpose, &contents) { $0.remove(waiter) }
+    public func finish(_ waiter: Waiter, origin: Origin = .none) -> Waiter.Outcome? {
+        var woken = Woken()
+        let outcome = contents.withLock { contents -> Waiter.Outcome? in
+            let state = waiter.state
+            waiter.state = .over
+            switch state {
+            case .settled(.ready) where waiter.purpose == .offer:
+                leave(waiter, &contents)
+                if let message = waiter.message { accept(message, &contents, &woken) }
+                admit(&contents, &woken)
+                return .sent
+            case .settled(let outcome): return outcome
+            case .waiting, .over:
+                leave(waiter, &contents)
+                admit(&contents, &woken)
                 return nil
             }
-            return outcome
         }
+        woken.wake(origin)
+        return outcome
     }
 
     /// Ends a wait whose outcome nobody wants any more: nothing is lost by that.
@@ -155,9 +175,8 @@ public final class ByteQueue: Sendable {
         contents.withLock { contents in
             if case .settled(.message(let message)) = waiter.state { putBack(message, &contents, &woken) }
             waiter.state = .over
-            list(of: waiter.purpose, &contents) { $0.remove(waiter) }
-            // The next may be a smaller one.
-            if waiter.purpose == .send { admit(&contents, &woken) }
+            leave(waiter, &contents)
+            admit(&contents, &woken)
         }
         woken.wake(origin)
     }
@@ -185,13 +204,13 @@ public final class ByteQueue: Sendable {
     @discardableResult
     private func end(_ end: End, _ origin: Origin) -> Bool {
         var woken = Woken()
-        var (isNew, dropped) = contents.withLock { contents -> (Bool, Segments<Payload>) in
+        var (isNew, dropped) = contents.withLock { contents -> (Bool, MessageLine) in
             guard contents.info.end == nil || (end == .aborted && contents.info.end == .closed) else {
-                return (false, Segments())
+                return (false, MessageLine())
             }
             contents.info.end = end
             settleAll(&contents, end == .closed ? .closed : .aborted, &woken)
-            guard end == .aborted else { return (true, Segments()) }
+            guard end == .aborted else { return (true, MessageLine()) }
             contents.info.size = 0
             return (true, contents.messages.takeAll())
         }
@@ -216,6 +235,7 @@ public final class ByteQueue: Sendable {
     private func accept(_ message: Payload, _ contents: inout Contents, _ woken: inout Woken) {
         contents.info.messagesIn += 1
         contents.info.bytesIn += message.count
+        message.place = contents.info.messagesIn
         if let receiver = contents.receivers.popFirst() {
             count(out: message, &contents)
             woken.settle(receiver, .message(message))
@@ -241,18 +261,27 @@ public final class ByteQueue: Sendable {
     private func putBack(_ message: Payload, _ contents: inout Contents, _ woken: inout Woken) {
         if contents.info.end == .aborted { return }
         if let receiver = contents.receivers.popFirst() { return woken.settle(receiver, .message(message)) }
-        contents.messages.prepend(message)
+        contents.messages.putBack(message)
         contents.info.size += message.count
         contents.info.messagesOut -= 1
         contents.info.bytesOut -= message.count
         while let waiter = contents.readable.popFirst() { woken.settle(waiter, .ready) }
     }
 
-    /// There may be room: those who wait for it have their turn.
+    private func leave(_ waiter: Waiter, _ contents: inout Contents) {
+        list(of: waiter.purpose, &contents) { $0.remove(waiter) }
+    }
+
+    /// There may be room, or the first of those who wait for it has given up, and the next has a smaller message:
+    /// they have their turn.
     private func admit(_ contents: inout Contents, _ woken: inout Woken) {
         if contents.info.end != nil { return }
         while let sender = contents.senders.first {
             guard let message = sender.message, hasRoom(message.count, contents) else { return }
+            if sender.purpose == .offer {
+                if !sender.isSettled { woken.settle(sender, .ready) }
+                return
+            }
             contents.senders.remove(sender)
             woken.settle(sender, .sent)
             accept(message, &contents, &woken)
@@ -273,7 +302,7 @@ public final class ByteQueue: Sendable {
             }
         case .readable:
             if !contents.messages.isEmpty { return .ready }
-        case .send:
+        case .send, .offer:
             if contents.info.end == nil, let message = waiter.message, hasTurn(message, contents) {
                 accept(message, &contents, &woken)
                 return .sent
@@ -298,7 +327,7 @@ public final class ByteQueue: Sendable {
     ) {
         switch purpose {
         case .receive: change(&contents.receivers)
-        case .send: change(&contents.senders)
+        case .send, .offer: change(&contents.senders)
         case .readable: change(&contents.readable)
         case .writable: change(&contents.writable)
         }

@@ -8,6 +8,7 @@ public struct Payload: @unchecked Sendable {
         /// Where the bytes are that are not a copy, and who keeps them there.
         let elsewhere: UnsafeRawPointer?
         let owner: AnyObject?
+        var place = 0
     }
 
     /// The header, and the bytes of a copy in the same piece of memory.
@@ -44,6 +45,12 @@ public struct Payload: @unchecked Sendable {
         }
         let start = unsafe storage.withUnsafeMutablePointerToElements { UnsafeRawPointer($0) }
         return unsafe UnsafeRawBufferPointer(start: start, count: header.count)
+    }
+
+    /// Where it stands among all messages of its queue, under whose lock it changes.
+    var place: Int {
+        get { storage.header.place }
+        nonmutating set { storage.header.place = newValue }
     }
 
     /// What keeps the bytes valid.

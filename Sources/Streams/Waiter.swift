@@ -22,6 +22,9 @@ public final class Waiter: @unchecked Sendable {
         case receive
         /// Room for its message.
         case send
+        /// Its turn to send its message, which is sent by `ByteQueue.finish` and not before: who cancels it until
+        /// then has not sent it. Those after it wait so long.
+        case offer
         /// To be told that there is something to receive, which it does not get thereby.
         case readable
         /// To be told that there is room.
@@ -44,9 +47,11 @@ public final class Waiter: @unchecked Sendable {
     private let settled = Atomic<Bool>(false)
     var state = State.waiting
     var isListed = false
-    // The list that it waits in; afterwards `next` is the chain of those to be woken.
+    // The list that it waits in.
     var next: Waiter?
     weak var previous: Waiter?
+    /// The chain of those to be woken.
+    var nextWoken: Waiter?
 
     /// `wakeUp` is called once, without the queue's lock, on the thread that has settled it. `origin` is what the
     /// host has said there about that thread.
@@ -100,6 +105,8 @@ struct WaiterList {
         remove(waiter)
         return waiter
     }
+
+    mutating func removeAll() { while popFirst() != nil {} }
 }
 
 /// Waiters that were settled under the lock and are woken after it.
@@ -108,16 +115,19 @@ struct Woken {
     private var last: Waiter?
 
     mutating func settle(_ waiter: Waiter, _ outcome: Waiter.Outcome) {
+        let isAwake = waiter.isSettled
         waiter.settle(outcome)
-        if let last { last.next = waiter } else { first = waiter }
+        // What was offered before it had its turn was told so already.
+        if isAwake { return }
+        if let last { last.nextWoken = waiter } else { first = waiter }
         last = waiter
     }
 
     consuming func wake(_ origin: Origin) {
         var waiter = first
         while let current = waiter {
-            waiter = current.next
-            current.next = nil
+            waiter = current.nextWoken
+            current.nextWoken = nil
             current.wake(origin)
         }
     }

@@ -80,9 +80,7 @@ class ByteChannel(_causeway.ByteChannel):
         message = self.try_receive_bytes()
         if message is not None:
             return message
-        bell = _bell()
-        key = next(_keys)
-        return await bell.outcome(self._wait_receive(bell.native, key), key)
+        return await _outcome(self._wait_receive)
 
     async def async_send_bytes(self, data):
         """Send one message, and wait for room where there is none, without blocking the event loop.
@@ -93,9 +91,7 @@ class ByteChannel(_causeway.ByteChannel):
             return self.send_bytes(data)
         except ByteChannelBusy:
             pass
-        bell = _bell()
-        key = next(_keys)
-        return await bell.outcome(self._wait_send(bell.native, key, data), key)
+        return await _outcome(self._wait_send, data)
 
     def makefile(self, mode="rb", *, buffering=-1, encoding=None, errors=None, newline=None):
         """A file object that reads the messages as one stream of bytes, or writes to the channel.
@@ -175,7 +171,8 @@ class _ChannelWriter(io.RawIOBase):
                 self._channel.close()
 
 
-# One bell for each event loop. The loop watches it as long as it runs; it keeps no loop alive.
+# One bell for each event loop, which keeps it as long as it is open: it watches the bell's eventfd. The bell
+# keeps no loop alive.
 _bells = weakref.WeakKeyDictionary()
 _keys = itertools.count()
 
@@ -184,32 +181,46 @@ class _Bell:
     """By which other threads tell an event loop that waits are over: an eventfd that the loop watches."""
 
     def __init__(self, loop):
+        self.waits = {}
         self.native = _causeway.LoopBell()
-        self._futures = {}
         loop.add_reader(self.native.fileno(), self._rung)
 
     def _rung(self):
         for key in self.native.drain():
-            future = self._futures.get(key)
+            _, future = self.waits.get(key, (None, None))
             if future is not None and not future.done():
                 future.set_result(None)
 
-    async def outcome(self, waiter, key):
-        """What a wait brings. Where the task is cancelled meanwhile, nobody waits any more."""
-        try:
-            if not waiter.settled:
-                self._futures[key] = future = asyncio.get_running_loop().create_future()
-                # The bell may have rung before there was a future: it is answered on this thread, later.
-                await future
-            return waiter.finish()
-        finally:
-            self._futures.pop(key, None)
+    def __del__(self):
+        # The loop is closed. Its tasks go on no more, even where somebody still refers to them.
+        for waiter, _ in self.waits.values():
             waiter.cancel()
 
 
-def _bell():
+async def _outcome(begin, *arguments):
+    """What a wait brings. Where the task is cancelled meanwhile, nobody waits any more.
+
+    It must not refer to the bell while it waits: only the loop does.
+    """
     loop = asyncio.get_running_loop()
-    bell = _bells.get(loop)
+    reference = _bells.get(loop)
+    bell = reference and reference()
     if bell is None:
-        bell = _bells[loop] = _Bell(loop)
-    return bell
+        bell = _Bell(loop)
+        _bells[loop] = weakref.ref(bell)
+    key = next(_keys)
+    waiter = begin(bell.native, key, *arguments)
+    waits = bell.waits
+    del bell
+    try:
+        if not waiter.settled:
+            future = loop.create_future()
+            # The bell may have rung before there was a future: this thread answers it, but only later.
+            waits[key] = (waiter, future)
+            await future
+        return waiter.finish()
+    finally:
+        waits.pop(key, None)
+        waiter.cancel()
+        # The traceback of an exception refers to them, by way of this frame, and they to it.
+        waiter = future = None

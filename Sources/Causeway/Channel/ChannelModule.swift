@@ -13,10 +13,9 @@ enum ChannelModule {
                 returning { () throws(PythonError) in
                     guard count == 1, let argument = arguments?[0], let state = ModuleState.of(module: module)
                     else { throw typeError("_new_channel() takes a size") }
-                    let limit = PyLong_AsLong(argument)
-                    if limit == -1, PyErr_Occurred() != nil { throw PythonError() }
-                    guard limit >= 0 else {
-                        throw valueError("max_size is a number of bytes, or 0 for no limit, not \(limit)")
+                    guard let limit = try integer(argument), limit >= 0 else {
+                        throw valueError(
+                            "max_size is a number of bytes, or 0 for no limit, not \(describe(argument))")
                     }
                     let channel = ByteChannel(limit: limit, isErlangs: false)
                     return try ChannelObject.make(state.channelType, channel).take()
@@ -101,7 +100,7 @@ struct ChannelWaiterObject {
                     }
                     let operation = ChannelOperation(channel, try ModuleState.of(instance: me))
                     switch channel.queue.finish(waiter) {
-                    case .message(let message): return try message.object(operation.state).take()
+                    case .message(let message): return try operation.object(message).take()
                     case .closed: throw try operation.closed()
                     case .aborted: throw try operation.aborted()
                     case .sent, .ready: return newBool(true)

@@ -173,7 +173,7 @@ final class ErlangWaiter: Resource, @unchecked Sendable {
     }
 
     fileprivate func finish(_ env: EnvPointer?) -> Term {
-        switch channel.queue.finish(waiter) {
+        switch channel.queue.finish(waiter, origin: Origin(env)) {
         case nil: atoms.waiting
         case .message(let message): channel.received(env, message)
         case .sent: atoms.ok

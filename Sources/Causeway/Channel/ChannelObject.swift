@@ -46,7 +46,7 @@ struct ChannelObject {
                 slot(Py_tp_hash) { (me: PyPointer?) -> Int in
                     guard let me else { return 0 }
                     // -1 is how a hash function reports an error.
-                    return max(0, ObjectIdentifier(ChannelObject.channel(me)).hashValue >> 1)
+                    return ObjectIdentifier(ChannelObject.channel(me)).hashValue & Int.max
                 },
                 slot(Py_tp_richcompare) {
                     (me: PyPointer?, other: PyPointer?, operation: Int32) -> PyPointer? in
@@ -68,7 +68,7 @@ struct ChannelObject {
                     ChannelObject.operate(me) { operation throws(PythonError) in
                         // No result and no error is how an iterator says that there is no more.
                         guard let message = try operation.next(within: -1) else { return nil }
-                        return try message.object(operation.state).take()
+                        return try operation.object(message).take()
                     }
                 },
                 slot(Py_tp_methods, table: methods),
@@ -129,7 +129,7 @@ struct ChannelObject {
                 ChannelObject.operate(me) { operation throws(PythonError) in
                     try Arguments(of: "try_receive_bytes", arguments, count, names).end()
                     guard let message = try operation.tryReceive() else { return newNone() }
-                    return try message.object(operation.state).take()
+                    return try operation.object(message).take()
                 }
             },
             method(
@@ -141,7 +141,7 @@ struct ChannelObject {
                     var given = Arguments(of: "receive_bytes", arguments, count, names)
                     let timeout = try given.next("timeout_ms")
                     try given.end()
-                    return try operation.receive(timeout: timeout).object(operation.state).take()
+                    return try operation.object(try operation.receive(timeout: timeout)).take()
                 }
             },
             method(
@@ -153,8 +153,7 @@ struct ChannelObject {
                     var given = Arguments(of: "receive_buffer", arguments, count, names)
                     let timeout = try given.next("timeout_ms")
                     try given.end()
-                    let message = try operation.receive(timeout: timeout)
-                    return try ReactorBuffer.make(operation.state.bufferType, of: message).take()
+                    return try operation.buffer(try operation.receive(timeout: timeout)).take()
                 }
             },
             method(

@@ -11,8 +11,6 @@ struct ChannelOperation {
     init(_ channel: ByteChannel, _ state: ModuleState) {
         self.channel = channel
         self.state = state
-        // In plain python3 there is no context that gives objects back.
-        if !hostIsBeam, !state.leftovers.isEmpty { state.leftovers.giveBack(state.namespaces) }
     }
 
     // MARK: Receiving
@@ -70,8 +68,10 @@ struct ChannelOperation {
         let milliseconds = try milliseconds(timeout) ?? -1
         var bytes = 1 << 20
         if let limit {
-            bytes = try integer(limit)
-            guard bytes > 0 else { throw valueError("max_bytes must be positive, not \(bytes)") }
+            guard let number = try integer(limit), number > 0 else {
+                throw valueError("max_bytes must be positive, not \(describe(limit))")
+            }
+            bytes = number
         }
         var messages: [Payload] = []
         func take(_ room: Int, atLeastOne: Bool) -> ByteQueue.Receipt {
@@ -90,9 +90,30 @@ struct ChannelOperation {
         }
         let list = try Object(PyList_New(messages.count))
         for (index, message) in messages.enumerated() {
-            PyList_SetItem(list.pointer, index, try message.object(state).take())
+            do throws(PythonError) {
+                PyList_SetItem(list.pointer, index, try message.object(state).take())
+            } catch {
+                for message in messages { channel.queue.putBack(message) }
+                throw error
+            }
         }
         return list
+    }
+
+    /// A message that was taken as `bytes`. Where memory is short it is the next again.
+    func object(_ message: Payload) throws(PythonError) -> Object {
+        do throws(PythonError) { return try message.object(state) } catch {
+            channel.queue.putBack(message)
+            throw error
+        }
+    }
+
+    /// The same as a ReactorBuffer.
+    func buffer(_ message: Payload) throws(PythonError) -> Object {
+        do throws(PythonError) { return try ReactorBuffer.make(state.bufferType, of: message) } catch {
+            channel.queue.putBack(message)
+            throw error
+        }
     }
 
     // MARK: Sending
@@ -128,9 +149,9 @@ struct ChannelOperation {
         guard let bell, cpython_type(bell) == state.loopBellType, let key else {
             throw typeError("a bell and a key are needed")
         }
-        let number = try integer(key)
+        guard let number = try integer(key) else { throw valueError("the key is too large") }
         let loopBell = LoopBellObject.bell(bell)
-        let waiter = Waiter(for: message == nil ? .receive : .send, message: message) { _ in
+        let waiter = Waiter(for: message == nil ? .receive : .offer, message: message) { _ in
             loopBell?.ring(number)
         }
         let object = try ChannelWaiterObject.make(state.channelWaiterType, channel, waiter)
@@ -167,17 +188,11 @@ struct ChannelOperation {
     /// A time-out: nil where none was given.
     private func milliseconds(_ object: PyPointer?) throws(PythonError) -> Int? {
         guard let object, object != cpython_none() else { return nil }
-        let number = try integer(object)
-        guard number >= -1, number < 1 << 40 else {
+        guard let number = try integer(object), number >= -1, number < 1 << 40 else {
             throw valueError(
-                "timeout_ms is a number of milliseconds, or -1 to wait without limit, not \(number)")
+                "timeout_ms is a number of milliseconds, or -1 to wait without limit, not \(describe(object))"
+            )
         }
-        return number
-    }
-
-    private func integer(_ object: PyPointer) throws(PythonError) -> Int {
-        let number = PyLong_AsLong(object)
-        if number == -1, PyErr_Occurred() != nil { throw PythonError() }
         return number
     }
 

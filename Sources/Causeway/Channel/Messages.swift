@@ -20,7 +20,8 @@ private final class HeldBinary: Sendable {
     init(_ binary: Term) { term = environment.copy(binary) }
 }
 
-/// A Python object that is let go of on any thread: then its interpreter gives it back later.
+/// A Python object that is let go of on any thread: then its interpreter gives it back later. In plain python3, where
+/// whoever does that has the GIL, at once.
 final class HeldObject: @unchecked Sendable {
     private let pointer: PyPointer
     private let leftovers: Leftovers
@@ -30,7 +31,7 @@ final class HeldObject: @unchecked Sendable {
         self.leftovers = leftovers
     }
 
-    deinit { leftovers.add(pointer) }
+    deinit { if hostIsBeam { leftovers.add(pointer) } else { Py_DecRef(pointer) } }
 
     /// A reference of its own, where it is an object of the interpreter that runs. With its GIL.
     func object(_ state: ModuleState) -> Object? {
