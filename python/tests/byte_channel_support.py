@@ -1,4 +1,4 @@
-"""What the suites of byte channels share: threads whose outcome is asked for, tasks, and waiting for events."""
+"""What the suites of byte channels share: threads and tasks, and waiting for events."""
 
 import asyncio
 import os

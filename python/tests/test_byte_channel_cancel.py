@@ -1,4 +1,4 @@
-"""Tasks that wait for byte channels and are cancelled, and loops that end: nothing is lost, and nothing is left."""
+"""Tasks that wait for byte channels and are cancelled, and loops that end: nothing is lost or left."""
 
 import asyncio
 import contextlib
