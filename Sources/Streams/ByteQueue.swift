@@ -49,7 +49,14 @@ public final class ByteQueue: Sendable {
     /// An empty queue.
     public init(limit: Int) { self.limit = limit }
 
-    deinit { contents.withLock { $0.messages.removeAll() } }
+    deinit {
+        contents.withLock { contents in
+            contents.messages.removeAll()
+            // One by one, as the messages: each holds the next.
+            while contents.readable.popFirst() != nil {}
+            while contents.writable.popFirst() != nil {}
+        }
+    }
 
     /// How it stands.
     public var info: Info {
