@@ -10,15 +10,11 @@
                  close :: boolean()}).
 
 -spec open(py_byte_channel:target(), #{close => boolean()}) -> {ok, #target{}} | {error, term()} | badarg.
-open(To, Options) when map_size(Options) =:= 0 ->
-    target(To);
-open(To, #{close := Close} = Options) when map_size(Options) =:= 1, is_boolean(Close) ->
+open(To, Options) ->
     case target(To) of
-        {ok, Target} -> {ok, Target#target{close = Close}};
+        {ok, Target} -> {ok, Target#target{close = maps:get(close, Options, Target#target.close)}};
         Error -> Error
-    end;
-open(_To, _Options) ->
-    badarg.
+    end.
 
 target({file, Name}) ->
     case file:open(Name, [write, raw, binary]) of

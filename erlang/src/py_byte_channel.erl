@@ -191,12 +191,23 @@ pipe(Channel, To) ->
 %% and sockets of the caller are left open. With `close => true | false' it is as you say. When the target fails the
 %% channel is aborted with that reason, so that whoever sends to it hears of it.
 -spec pipe(channel(), target(), #{close => boolean()}) -> {ok, Bytes :: non_neg_integer()} | {error, term()}.
-pipe(Channel, To, #{} = Options) ->
-    case causeway_pipe:open(To, Options) of
-        {ok, Target} -> pipe_all(Channel, Target, 0);
-        {error, _} = Error -> Error;
-        badarg -> bad(pipe, [Channel, To, Options], #{2 => <<"must be a byte channel, an open file, {file, Name} or a socket">>})
+pipe(Channel, To, Options) ->
+    Arguments = [Channel, To, Options],
+    is_close_option(Options) orelse bad(pipe, Arguments, #{3 => <<"must be #{} or #{close => true | false}">>}),
+    %% Before a file is written anew.
+    case check_channel(Channel, 1, pipe, Arguments) of
+        ok ->
+            case causeway_pipe:open(To, Options) of
+                {ok, Target} -> pipe_all(Channel, Target, 0);
+                {error, _} = Error -> Error;
+                badarg -> bad(pipe, Arguments, #{2 => <<"must be a byte channel, an open file, {file, Name} or a socket">>})
+            end;
+        {error, _} = Error ->
+            Error
     end.
+
+is_close_option(#{close := Close} = Options) -> map_size(Options) =:= 1 andalso is_boolean(Close);
+is_close_option(Options) -> Options =:= #{}.
 
 pipe_all(Channel, Target, Bytes) ->
     case recv_many(Channel, ?PIPED_AT_ONCE) of
@@ -222,13 +233,19 @@ pipe_all(Channel, Target, Bytes) ->
 %% @doc Calls a fun with every message and an accumulator, until the channel is closed.
 -spec fold(fun((binary(), Acc) -> Acc), Acc, channel()) -> {ok, Acc} | {error, {aborted, term()} | not_local}.
 fold(Fun, Acc, Channel) when is_function(Fun, 2) ->
-    case recv_many(Channel, ?PIPED_AT_ONCE) of
-        {ok, Messages} -> fold(Fun, lists:foldl(Fun, Acc, Messages), Channel);
-        {error, closed} -> {ok, Acc};
+    case check_channel(Channel, 3, fold, [Fun, Acc, Channel]) of
+        ok -> fold_all(Fun, Acc, Channel);
         {error, _} = Error -> Error
     end;
 fold(Fun, Acc, Channel) ->
     bad(fold, [Fun, Acc, Channel], #{1 => <<"must be a fun of two arguments">>}).
+
+fold_all(Fun, Acc, Channel) ->
+    case recv_many(Channel, ?PIPED_AT_ONCE) of
+        {ok, Messages} -> fold_all(Fun, lists:foldl(Fun, Acc, Messages), Channel);
+        {error, closed} -> {ok, Acc};
+        {error, _} = Error -> Error
+    end.
 
 %% @doc Makes `erlang.call("_py_byte_channel_receive", channel)' and `"_py_byte_channel_try_receive"' work in
 %% Python, as in erlang_python. `erlang.ByteChannel' does not need them.
@@ -274,16 +291,22 @@ ended(closed, _Function, _Arguments) ->
     {error, closed};
 ended({aborted, _} = Aborted, _Function, _Arguments) ->
     {error, Aborted};
-ended(badarg, _Function, [Channel | _]) when is_reference(Channel), node(Channel) =/= node() ->
-    {error, not_local};
 ended(badarg, Function, [Channel | _] = Arguments) ->
+    case check_channel(Channel, 1, Function, Arguments) of
+        ok when Function =:= send -> bad(Function, Arguments, #{2 => <<"must be a binary or other iodata">>});
+        ok -> erlang:error(system_limit, Arguments);
+        {error, _} = Error -> Error
+    end.
+
+%% `Place' is that of the channel among the arguments.
+check_channel(Channel, Place, Function, Arguments) ->
     case causeway_nif:channel_info(Channel) of
-        #{} when Function =:= send ->
-            bad(Function, Arguments, #{2 => <<"must be a binary or other iodata">>});
         #{} ->
-            erlang:error(system_limit, Arguments);
+            ok;
+        badarg when is_reference(Channel), node(Channel) =/= node() ->
+            {error, not_local};
         badarg ->
-            bad(Function, Arguments, #{1 => <<"must be a byte channel, from py_byte_channel:new/0,1 or from Python">>})
+            bad(Function, Arguments, #{Place => <<"must be a byte channel, from py_byte_channel:new/0,1 or from Python">>})
     end.
 
 check_timeout(infinity, _Function, _Arguments) -> ok;

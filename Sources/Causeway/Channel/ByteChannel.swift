@@ -1,5 +1,6 @@
 import Beam
 import CErlNif
+import CPython
 import Python
 import Streams
 import Synchronization
@@ -127,7 +128,13 @@ final class AbortReason: Sendable {
     func object(_ state: ModuleState) throws(PythonError) -> Object {
         switch content {
         case .term(let environment, let term):
-            return try Decoder(env: environment.pointer, state: state).object(term)
+            do throws(PythonError) {
+                return try Decoder(env: environment.pointer, state: state).object(term)
+            } catch {
+                // What has no form in Python is no reason to hide that it was aborted.
+                PyErr_Clear()
+                return try TermObject.make(state.termType, term)
+            }
         case .object(let held): return held.object(state) ?? Object(owning: newNone())
         }
     }

@@ -50,7 +50,10 @@ struct ChannelOperation {
     func receive(into buffer: PyPointer, timeout: PyPointer?) throws(PythonError) -> Int {
         let milliseconds = try milliseconds(timeout) ?? -1
         var view = Py_buffer()
-        guard PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) == 0 else { throw PythonError() }
+        guard PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) == 0 else {
+            guard PyErr_ExceptionMatches(cpython_BufferError()) != 0 else { throw PythonError() }
+            throw typeError("receive_into() needs a buffer that can be written to, not \(typeName(of: buffer))")
+        }
         defer { PyBuffer_Release(&view) }
         guard let message = try next(within: milliseconds) else { throw try closed() }
         guard message.count <= view.len else {
