@@ -209,7 +209,9 @@ final class Notification: Resource, @unchecked Sendable {
         _ = monitor(env, signal.process)
         if channel.queue.wait(waiter, origin: Origin(env)) { return tell(Origin(env)) }
         // The process may have ended before there was something to cancel.
-        if isOver.load(ordering: .sequentiallyConsistent) { channel.queue.cancel(waiter, origin: Origin(env)) }
+        if isOver.load(ordering: .sequentiallyConsistent) {
+            channel.queue.cancel(waiter, origin: Origin(env))
+        }
     }
 
     private func tell(_ origin: Origin) {

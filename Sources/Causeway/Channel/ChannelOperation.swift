@@ -52,7 +52,8 @@ struct ChannelOperation {
         var view = Py_buffer()
         guard PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) == 0 else {
             guard PyErr_ExceptionMatches(cpython_BufferError()) != 0 else { throw PythonError() }
-            throw typeError("receive_into() needs a buffer that can be written to, not \(typeName(of: buffer))")
+            throw typeError(
+                "receive_into() needs a buffer that can be written to, not \(typeName(of: buffer))")
         }
         defer { PyBuffer_Release(&view) }
         guard let message = try next(within: milliseconds) else { throw try closed() }

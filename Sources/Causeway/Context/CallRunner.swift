@@ -171,10 +171,12 @@ final class CallRunner {
         switch (parts[0], arity) {
         case (atoms.call, 5):
             return try invoke(
-                try callable(parts[1], parts[2], of: call, decoder), parts[3], keywords: parts[4], of: call, decoder)
+                try callable(parts[1], parts[2], of: call, decoder), parts[3], keywords: parts[4], of: call,
+                decoder)
         case (atoms.callMethod, 5):
             return try invoke(
-                try attribute(parts[2], of: parts[1], decoder), parts[3], keywords: parts[4], of: call, decoder)
+                try attribute(parts[2], of: parts[1], decoder), parts[3], keywords: parts[4], of: call,
+                decoder)
         case (atoms.getattr, 3): return try attribute(parts[2], of: parts[1], decoder)
         case (atoms.toTerm, 2): return try decoder.object(parts[1])
         case (atoms.eval, 3): return try eval(parts[1], locals: parts[2], of: call, decoder)
