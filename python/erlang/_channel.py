@@ -103,15 +103,17 @@ class ByteChannel(_causeway.ByteChannel):
         if mode not in ("r", "rb", "w", "wb"):
             raise ValueError(f"a channel's file has the mode 'r', 'rb', 'w' or 'wb', not {mode!r}")
         size = io.DEFAULT_BUFFER_SIZE if buffering < 0 else buffering
+        is_text = mode[-1] != "b"
+        if is_text:
+            if size == 0:
+                raise ValueError("text is always buffered")
+            # Raises what is wrong before there is a file, whose end would close the channel.
+            io.TextIOWrapper(io.BytesIO(), encoding or "utf-8", errors, newline)
         raw = _ChannelReader(self) if mode[0] == "r" else _ChannelWriter(self)
         if size == 0:
-            if mode[-1] != "b":
-                raise ValueError("text is always buffered")
             return raw
         file = io.BufferedReader(raw, size) if mode[0] == "r" else io.BufferedWriter(raw, size)
-        if mode[-1] == "b":
-            return file
-        return io.TextIOWrapper(file, encoding or "utf-8", errors, newline)
+        return io.TextIOWrapper(file, encoding or "utf-8", errors, newline) if is_text else file
 
 
 _causeway._register_channel(ByteChannel, ByteChannelBusy, ByteChannelClosed, ByteChannelAborted)
@@ -182,7 +184,7 @@ class _Bell:
 
     def __init__(self, loop):
         self.waits = {}
-        self.native = _causeway.LoopBell()
+        self.native = _causeway._LoopBell()
         loop.add_reader(self.native.fileno(), self._rung)
 
     def _rung(self):

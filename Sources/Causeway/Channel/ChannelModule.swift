@@ -40,7 +40,7 @@ enum ChannelModule {
     }
 }
 
-/// The struct of `_causeway.ChannelWaiter`: what an asyncio task waits for.
+/// The struct of `_causeway._ChannelWaiter`: what an asyncio task waits for.
 struct ChannelWaiterObject {
     var head: PyObject
     private var channel: Unmanaged<ByteChannel>?
@@ -56,7 +56,7 @@ struct ChannelWaiterObject {
 
     static func makeType(in module: PyPointer) throws(PythonError) -> PyType {
         try Python.makeType(
-            in: module, name: "_causeway.ChannelWaiter", ChannelWaiterObject.self,
+            in: module, name: "_causeway._ChannelWaiter", ChannelWaiterObject.self,
             flags: [.noConstructor, .immutable],
             slots: [
                 slot(Py_tp_dealloc) { (me: PyPointer?) -> Void in
@@ -120,7 +120,7 @@ struct ChannelWaiterObject {
     }
 }
 
-/// The struct of `_causeway.LoopBell`.
+/// The struct of `_causeway._LoopBell`.
 struct LoopBellObject {
     var head: PyObject
     private var reference: Unmanaged<KeyBell>?
@@ -131,7 +131,7 @@ struct LoopBellObject {
 
     static func makeType(in module: PyPointer) throws(PythonError) -> PyType {
         try Python.makeType(
-            in: module, name: "_causeway.LoopBell", LoopBellObject.self, flags: [.immutable],
+            in: module, name: "_causeway._LoopBell", LoopBellObject.self, flags: [.immutable],
             slots: [
                 slot(Py_tp_new) { (type: PyType?, _: PyPointer?, _: PyPointer?) -> PyPointer? in
                     returning { () throws(PythonError) in
