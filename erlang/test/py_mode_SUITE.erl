@@ -21,7 +21,7 @@ groups() ->
                   echo_by_a_socket, two_factories, time_outs, killed_callers, interrupts,
                   interruptions_leave_the_import_lock, stop_in_every_activity,
                   killed_owners, loop_delays_nobody, failing_setup_code, supervisor_restarts_it,
-                  interpreter_in_interpreter_calls_erlang, twenty_contexts_at_once, two_hundred_contexts_leave_nothing],
+                  interpreter_in_interpreter_calls_erlang, twenty_contexts_at_once, contexts_leave_nothing],
     Apart = [modules_are_apart, factory_is_apart, extension_refuses, pool, pool_by_application_variable,
              names_stay_in_a_growing_pool, same_interpreter_as_if_new, standard_library_after_twenty_uses,
              package_with_c_parts_is_used_again, objects_go_before_the_next_context, thread_keeps_its_interpreter,
@@ -446,11 +446,14 @@ twenty_contexts_at_once(Config) ->
     [exit(Context, kill) || Context <- Contexts],
     ok = only_the_pool_has_threads().
 
-two_hundred_contexts_leave_nothing(Config) ->
-    start_and_stop(Config, 100),
+contexts_leave_nothing(Config) -> contexts_leave_nothing(Config, 20).
+
+%% Each of them has a megabyte. The soak suite has more of them.
+contexts_leave_nothing(Config, Number) ->
+    start_and_stop(Config, Number),
     ok = only_the_pool_has_threads(),
     {Threads, Descriptors, Memory} = {causeway_ct:threads(), causeway_ct:descriptors(), causeway_ct:rss()},
-    start_and_stop(Config, 100),
+    start_and_stop(Config, Number),
     ok = causeway_ct:settled(fun causeway_ct:threads/0, Threads),
     ok = causeway_ct:settled(fun causeway_ct:descriptors/0, Descriptors),
     ok = causeway_ct:settled(fun causeway_ct:rss/0, Memory + (8 bsl 20)).

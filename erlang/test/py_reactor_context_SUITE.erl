@@ -127,7 +127,7 @@ reactor.set_protocol_factory(Slow)
     {ok, Diagnosis} = py_reactor_context:diagnose(Context),
     ?assertMatch(#{activity := callback, call := undefined, active_connections := 1,
                    stack := [#{function := <<"data_received">>}]}, Diagnosis),
-    ok = py_reactor_context:stop(Context).
+    ok = py_reactor_context:stop(Context, 0).
 
 diagnosis_while_native_code_keeps_the_lock(_Config) ->
     Context = start(#{}),

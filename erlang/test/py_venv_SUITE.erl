@@ -23,7 +23,8 @@ groups() ->
      {multiprocessing, [], [multiprocessing_here, multiprocessing_in_the_base, multiprocessing_in_an_environment]},
      {making, [], [make_and_install, make_with_uv, file_of_requirements, something_more, failed_installation,
                    failed_installation_into_an_old_one, failed_creation, half_made_before, made_for_another_version, force,
-                   directory_in_use, many_at_once, time_out, dead_caller, killed_program, application_stop,
+                   directory_in_use, many_at_once, time_out, dead_caller, dead_caller_of_a_half_made_one, killed_program,
+                   application_stop,
                    wrong_arguments, no_uv]}].
 
 init_per_suite(Config) ->
@@ -441,10 +442,10 @@ many_at_once(Config) ->
 
 time_out(Config) ->
     {Listener, Slow} = slow_package(Config, "time_out"),
-    ?assertEqual({error, timeout}, py:ensure_venv(?config(main, Config), [Slow], (no_index())#{timeout => 4000})),
+    ?assertEqual({error, timeout}, py:ensure_venv(?config(main, Config), [Slow], (no_index())#{timeout => 2000})),
     %% It may not have come as far as to the package; what has is dead.
     case gen_tcp:accept(Listener, 0) of
-        {ok, Socket} -> dead(Socket);
+        {ok, Socket} -> ended(Socket);
         {error, timeout} -> ok
     end,
     ?assert(filelib:is_regular(filename:join(?config(main, Config), "pyvenv.cfg"))),
@@ -453,15 +454,24 @@ time_out(Config) ->
 %% Who waits for the same directory comes next.
 dead_caller(Config) ->
     {Listener, Slow} = slow_package(Config, "dead_caller"),
-    Venv = filename:join(?config(priv_dir, Config), "dead_caller"),
-    Caller = spawn(fun() -> py:ensure_venv(Venv, [Slow], no_index()) end),
+    Caller = spawn(fun() -> py:ensure_venv(?config(main, Config), [Slow], no_index()) end),
     {ok, Socket} = gen_tcp:accept(Listener),
+    Self = self(),
+    spawn_link(fun() -> Self ! {second, py:ensure_venv(?config(main, Config), [], no_index())} end),
+    exit(Caller, kill),
+    ok = ended(Socket),
+    ok = causeway_ct:expect({second, ok}, 100000).
+
+dead_caller_of_a_half_made_one(Config) ->
+    Venv = filename:join(?config(priv_dir, Config), "dead_caller"),
+    Caller = spawn(fun() -> py:ensure_venv(Venv, [], no_index()) end),
+    %% What comes then, the installation of pip, takes seconds.
+    ok = causeway_ct:wait_until(fun() -> filelib:is_regular(filename:join(Venv, "pyvenv.cfg")) end),
     Kept = filename:join(Venv, "of the first"),
     ok = file:write_file(Kept, ""),
     Self = self(),
     spawn_link(fun() -> Self ! {second, py:ensure_venv(Venv, [], no_index())} end),
     exit(Caller, kill),
-    ok = dead(Socket),
     ok = causeway_ct:expect({second, ok}, 100000),
     ?assertNot(filelib:is_file(Kept)).
 
@@ -470,10 +480,12 @@ killed_program(Config) ->
     Self = self(),
     spawn_link(fun() -> Self ! {answer, py:ensure_venv(?config(main, Config), [Slow], no_index())} end),
     {ok, Socket} = gen_tcp:accept(Listener),
-    {ok, Group} = gen_tcp:recv(Socket, 0),
-    "" = os:cmd("kill -9 -" ++ string:trim(Group)),
+    {Group, Temporary} = told(Socket),
+    ?assert(filelib:is_dir(Temporary)),
+    "" = os:cmd("kill -9 -" ++ Group),
     receive {answer, Answer} -> ?assertMatch({error, {install_failed, #{status := 137}}}, Answer) end,
-    dead(Socket).
+    {error, closed} = gen_tcp:recv(Socket, 0),
+    ?assertNot(filelib:is_dir(Temporary)).
 
 application_stop(Config) ->
     {Listener, Slow} = slow_package(Config, "application_stop"),
@@ -482,7 +494,7 @@ application_stop(Config) ->
     {ok, Socket} = gen_tcp:accept(Listener),
     ok = application:stop(causeway),
     receive {answer, Answer} -> ?assertMatch({error, {not_started, _}}, Answer) end,
-    ok = dead(Socket),
+    ok = ended(Socket),
     ?assertMatch({error, {no_context, _}}, py:ensure_venv(?config(main, Config), [])),
     ?assertMatch({error, {no_context, _}}, py:venv_info()),
     ok = causeway_ct:start().
@@ -560,8 +572,8 @@ wheel(Directory, Name) ->
     {ok, _} = zip:create(Path, [{File, iolist_to_binary(Content)} || {File, Content} <- Files]),
     Path.
 
-%% A package whose building never ends. It connects to us, tells its process group, and hands the connection down to a
-%% process of its own: when the connection ends, both have ended.
+%% A package whose building never ends. It connects to us, tells its process group and where it has temporary files, and
+%% hands the connection down to a process of its own: when the connection ends, both have ended.
 slow_package(Config, Name) ->
     {ok, Listener} = gen_tcp:listen(0, [list, {active, false}, {ip, {127, 0, 0, 1}}]),
     {ok, Port} = inet:port(Listener),
@@ -571,19 +583,26 @@ slow_package(Config, Name) ->
                          "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
                          "[project]\nname = 'causeway-slow'\nversion = '1.0'\n"),
     ok = file:write_file(filename:join(Directory, "backend.py"),
-                         ["import os, socket, subprocess\n"
+                         ["import os, socket, subprocess, tempfile, urllib.parse\n"
                           "def build_wheel(directory, settings=None, metadata=None):\n"
                           "    link = socket.create_connection(('127.0.0.1', ", integer_to_list(Port), "))\n"
                           "    child = subprocess.Popen(['sleep', '1000'], pass_fds=[link.fileno()])\n"
-                          "    link.sendall(b'%d\\n' % os.getpgrp())\n"
+                          "    temporary = urllib.parse.quote(tempfile.gettempdir())\n"
+                          "    link.sendall(f'{os.getpgrp()} {temporary}\\n'.encode())\n"
                           "    child.wait()\n"]),
     {Listener, Directory}.
 
-dead(Socket) ->
-    case gen_tcp:recv(Socket, 0) of
-        {ok, _} -> dead(Socket);
-        {error, closed} -> ok
-    end.
+%% Waits for the end of such a package, and for that of its temporary files.
+ended(Socket) ->
+    {_Group, Temporary} = told(Socket),
+    {error, closed} = gen_tcp:recv(Socket, 0),
+    causeway_ct:wait_until(fun() -> not filelib:is_dir(Temporary) end).
+
+%% Its process group, and the directory of its temporary files.
+told(Socket) ->
+    {ok, Line} = gen_tcp:recv(Socket, 0),
+    [Group, Temporary] = string:lexemes(Line, " \n"),
+    {Group, uri_string:percent_decode(list_to_binary(Temporary))}.
 
 lengthen(Path, Length) when byte_size(Path) > Length - 240 ->
     filename:join(Path, binary:copy(<<"x">>, Length - byte_size(Path) - 1));
