@@ -3,6 +3,8 @@
 
 -compile([export_all, nowarn_export_all]).
 
+-import(causeway_ct, [context/1]).
+
 -include_lib("stdlib/include/assert.hrl").
 
 -define(HELPERS, causeway_helpers).
@@ -17,22 +19,13 @@ all() ->
      killed_callers_of_queued_calls, mailboxes_are_empty_after_races, timeouts_around_the_duration_of_calls,
      threads_of_python_are_not_hit, interrupts_of_many_contexts_at_once].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-end_per_suite(_Config) ->
-    ok = application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
-init_per_testcase(_Case, Config) ->
-    {ok, Context} = py_context:start_link(#{}),
-    unlink(Context),
-    [{context, Context} | Config].
+init_per_testcase(_Case, Config) -> causeway_ct:start_context(Config).
 
-end_per_testcase(_Case, Config) ->
-    exit(context(Config), kill).
-
-context(Config) -> proplists:get_value(context, Config).
+end_per_testcase(_Case, Config) -> causeway_ct:kill_context(Config).
 
 %% In time, whatever Python does
 

@@ -24,16 +24,11 @@ groups() ->
                     uncaught_exceptions_are_events, bad_records, default_handler_shows_it, slow_handler_does_not_hold_calls_up,
                     handler_that_calls_python, much_is_logged]}].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-end_per_suite(_Config) ->
-    application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
-init_per_testcase(_Case, Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_testcase(_Case, Config) -> causeway_ct:start(Config).
 
 end_per_testcase(_Case, _Config) ->
     _ = logger:remove_handler(?MODULE),
@@ -159,9 +154,9 @@ reactor_prints_to_its_context(_Config) ->
                                receive stop -> py_reactor_context:stop(Context) end
                        end),
     Context = receive {context, Started} -> Started end,
-    {Client, Server} = py_reactor_SUITE:tcp_pair(),
-    ok = py_reactor_context:handoff(Context, py_reactor_SUITE:fd(Server), #{}),
-    ?assertEqual(<<"this">>, py_reactor_SUITE:ask(Client, <<"this">>)),
+    {Client, Server} = reactor_ct:tcp_pair(),
+    ok = py_reactor_context:handoff(Context, reactor_ct:fd(Server), #{}),
+    ?assertEqual(<<"this">>, reactor_ct:ask(Client, <<"this">>)),
     ?assertEqual(<<"heard this">>, next_text()),
     Owner ! stop.
 

@@ -15,12 +15,9 @@ all() ->
      segmentation_fault_leaves_a_trace, overflown_stack_leaves_a_trace, fatal_error_leaves_a_trace, abort_leaves_a_trace, deep_recursion_is_an_exception,
      erlang_goes_on_with_faulthandler, crash_dump_by_signal].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-end_per_suite(_Config) ->
-    application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 fork_and_exec_are_refused(_Config) ->
     {ok, Said} = py:call(?HELPERS, refusals, []),
