@@ -205,6 +205,7 @@ group_leader_of_another_node(_Config) ->
 %% In the other node.
 print_far_away(Arguments) ->
     {ok, Peer, Node} = peer:start(#{name => causeway_far, host => "localhost", connection => standard_io,
+                                    shutdown => close,
                                     args => ["-dist_listen", "false", "-setcookie", "causeway" | Arguments]}),
     %% Only this node listens.
     true = peer:call(Peer, net_kernel, connect_node, [node()]),
