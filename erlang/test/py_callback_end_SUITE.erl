@@ -46,9 +46,9 @@ errors_exits_and_throws(Config) ->
          ?assertEqual(ExpectedText, Text),
          ?assertEqual(<<"in the Erlang function 'fail'">>, Note),
          ?assertEqual(length(Stack), length(Frames)),
-         [#{<<"module">> := <<"py_callback_SUITE">>, <<"arity">> := _, <<"line">> := Line, <<"file">> := File} | _] = Stack,
+         [#{<<"module">> := <<"py_callback_end_SUITE">>, <<"arity">> := _, <<"line">> := Line, <<"file">> := File} | _] = Stack,
          ?assert(Line > 0),
-         ?assertEqual(<<"py_callback_SUITE.erl">>, filename:basename(File))
+         ?assertEqual(<<"py_callback_end_SUITE.erl">>, filename:basename(File))
      end || {Fail, ExpectedKind, ExpectedReason, ExpectedText} <-
                 [{fun() -> error(broken) end, <<"error">>, <<"broken">>, <<"error: broken">>},
                  {fun() -> exit({left, 1}) end, <<"exit">>, {<<"left">>, 1}, <<"exit: {left,1}">>},
@@ -62,8 +62,8 @@ errors_tell_where(Config) ->
     {ok, {_, _, _, _, Stack, Notes}} = py:call(context(Config), ?HELPERS, attempt, [fail, 1]),
     ?assertMatch(#{<<"function">> := <<"fail_here">>, <<"arity">> := 1}, hd(Stack)),
     #{<<"line">> := Line} = hd(Stack),
-    Where = iolist_to_binary(["py_callback_SUITE.erl, line ", integer_to_binary(Line)]),
-    ?assertNotEqual(nomatch, binary:match(lists:nth(2, Notes), [<<"py_callback_SUITE:fail_here/1">>])),
+    Where = iolist_to_binary(["py_callback_end_SUITE.erl, line ", integer_to_binary(Line)]),
+    ?assertNotEqual(nomatch, binary:match(lists:nth(2, Notes), [<<"py_callback_end_SUITE:fail_here/1">>])),
     ?assertNotEqual(nomatch, binary:match(lists:nth(2, Notes), [Where])),
     %% Arguments that match no clause are in the stack as they are: their number is told.
     ok = py:register_function(fail, fun(only_this) -> ok end),

@@ -193,7 +193,7 @@ thread_outlives_its_call(Config) ->
     Test = self(),
     ok = py:register_function(tell, fun([Value]) -> Test ! {told, Value} end),
     ok = py:exec(context(Config), <<"import erlang, threading\ndef work(): erlang.call('tell', erlang.call('wait'))\n"
-                                    "threading.Thread(target=work).context()\n">>),
+                                    "threading.Thread(target=work).start()\n">>),
     Function = entered(wait),
     ok = py_context:stop(context(Config)),
     Function ! {go, late},
