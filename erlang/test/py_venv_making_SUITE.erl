@@ -177,7 +177,7 @@ time_out(Config) ->
     ?assertEqual({error, timeout}, py:ensure_venv(?config(main, Config), [Slow], (no_index())#{timeout => 2000})),
     %% It may not have come as far as to the package; what has is dead.
     case gen_tcp:accept(Listener, 0) of
-        {ok, Socket} -> ended(Socket);
+        {ok, Socket} -> dead(Socket);
         {error, timeout} -> ok
     end,
     ?assert(filelib:is_regular(filename:join(?config(main, Config), "pyvenv.cfg"))),
@@ -187,11 +187,11 @@ time_out(Config) ->
 dead_caller(Config) ->
     {Listener, Slow} = slow_package(Config, "dead_caller"),
     Caller = spawn(fun() -> py:ensure_venv(?config(main, Config), [Slow], no_index()) end),
-    {ok, Socket} = gen_tcp:accept(Listener),
+    Package = working(Listener),
     Self = self(),
     spawn_link(fun() -> Self ! {second, py:ensure_venv(?config(main, Config), [], no_index())} end),
     exit(Caller, kill),
-    ok = ended(Socket),
+    ok = ended(Package),
     ok = causeway_ct:expect({second, ok}, 100000).
 
 dead_caller_of_a_half_made_one(Config) ->
@@ -211,8 +211,7 @@ killed_program(Config) ->
     {Listener, Slow} = slow_package(Config, "killed_program"),
     Self = self(),
     spawn_link(fun() -> Self ! {answer, py:ensure_venv(?config(main, Config), [Slow], no_index())} end),
-    {ok, Socket} = gen_tcp:accept(Listener),
-    {Group, Temporary} = told(Socket),
+    {Socket, Group, Temporary} = working(Listener),
     ?assert(filelib:is_dir(Temporary)),
     "" = os:cmd("kill -9 -" ++ Group),
     receive {answer, Answer} -> ?assertMatch({error, {install_failed, #{status := 137}}}, Answer) end,
@@ -223,10 +222,10 @@ application_stop(Config) ->
     {Listener, Slow} = slow_package(Config, "application_stop"),
     Self = self(),
     spawn_link(fun() -> Self ! {answer, py:ensure_venv(?config(main, Config), [Slow], no_index())} end),
-    {ok, Socket} = gen_tcp:accept(Listener),
+    Package = working(Listener),
     ok = application:stop(causeway),
     receive {answer, Answer} -> ?assertMatch({error, {not_started, _}}, Answer) end,
-    ok = ended(Socket),
+    ok = ended(Package),
     ?assertMatch({error, {no_context, _}}, py:ensure_venv(?config(main, Config), [])),
     ?assertMatch({error, {no_context, _}}, py:venv_info()),
     ok = causeway_ct:start().
@@ -289,17 +288,23 @@ slow_package(Config, Name) ->
                           "    child.wait()\n"]),
     {Listener, Directory}.
 
-%% Waits for the end of such a package, and for that of its temporary files.
-ended(Socket) ->
-    {_Group, Temporary} = told(Socket),
-    {error, closed} = gen_tcp:recv(Socket, 0),
-    causeway_ct:wait_until(fun() -> not filelib:is_dir(Temporary) end).
-
-%% Its process group, and the directory of its temporary files.
-told(Socket) ->
+%% Waits until it is built: its connection, its process group, and the directory of its temporary files.
+working(Listener) ->
+    {ok, Socket} = gen_tcp:accept(Listener),
     {ok, Line} = gen_tcp:recv(Socket, 0),
     [Group, Temporary] = string:lexemes(Line, " \n"),
-    {Group, uri_string:percent_decode(list_to_binary(Temporary))}.
+    {Socket, Group, uri_string:percent_decode(list_to_binary(Temporary))}.
+
+%% Waits for its end, and for that of its temporary files.
+ended({Socket, _Group, Temporary}) ->
+    ok = dead(Socket),
+    causeway_ct:wait_until(fun() -> not filelib:is_dir(Temporary) end).
+
+dead(Socket) ->
+    case gen_tcp:recv(Socket, 0) of
+        {ok, _} -> dead(Socket);
+        {error, closed} -> ok
+    end.
 
 lengthen(Path, Length) when byte_size(Path) > Length - 240 ->
     filename:join(Path, binary:copy(<<"x">>, Length - byte_size(Path) - 1));
