@@ -34,7 +34,7 @@ refused_in_every_context_and_thread(_Config) ->
          ?assertMatch({error, {'RuntimeError', _}}, py:call(Context, os, fork, [])),
          ?assertEqual({ok, <<"spawn">>}, py:call(Context, multiprocessing, get_start_method, [])),
          ok = py_context:stop(Context)
-     end || Mode <- [worker, subinterp, owngil], {ok, Context} <- [py_output_SUITE:start_context(Mode)]],
+     end || Mode <- mode_ct:modes(), {ok, Context} <- [py_context:start_link(#{mode => Mode})]],
     ok = py:exec(<<"import concurrent.futures, os\nwith concurrent.futures.ThreadPoolExecutor(1) as e: refused = e.submit(os.fork).exception()">>),
     ?assertEqual({ok, <<"RuntimeError">>}, py:eval(<<"type(refused).__name__">>)).
 
