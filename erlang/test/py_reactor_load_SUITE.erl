@@ -127,6 +127,8 @@ stats_count(_Config) ->
                  py_reactor_context:stats(Context)),
     Clients = [connected_to(Context, #{}) || _ <- [1, 2, 3]],
     [?assertEqual(<<"12345">>, ask(Client, <<"12345">>)) || Client <- Clients],
+    %% What is written is counted a moment after the client may have it.
+    ok = causeway_ct:wait_until(fun() -> 15 =:= maps:get(bytes_out, py_reactor_context:stats(Context)) end),
     ?assertMatch(#{active_connections := 3, total_connections := 3, total_requests := 3, bytes_in := 15, bytes_out := 15},
                  py_reactor_context:stats(Context)),
     [ok = gen_tcp:close(Client) || Client <- Clients],
