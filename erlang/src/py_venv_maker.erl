@@ -2,7 +2,8 @@
 %% @doc Makes one virtual environment and installs into it, on behalf of one process.
 %%
 %% An environment that is complete has a file with a hash of what was asked for, which is written last. One that is
-%% being made has another file: who finds that, and nobody at work, makes it anew.
+%% being made has another file: who finds that, and nobody at work, makes it anew. The programs have a directory for
+%% temporary files of their own: installers that are killed leave theirs.
 -module(py_venv_maker).
 
 -behaviour(gen_server).
@@ -24,6 +25,7 @@
 -define(TABLE, py_venvs).
 -define(COMPLETE, <<"causeway-complete">>).
 -define(UNFINISHED, <<"causeway-unfinished">>).
+-define(TEMPORARY, <<"causeway-temporary">>).
 %% The length of a line of output, and how many of them an error tells.
 -define(LONGEST_LINE, 4096).
 -define(LAST_LINES, 50).
@@ -76,6 +78,8 @@ init(#{caller := Caller} = Plan) ->
            holder => undefined,
            %% Whether the directory is ours to remove.
            is_half_made => false,
+           %% The directory of its programs' temporary files.
+           temporary => undefined,
            stage => undefined,
            command => [],
            port => undefined,
@@ -245,15 +249,33 @@ file_error(Reason, State) ->
 
 %% Programs
 
-run(Stage, [Program | Arguments] = Command, State) ->
-    Started = State#{stage := Stage, command := Command, lines := []},
+run(Stage, Command, State) ->
+    Temporary = filename:join(directory(State), ?TEMPORARY),
+    Started = State#{stage := Stage, command := Command, lines := [], temporary := Temporary},
     ok = log(lists:join(" ", [py_venv:shown(Part) || Part <- Command]), Started),
-    try open_port({spawn_executable, Program},
-                  [{args, Arguments}, {line, ?LONGEST_LINE}, exit_status, stderr_to_stdout, binary, hide]) of
-        Port -> {noreply, Started#{port := Port}}
-    catch
-        error:Reason -> failed(Reason, Started)
+    %% It may be there from a node that ended meanwhile.
+    _ = file:del_dir_r(Temporary),
+    case file:make_dir(Temporary) of
+        ok -> open(Command, Started);
+        {error, Reason} -> file_error(Reason, Started)
     end.
+
+open([Program | Arguments], #{temporary := Temporary} = State) ->
+    try open_port({spawn_executable, Program},
+                  [{args, Arguments}, {env, temporary_files(Temporary)}, {line, ?LONGEST_LINE}, exit_status,
+                   stderr_to_stdout, binary, hide]) of
+        Port -> {noreply, State#{port := Port}}
+    catch
+        error:Reason -> failed(Reason, State)
+    end.
+
+%% A port takes names of directories as bytes, but variables as characters.
+temporary_files(Directory) ->
+    Name = case file:native_name_encoding() of
+               utf8 -> unicode:characters_to_list(Directory);
+               latin1 -> binary_to_list(Directory)
+           end,
+    [{"TMPDIR", Name} || is_list(Name)].
 
 log(Text, State) ->
     logger:info("~ts", [Text], #{source => venv, venv => directory(State)}).
@@ -275,7 +297,10 @@ clean(#{port := Port} = State) when Port =/= undefined ->
     ok = kill(Port),
     clean(State#{port := undefined});
 clean(#{is_half_made := true} = State) ->
-    (remove(State))#{is_half_made := false};
+    (remove(State))#{is_half_made := false, temporary := undefined};
+clean(#{temporary := Temporary} = State) when Temporary =/= undefined ->
+    _ = file:del_dir_r(Temporary),
+    State#{temporary := undefined};
 clean(State) ->
     State.
 

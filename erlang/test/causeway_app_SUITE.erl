@@ -18,19 +18,13 @@ all() ->
      exit_codes_of_subprocesses, exit_codes_of_ports, sys_executable_is_the_python, virtual_environment,
      multiprocessing_spawn, threads_and_signals_of_python, erlang_signals_still_work, number_of_contexts_is_configured].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-end_per_suite(_Config) ->
-    application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
-init_per_testcase(_Case, Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_testcase(_Case, Config) -> causeway_ct:start(Config).
 
-end_per_testcase(_Case, _Config) ->
-    ok.
+end_per_testcase(_Case, _Config) -> ok.
 
 %% In this node
 
@@ -209,8 +203,8 @@ init_stop_while_c_code_holds_the_gil(_Config) ->
     ends_in_time(busy("{ok, Contexts} = py:start_contexts(8), ", "py:call(hd(Contexts), causeway_helpers, hold_gil, [Me, 900000000])", "1") ++ "init:stop().").
 
 init_stop_while_serving(_Config) ->
-    ends_in_time(helpers("{ok, none} = py:call(reactor_protocols, use, ['Echo', self()]), {Client, Server} = py_reactor_SUITE:tcp_pair(), "
-                         "ok = py_reactor_context:handoff(py_reactor_SUITE:fd(Server), #{}), <<\"a\">> = py_reactor_SUITE:ask(Client, <<\"a\">>), ") ++ "init:stop().").
+    ends_in_time(helpers("{ok, none} = py:call(reactor_protocols, use, ['Echo', self()]), {Client, Server} = reactor_ct:tcp_pair(), "
+                         "ok = py_reactor_context:handoff(reactor_ct:fd(Server), #{}), <<\"a\">> = reactor_ct:ask(Client, <<\"a\">>), ") ++ "init:stop().").
 
 halt_while_python_loops(_Config) ->
     ends_in_time(busy("Context = py:context(1), ", "py:call(Context, causeway_helpers, loop_stubbornly, [Me])", "1") ++ "erlang:halt(0).").

@@ -1,7 +1,7 @@
 %% @doc What the suites share: the application, waiting for events, and what the system says of this process.
 -module(causeway_ct).
 
--export([start/0, python_dir/0, ebin_dirs/0]).
+-export([start/0, start/1, stop/1, start_context/1, kill_context/1, context/1, context/0, python_dir/0, ebin_dirs/0]).
 -export([wait_until/1, wait_until/2, milliseconds/1, expect/1, expect/2, mailbox/0]).
 -export([threads/0, context_threads/0, descriptors/0, rss/0, settled/2, context_ticks/0, context_ticks/1]).
 -export([run_node/2, run_node/3, python_executable/0, script/3]).
@@ -20,6 +20,39 @@ start() ->
         {ok, [Directory | _]} -> ok;
         {ok, _} -> {ok, none} = py:call(sys, 'path.insert', [0, Directory]), ok
     end.
+
+%% @doc For init_per_suite, and init_per_testcase where a case may have stopped the application.
+-spec start(list()) -> list().
+start(Config) ->
+    ok = start(),
+    Config.
+
+%% @doc For end_per_suite.
+-spec stop(list()) -> ok.
+stop(_Config) ->
+    ok = application:stop(causeway).
+
+%% @doc For init_per_testcase: the case has a context of its own.
+-spec start_context(list()) -> list().
+start_context(Config) ->
+    ok = start(),
+    [{context, context()} | Config].
+
+%% @doc For end_per_testcase.
+-spec kill_context(list()) -> true.
+kill_context(Config) ->
+    exit(context(Config), kill).
+
+%% @doc The context of the case.
+-spec context(list()) -> pid().
+context(Config) -> proplists:get_value(context, Config).
+
+%% @doc Another context, which may serve connections, and does not end with the calling process.
+-spec context() -> pid().
+context() ->
+    {ok, Context} = py_reactor_context:start_link(1, worker),
+    unlink(Context),
+    Context.
 
 %% @doc Where the helper modules of the suites are.
 -spec python_dir() -> binary().

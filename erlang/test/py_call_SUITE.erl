@@ -26,19 +26,13 @@ all() ->
      dup_fd_errors, send_and_whereis, send_errors, send_is_not_possible_to_names, answers_reach_their_callers,
      calls_leave_nothing_in_mailboxes, error_of_conversion_is_an_error_of_the_call].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-end_per_suite(_Config) ->
-    ok = application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
-init_per_testcase(_Case, Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_testcase(_Case, Config) -> causeway_ct:start(Config).
 
-end_per_testcase(_Case, _Config) ->
-    ok.
+end_per_testcase(_Case, _Config) -> ok.
 
 %% Calls
 

@@ -18,19 +18,13 @@ all() ->
      registered_name, name_twice, stats_count, suspended_owner_does_not_delay_calls, long_call_does_not_delay_other_contexts,
      two_thousand_contexts_leave_nothing, two_hundred_contexts_at_once, failed_starts_leave_nothing].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-end_per_suite(_Config) ->
-    ok = application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
-init_per_testcase(_Case, Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_testcase(_Case, Config) -> causeway_ct:start(Config).
 
-end_per_testcase(_Case, _Config) ->
-    ok.
+end_per_testcase(_Case, _Config) -> ok.
 
 %% OTP
 

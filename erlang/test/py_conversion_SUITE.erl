@@ -21,12 +21,9 @@ all() ->
      references_of_dead_processes, references_compare, containers_that_change_meanwhile, exceptions_during_conversion,
      objects_of_all_kinds].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-end_per_suite(_Config) ->
-    ok = application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 %% Tables
 

@@ -14,11 +14,11 @@ all() ->
      unix_datagrams, sender_without_a_name, pair_of_sockets, receiver_that_is_full, receiver_that_never_reads,
      receiver_that_is_full_at_the_end, answers_to_who_is_gone, socket_that_was_shut_down, one_descriptor].
 
-init_per_suite(Config) -> socket_ct:start(Config).
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-init_per_testcase(_Case, Config) -> socket_ct:start(Config).
+init_per_testcase(_Case, Config) -> causeway_ct:start(Config).
 
-end_per_suite(Config) -> socket_ct:stop(Config).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 udp_of_every_kind(_Config) ->
     use('Datagrams'),

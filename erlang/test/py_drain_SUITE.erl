@@ -14,11 +14,11 @@ all() ->
      time_is_over, no_time_at_all, deferred_answers, several_who_stop, supervisor_is_quick, connection_lost_is_not_cut_off,
      connection_lost_has_no_end, dead_contexts, wrong_arguments].
 
-init_per_suite(Config) -> socket_ct:start(Config).
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-init_per_testcase(_Case, Config) -> socket_ct:start(Config).
+init_per_testcase(_Case, Config) -> causeway_ct:start(Config).
 
-end_per_suite(Config) -> socket_ct:stop(Config).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 nothing_to_write(_Config) ->
     use('Echo'),

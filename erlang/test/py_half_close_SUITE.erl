@@ -12,11 +12,11 @@ suite() -> [{timetrap, {seconds, 60}}].
 all() ->
     [default_writes_what_is_left, told_once_and_writes_on, half_open_costs_nothing, half_open_ends_with_the_peer, end_of_a_raising_protocol].
 
-init_per_suite(Config) -> socket_ct:start(Config).
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-init_per_testcase(_Case, Config) -> socket_ct:start(Config).
+init_per_testcase(_Case, Config) -> causeway_ct:start(Config).
 
-end_per_suite(Config) -> socket_ct:stop(Config).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 default_writes_what_is_left(_Config) ->
     use('Answer'),

@@ -17,11 +17,11 @@ all() ->
      options_stay_after_an_error, socket_stays_after_an_error, losers_keep_their_data, sockets_of_others, closed_sockets,
      tls_and_nonsense, server_is_gone, pipes, terminals, eventfds, not_to_be_waited_for, numbers_that_are_not_open].
 
-init_per_suite(Config) -> socket_ct:start(Config).
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-init_per_testcase(_Case, Config) -> socket_ct:start(Config).
+init_per_testcase(_Case, Config) -> causeway_ct:start(Config).
 
-end_per_suite(Config) -> socket_ct:stop(Config).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 %% Handed over
 

@@ -15,11 +15,11 @@ all() ->
      out_of_descriptors_without_linger, owner_dies, context_is_killed, context_is_stopped, refused_listeners, listener_that_was_shut_down,
      listener_that_is_made_blocking, no_descriptor_for_a_poller].
 
-init_per_suite(Config) -> socket_ct:start(Config).
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-init_per_testcase(_Case, Config) -> socket_ct:start(Config).
+init_per_testcase(_Case, Config) -> causeway_ct:start(Config).
 
-end_per_suite(Config) -> socket_ct:stop(Config).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 listeners_of_every_kind(_Config) ->
     use('Echo'),

@@ -14,12 +14,9 @@ all() ->
      process_that_ends_during_its_call, calls_after_the_end_start_empty, spawned_calls_see_the_spawners_names,
      two_calls_of_one_process_at_once].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-end_per_suite(_Config) ->
-    ok = application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 names_stay(_Config) ->
     ok = py:exec(<<"x = 1">>),

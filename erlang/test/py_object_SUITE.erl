@@ -19,12 +19,9 @@ all() ->
      memory_stats, memory_stats_of_references, namespaces, gc, gc_errors, tracemalloc, tracemalloc_errors,
      reload, reload_errors, reload_of_a_package, reload_while_it_is_called].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-end_per_suite(_Config) ->
-    ok = application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 end_per_testcase(_Case, _Config) ->
     ?assertEqual([], causeway_ct:mailbox()).

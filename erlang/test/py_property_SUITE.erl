@@ -10,12 +10,9 @@ all() ->
      prop_binaries_are_text_or_bytes, prop_arithmetic, prop_message_is_the_result, prop_same_key_or_both,
      prop_any_term_is_answered].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-end_per_suite(_Config) ->
-    ok = application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 prop_round_trip(_Config) -> check(fun prop_conversion:prop_round_trip/0).
 prop_arguments_stay_in_their_places(_Config) -> check(fun prop_conversion:prop_arguments_stay_in_their_places/0).

@@ -14,20 +14,16 @@ all() ->
      diagnosis_while_native_code_keeps_the_lock, diagnosis_of_no_context, late_diagnosis_leaves_no_message,
      counters, status_reads_well].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-end_per_suite(_Config) ->
-    ok = application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 init_per_testcase(_Case, Config) ->
     process_flag(trap_exit, true),
     ok = py:exec("from erlang import reactor; reactor.set_protocol_factory(None)"),
     Config.
 
-end_per_testcase(_Case, _Config) ->
-    ok.
+end_per_testcase(_Case, _Config) -> ok.
 
 %% Factories
 
@@ -127,7 +123,7 @@ reactor.set_protocol_factory(Slow)
     {ok, Diagnosis} = py_reactor_context:diagnose(Context),
     ?assertMatch(#{activity := callback, call := undefined, active_connections := 1,
                    stack := [#{function := <<"data_received">>}]}, Diagnosis),
-    ok = py_reactor_context:stop(Context).
+    ok = py_reactor_context:stop(Context, 0).
 
 diagnosis_while_native_code_keeps_the_lock(_Config) ->
     Context = start(#{}),

@@ -13,12 +13,9 @@ groups() ->
     [{Mode, [], [in_a_pool, in_a_pool_of_workers, workers_beside_a_pool, of_a_context_that_has_stopped, freed_after_the_end,
                  of_two_interpreters, a_named_context_counts]} || Mode <- [subinterp, owngil]].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-end_per_suite(_Config) ->
-    application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 init_per_group(Mode, Config) ->
     case Mode =:= subinterp orelse py:eval(<<"__import__('sys').version_info >= (3, 12)">>) =:= {ok, true} of

@@ -15,12 +15,9 @@ all() ->
      segmentation_fault_leaves_a_trace, overflown_stack_leaves_a_trace, fatal_error_leaves_a_trace, abort_leaves_a_trace, deep_recursion_is_an_exception,
      erlang_goes_on_with_faulthandler, crash_dump_by_signal].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-end_per_suite(_Config) ->
-    application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 fork_and_exec_are_refused(_Config) ->
     {ok, Said} = py:call(?HELPERS, refusals, []),
@@ -37,7 +34,7 @@ refused_in_every_context_and_thread(_Config) ->
          ?assertMatch({error, {'RuntimeError', _}}, py:call(Context, os, fork, [])),
          ?assertEqual({ok, <<"spawn">>}, py:call(Context, multiprocessing, get_start_method, [])),
          ok = py_context:stop(Context)
-     end || Mode <- [worker, subinterp, owngil], {ok, Context} <- [py_output_SUITE:start_context(Mode)]],
+     end || Mode <- mode_ct:modes(), {ok, Context} <- [py_context:start_link(#{mode => Mode})]],
     ok = py:exec(<<"import concurrent.futures, os\nwith concurrent.futures.ThreadPoolExecutor(1) as e: refused = e.submit(os.fork).exception()">>),
     ?assertEqual({ok, <<"RuntimeError">>}, py:eval(<<"type(refused).__name__">>)).
 

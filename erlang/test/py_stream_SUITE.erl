@@ -16,12 +16,9 @@ all() ->
      owner_dies_while_the_generator_runs, cancel, cancel_while_it_runs, nothing_after_cancel, cancel_twice, context_stops, keywords_and_context,
      one_thread, calls_between, callbacks_in_a_generator, wrong_arguments, many_streams, application_stop].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
-end_per_suite(_Config) ->
-    ok = application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 init_per_testcase(_Case, Config) ->
     {ok, none} = py:call(?HELPERS, reset, []),

@@ -15,8 +15,7 @@ init_per_suite(Config) ->
     {ok, Readme} = file:read_file(filename:join(root(), "README.md")),
     [{readme, Readme} | Config].
 
-end_per_suite(_Config) ->
-    application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
 erlang(Config) ->
     Blocks = blocks(Config, <<"erlang">>),

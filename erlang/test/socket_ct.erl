@@ -2,7 +2,7 @@
 %% `socket_protocols' tell.
 -module(socket_ct).
 
--export([start/1, stop/1, use/1, context/0, context/1, kinds/0, families/0]).
+-export([use/1, context/0, context/1, kinds/0, families/0]).
 -export([listen/2, listen/3, client/1, pair/2, pair/3, address/1, name/1]).
 -export([ask/2, read_all/1, read/2, told/1, made/0, lost/1, lost_anyone/0, all_is/1]).
 -export([active/1, stats/2, idle_ticks/0, idle_ticks/1]).
@@ -10,17 +10,6 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -define(PATIENCE, 20000).
-
-%% @doc For init_per_testcase.
--spec start(list()) -> list().
-start(Config) ->
-    ok = causeway_ct:start(),
-    Config.
-
-%% @doc For end_per_suite.
--spec stop(list()) -> ok.
-stop(_Config) ->
-    application:stop(causeway).
 
 %% @doc Makes a protocol the factory of all contexts; its events come to the calling process.
 -spec use(atom()) -> ok.

@@ -1,4 +1,4 @@
-"""What py_callback_SUITE and py_timeout_SUITE need on the Python side: functions that call Erlang."""
+"""What the suites of callbacks and py_timeout_SUITE need on the Python side: functions that call Erlang."""
 
 import concurrent.futures
 import pickle

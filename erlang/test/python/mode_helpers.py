@@ -1,4 +1,4 @@
-"""What py_mode_SUITE needs in every kind of context: nothing here uses what an interpreter may refuse."""
+"""What the suites of modes need in every kind of context: nothing here uses what an interpreter may refuse."""
 
 import _thread
 import importlib

@@ -1,4 +1,4 @@
-"""Protocols for py_reactor_SUITE. What they have to tell goes to the process in `watcher`."""
+"""Protocols for the suites of the reactor. What they have to tell goes to the process in `watcher`."""
 
 import hashlib
 import os

@@ -19,15 +19,11 @@ init_per_suite(Config) ->
     ok = causeway_ct:start(),
     Config.
 
-end_per_suite(_Config) ->
-    ok = application:stop(causeway).
+end_per_suite(Config) -> causeway_ct:stop(Config).
 
-init_per_testcase(_Case, Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_testcase(_Case, Config) -> causeway_ct:start(Config).
 
-end_per_testcase(_Case, _Config) ->
-    ok.
+end_per_testcase(_Case, _Config) -> ok.
 
 %% Runs a round a few times until everything is as large as it gets, then many times, and compares.
 stays_flat(Round, WarmUp, Rounds, Allowed) ->
@@ -125,10 +121,10 @@ ten_thousand_contexts(_Config) ->
 %% As the documentation of erlang_python does it: each is accepted here, and handed over by its number.
 hundred_thousand_connections(_Config) ->
     {ok, Context} = py_reactor_context:start_link(1, worker, #{factory => {fault_protocols, 'Counted'}}),
-    Listen = py_reactor_SUITE:listen(),
+    Listen = reactor_ct:listen(),
     churn(Context, fun() ->
-        {Client, Server} = py_reactor_SUITE:tcp_pair(Listen),
-        ok = py_reactor_context:handoff(Context, py_reactor_SUITE:fd(Server), #{}),
+        {Client, Server} = reactor_ct:tcp_pair(Listen),
+        ok = py_reactor_context:handoff(Context, reactor_ct:fd(Server), #{}),
         Client
     end),
     ok = gen_tcp:close(Listen),
@@ -163,8 +159,8 @@ churn(Context, Connect) ->
 
 gigabytes_through_a_connection(_Config) ->
     {ok, none} = py:call(reactor_protocols, use, ['Echo', self()]),
-    {Client, Server} = py_reactor_SUITE:tcp_pair(),
-    ok = py_reactor_context:handoff(py_reactor_SUITE:fd(Server), #{}),
+    {Client, Server} = reactor_ct:tcp_pair(),
+    ok = py_reactor_context:handoff(reactor_ct:fd(Server), #{}),
     Block = binary:copy(<<"0123456789abcdef">>, 65536),
     Round = fun() -> repeat(100, fun() -> echo(Client, Block) end) end,
     stays_flat(Round, 1, 20, megabytes(24)),
