@@ -4,7 +4,7 @@ import Synchronization
 /// an end that comes after all data, and an error that sticks.
 ///
 /// Whoever waits is served first come first served. A receiver that gives up after a message was kept for it gives
-/// the message back to the front.
+/// the message back to its place.
 public final class ByteQueue: Sendable {
     /// How a queue ends.
     public enum End: Sendable {
@@ -33,7 +33,7 @@ public final class ByteQueue: Sendable {
     }
 
     private struct Contents {
-        var messages = Segments<Payload>()
+        var messages = MessageList()
         var receivers = WaiterList()
         var senders = WaiterList()
         var readable = WaiterList()
@@ -192,13 +192,13 @@ public final class ByteQueue: Sendable {
     @discardableResult
     private func end(_ end: End, _ origin: Origin) -> Bool {
         var woken = Woken()
-        var (isNew, dropped) = contents.withLock { contents -> (Bool, Segments<Payload>) in
+        var (isNew, dropped) = contents.withLock { contents -> (Bool, MessageList) in
             guard contents.info.end == nil || (end == .aborted && contents.info.end == .closed) else {
-                return (false, Segments())
+                return (false, MessageList())
             }
             contents.info.end = end
             settleAll(&contents, end == .closed ? .closed : .aborted, &woken)
-            guard end == .aborted else { return (true, Segments()) }
+            guard end == .aborted else { return (true, MessageList()) }
             contents.info.size = 0
             return (true, contents.messages.takeAll())
         }
@@ -222,6 +222,7 @@ public final class ByteQueue: Sendable {
 
     private func accept(_ message: Payload, _ contents: inout Contents, _ woken: inout Woken) {
         contents.info.messagesIn += 1
+        message.number = contents.info.messagesIn
         contents.info.bytesIn += message.count
         if let receiver = contents.receivers.popFirst() {
             count(out: message, &contents)
@@ -248,7 +249,7 @@ public final class ByteQueue: Sendable {
     private func putBack(_ message: Payload, _ contents: inout Contents, _ woken: inout Woken) {
         if contents.info.end == .aborted { return }
         if let receiver = contents.receivers.popFirst() { return woken.settle(receiver, .message(message)) }
-        contents.messages.prepend(message)
+        contents.messages.putBack(message)
         contents.info.size += message.count
         contents.info.messagesOut -= 1
         contents.info.bytesOut -= message.count

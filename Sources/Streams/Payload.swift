@@ -8,6 +8,7 @@ public struct Payload: @unchecked Sendable {
         /// Where the bytes are that are not a copy, and who keeps them there.
         let elsewhere: UnsafeRawPointer?
         let owner: AnyObject?
+        var number = 0
     }
 
     /// The header, and the bytes of a copy in the same piece of memory.
@@ -32,6 +33,12 @@ public struct Payload: @unchecked Sendable {
 
     /// How many bytes they are.
     public var count: Int { storage.header.count }
+
+    /// The place among all that were sent to its queue, which sets it under its lock.
+    var number: Int {
+        get { storage.header.number }
+        nonmutating set { storage.header.number = newValue }
+    }
 
     /// Who keeps the bytes; nil for a copy.
     public var owner: AnyObject? { storage.header.owner }

@@ -8,14 +8,9 @@ struct Segments<Element: Sendable>: Sendable {
         static var size: Int { 256 }
         private let elements = UnsafeMutablePointer<Element>.allocate(capacity: Segment.size)
         /// The elements stand from `first` up to `last`: only these places are initialized.
-        private(set) var first: Int
-        private(set) var last: Int
+        private var first = 0
+        private var last = 0
         var next: Segment?
-
-        init(at place: Int) {
-            first = place
-            last = place
-        }
 
         deinit {
             while !isEmpty { _ = takeFirst() }
@@ -23,14 +18,13 @@ struct Segments<Element: Sendable>: Sendable {
         }
 
         var isEmpty: Bool { first == last }
-        var hasRoomBefore: Bool { first > 0 }
-        var hasRoomAfter: Bool { last < Segment.size }
+        var hasRoom: Bool { last < Segment.size }
         var firstElement: Element { unsafe elements[first] }
 
         /// Starts anew where it is empty.
-        func move(to place: Int) {
-            first = place
-            last = place
+        func startAnew() {
+            first = 0
+            last = 0
         }
 
         // Each of these wants what the queries above tell.
@@ -38,11 +32,6 @@ struct Segments<Element: Sendable>: Sendable {
         func append(_ element: Element) {
             unsafe (elements + last).initialize(to: element)
             last += 1
-        }
-
-        func prepend(_ element: Element) {
-            first -= 1
-            unsafe (elements + first).initialize(to: element)
         }
 
         func takeFirst() -> Element {
@@ -61,28 +50,14 @@ struct Segments<Element: Sendable>: Sendable {
     var first: Element? { isEmpty ? nil : head?.firstElement }
 
     mutating func append(_ element: Element) {
-        if let tail, tail.hasRoomAfter {
+        if let tail, tail.hasRoom {
             tail.append(element)
         } else {
-            let segment = emptySegment(at: 0)
+            let segment = emptySegment()
             segment.append(element)
             tail?.next = segment
             tail = segment
             if head == nil { head = segment }
-        }
-        count += 1
-    }
-
-    /// Puts an element before all others.
-    mutating func prepend(_ element: Element) {
-        if let head, head.hasRoomBefore {
-            head.prepend(element)
-        } else {
-            let segment = emptySegment(at: Segment.size)
-            segment.prepend(element)
-            segment.next = head
-            head = segment
-            if tail == nil { tail = segment }
         }
         count += 1
     }
@@ -100,10 +75,10 @@ struct Segments<Element: Sendable>: Sendable {
         return element
     }
 
-    private mutating func emptySegment(at place: Int) -> Segment {
-        guard let segment = spare else { return Segment(at: place) }
+    private mutating func emptySegment() -> Segment {
+        guard let segment = spare else { return Segment() }
         spare = nil
-        segment.move(to: place)
+        segment.startAnew()
         return segment
     }
 
