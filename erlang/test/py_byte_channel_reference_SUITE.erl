@@ -12,7 +12,7 @@ suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
     [same_reference, reference_that_erlang_has_let_go_of, channel_made_by_python, holder_is_gone,
-     holder_is_gone_for_senders, holder_is_gone_after_the_queue, 
+     holder_is_gone_for_senders, holder_is_gone_after_the_queue, holder_is_in_the_call_only,
      notified_process_is_no_holder, python_made_has_no_holder, channel_is_gone_with_all_in_it, reference_in_data,
      registered_callbacks, wrong_arguments, texts_of_errors, wrong_arguments_in_python, not_local].
 

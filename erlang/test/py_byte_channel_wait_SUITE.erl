@@ -12,7 +12,7 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [receivers_in_order, senders_in_order, receivers_that_leave, senders_that_leave, killed_with_a_message,
+    [receivers_in_order, senders_in_order, receivers_that_leave, senders_that_leave, killed_with_a_message, cancelled_with_a_message,
      killed_sender_has_not_sent, message_of_one_that_is_gone_goes_on,
      kills_lose_nothing, time_outs_lose_nothing, cancellations_lose_nothing, senders_that_time_out_send_nothing,
      many_producers_and_consumers, closed_in_the_middle, other_messages_stay, full_mailbox,
@@ -101,7 +101,20 @@ killed_with_a_message(_Config) ->
     [exit(Receiver, kill) || Receiver <- Receivers],
     ok = channel_ct:settled(Channel, 3),
     ?assertMatch(#{size := 3, messages_in := 3, messages_out := 0, bytes_out := 0}, ?CHANNEL:info(Channel)),
-    ?assertEqual([<<"1">>, <<"2">>, <<"3">>], lists:sort(channel_ct:drain(Channel))).
+    ?assertEqual([<<"1">>, <<"2">>, <<"3">>], channel_ct:drain(Channel)).
+
+%% Tasks get messages and are cancelled before they can have seen them.
+cancelled_with_a_message(_Config) ->
+    Channel = channel_ct:new(),
+    Messages = [<<N:16>> || N <- lists:seq(1, 1000)],
+    {ok, none} = py:call(?HELPERS, cancelled_with_messages, [self(), Channel, 1000]),
+    ok = channel_ct:waiting(Channel, 1000, 0),
+    ok = channel_ct:fill(Channel, Messages),
+    ?assertMatch(#{waiting_receivers := 0, messages := 0}, ?CHANNEL:info(Channel)),
+    {ok, none} = py:call(?HELPERS, cancel_them, []),
+    ?assertEqual(1000, channel_ct:outcome(<<"cancelled">>)),
+    ?assertMatch(#{messages_in := 1000, messages_out := 0}, ?CHANNEL:info(Channel)),
+    ?assertEqual(Messages, channel_ct:drain(Channel)).
 
 %% The message of one that is killed is the next.
 message_of_one_that_is_gone_goes_on(_Config) ->

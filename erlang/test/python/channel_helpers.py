@@ -189,6 +189,29 @@ def tasks_collect(pid, name, channel):
     in_task(pid, name, collect())
 
 
+cancelling = threading.Event()
+
+
+def cancelled_with_messages(pid, channel, number):
+    """Tasks wait; the loop does nothing more until all of them have a message, and are cancelled."""
+    cancelling.clear()
+
+    async def wait():
+        waiting = [asyncio.ensure_future(channel.async_receive_bytes()) for _ in range(number)]
+        await asyncio.sleep(0)
+        cancelling.wait()
+        for task in waiting:
+            task.cancel()
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        return sum(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+
+    in_task(pid, "cancelled", wait())
+
+
+def cancel_them():
+    cancelling.set()
+
+
 def numbered(producer, number):
     return (bytes([producer]) + n.to_bytes(3) for n in range(1, number + 1))
 
