@@ -223,8 +223,10 @@ public final class ByteQueue: Sendable {
     // MARK: Under the lock
 
     private func hasRoom(_ count: Int, _ contents: borrowing Contents) -> Bool {
-        // What is larger than the whole budget has its turn when there is nothing else.
-        limit == 0 || contents.messages.isEmpty || count <= limit - min(limit, contents.info.size)
+        // What is larger than the whole budget has its turn when there is nothing else; after it not even an empty
+        // one has room.
+        let size = contents.info.size
+        return limit == 0 || contents.messages.isEmpty || (size <= limit && count <= limit - size)
     }
 
     /// Whether a message can be sent now without going before others.

@@ -216,7 +216,7 @@ pipe_all(Channel, Target, Bytes) ->
                 ok ->
                     pipe_all(Channel, Target, Bytes + iolist_size(Messages));
                 {error, Reason} = Error ->
-                    ok = abort(Channel, Reason),
+                    ok = abort(Channel, cause(Reason)),
                     _ = causeway_pipe:close(Target, Error),
                     Error
             end;
@@ -229,6 +229,10 @@ pipe_all(Channel, Target, Bytes) ->
             _ = causeway_pipe:close(Target, Error),
             Error
     end.
+
+%% What a whole chain of pipes hears, where a channel in it was aborted.
+cause({aborted, Reason}) -> Reason;
+cause(Reason) -> Reason.
 
 %% @doc Calls a fun with every message and an accumulator, until the channel is closed.
 -spec fold(fun((binary(), Acc) -> Acc), Acc, channel()) -> {ok, Acc} | {error, {aborted, term()} | not_local}.

@@ -1,6 +1,7 @@
 """The Python ends of the channels in the suites."""
 
 import asyncio
+import contextlib
 import gc
 import hashlib
 import random
@@ -213,7 +214,7 @@ def cancel_them():
 
 
 def numbered(producer, number):
-    return (bytes([producer]) + n.to_bytes(3) for n in range(1, number + 1))
+    return (bytes([producer]) + n.to_bytes(3, "big") for n in range(1, number + 1))
 
 
 def thread_produces(pid, name, channel, producer, number):
@@ -232,6 +233,16 @@ def task_produces(pid, name, channel, producer, number):
     in_task(pid, name, produce())
 
 
+def thread_sends_numbers(pid, name, channel, number):
+    """And closes the channel."""
+
+    def send():
+        with channel:
+            send_number(channel, number)
+
+    in_thread(pid, name, send)
+
+
 def thread_measures_sending(pid, name, channel, data):
     """How many seconds of CPU time it takes to wait for room."""
 
@@ -248,6 +259,15 @@ def thread_measures_sending(pid, name, channel, data):
 
 def receive(channel, timeout_ms=-1):
     return channel.receive_bytes(timeout_ms)
+
+
+def async_receive(channel):
+    return asyncio.run(channel.async_receive_bytes())
+
+
+def ask_and_receive(name, channel):
+    erlang.call(name, channel)
+    return channel.receive_bytes()
 
 
 def receive_all(channel):
@@ -337,6 +357,15 @@ def references_to(name):
     return sys.getrefcount(kept[name])
 
 
+def send_pieces(channel, number, size):
+    for n in range(number):
+        channel.send_bytes(n.to_bytes(8, "big") * (size // 8))
+
+
+def count(channel):
+    return sum(1 for _ in channel)
+
+
 def same_object_comes_back(channel):
     data = bytes(100000)
     channel.send_bytes(data)
@@ -360,6 +389,56 @@ def changed_after_sending(channel):
     data[:] = b"b" * 100000
 
 
+def buffers_as_bytes(name):
+    """What the ways to look into a buffer agree upon."""
+    buffer = kept[name]
+    return list({bytes(buffer), bytes(memoryview(buffer)), buffer[:], b"".join([buffer])})
+
+
+def send_odd_memory(channel):
+    import array
+
+    channel.send_bytes(memoryview(b"abcdefghijkl")[2:5])
+    channel.send_bytes(array.array("H", [1, 2]))
+    channel.send_bytes(memoryview(bytes(6)).cast("B", (2, 3)))
+    with contextlib.suppress(BufferError):
+        channel.send_bytes(memoryview(b"not in one piece")[::2])
+
+
+def receive_into(channel, size, timeout_ms=-1):
+    buffer = bytearray(size)
+    return channel.receive_into(buffer, timeout_ms), bytes(buffer)
+
+
+def copy_with(source, target):
+    with source, target:
+        for message in source:
+            target.send_bytes(message)
+
+
+def copy_async_with(source, target):
+    async def copy():
+        async with target:
+            async for message in source:
+                await target.async_send_bytes(message)
+
+    asyncio.run(copy())
+
+
+def send_sizes(channel, sizes):
+    """Random messages; their digests."""
+    digests = []
+    for size in sizes:
+        data = random.randbytes(size)
+        digests.append(hashlib.sha256(data).digest())
+        channel.send_bytes(data)
+    return digests
+
+
+def digests(channel):
+    return [hashlib.sha256(message).digest() for message in channel]
+
+
 # Files.
 
 
@@ -380,3 +459,17 @@ def tar_names(channel):
 def write_lines(channel, lines):
     with channel.makefile("w") as file:
         file.writelines(lines)
+
+
+def copy_file(source, target):
+    import shutil
+
+    with source.makefile("rb") as reader, target.makefile("wb") as writer:
+        shutil.copyfileobj(reader, writer)
+
+
+def csv_doubled(source, target):
+    import csv
+
+    with source.makefile("r", newline="") as reader, target.makefile("w", newline="") as writer:
+        csv.writer(writer).writerows([[2 * field for field in row] for row in csv.reader(reader)])
