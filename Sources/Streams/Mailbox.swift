@@ -104,6 +104,22 @@ public final class Mailbox<Element: Sendable>: Sendable {
         }
     }
 
+    /// Takes out what nobody wants any more, wherever it waits. The body must be short: it is called under the lock.
+    public func remove(where isUnwanted: (Element) -> Bool) -> [Element] {
+        contents.withLock { contents in
+            var removed: [Element] = []
+            var kept: [Element?] = []
+            for element in contents.elements[contents.first...] {
+                guard let element else { continue }
+                if isUnwanted(element) { removed.append(element) } else { kept.append(element) }
+            }
+            contents.elements = kept
+            contents.first = 0
+            waiting.store(kept.count, ordering: .sequentiallyConsistent)
+            return removed
+        }
+    }
+
     /// Refuses everything from now on, and returns what somebody has in hand and what was still waiting.
     public func close() -> [Element] {
         contents.withLock { contents in

@@ -65,10 +65,13 @@ start_context(Index, Mode) ->
     case py_contexts:at(Index) of
         {ok, Pid} -> {ok, Pid};
         error ->
-            case supervisor:start_child(?MODULE, [#{id => Index, pool => Index, mode => Mode}]) of
+            try supervisor:start_child(?MODULE, [#{id => Index, pool => Index, mode => Mode}]) of
                 %% Somebody else has been faster.
                 {error, {pool_place_taken, Pid}} -> {ok, Pid};
                 Result -> Result
+            catch
+                exit:{Reason, _} ->
+                    {error, {not_started, py_call:error_text("the pool of contexts has just ended (~tP): try again", [Reason, 8])}}
             end
     end.
 

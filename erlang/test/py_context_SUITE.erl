@@ -223,9 +223,8 @@ full_queue_recovers(_Config) ->
     {ok, none} = py:call(?HELPERS, close_gate, []),
     Gate = py:spawn_call(Context, ?HELPERS, wait_at_gate, [self()]),
     ok = causeway_ct:expect(<<"running">>),
-    [?assertEqual({error, timeout}, py:call(Context, math, sqrt, [16], 1)) || _ <- lists:seq(1, 4)],
-    Late = py:call(Context, math, sqrt, [16], 1),
-    ?assert(Late =:= {error, timeout} orelse overloaded =:= element(1, element(2, Late))),
+    %% Those that have been given up make room.
+    [?assertEqual({error, timeout}, py:call(Context, math, sqrt, [16], 1)) || _ <- lists:seq(1, 20)],
     {ok, none} = py:call(?HELPERS, open_gate, []),
     ?assertEqual({ok, <<"passed">>}, py:await(Gate)),
     ?assertEqual({ok, 4.0}, py:call(Context, math, sqrt, [16])),
@@ -249,9 +248,8 @@ stuck_context_is_avoided(_Config) ->
     Quick = fun() -> [{ok, N} = py:call(?HELPERS, identity, [N], #{}, 5000) || N <- lists:seq(1, 500)] end,
     Callers = [spawn_monitor(Quick) || _ <- lists:seq(1, 8)],
     [ok = causeway_ct:expect({'DOWN', Monitor, process, Caller, normal}) || {Caller, Monitor} <- Callers],
-    exit(First, kill),
-    ?assertMatch({error, {context_stopped, _}}, py:await(Loop)),
-    ok = causeway_ct:wait_until(fun() -> pool_is_whole() end).
+    ok = py:interrupt(First),
+    ?assertMatch({error, {'CallInterrupted', _}}, py:await(Loop)).
 
 %% Starting
 

@@ -84,7 +84,10 @@ final class Call: Resource, @unchecked Sendable {
     ///
     /// False when the answer is on its way already.
     func cancel() -> Bool {
-        if move(from: State.queued, to: State.cancelled) { return true }
+        if move(from: State.queued, to: State.cancelled) {
+            context.abandon()
+            return true
+        }
         guard move(from: State.running, to: State.cancelled) else { return false }
         delivery.withLock { _ in }  // what is being sent is there when this returns
         context.interrupt(activity: number)

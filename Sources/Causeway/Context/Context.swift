@@ -121,9 +121,22 @@ final class Context: Resource, @unchecked Sendable {
         return since == 0 ? 0 : Int(max(0, now - since) / 1_000_000)
     }
 
+    /// How many calls have been given up in the queue since somebody has looked for such there.
+    private let abandoned = Atomic<Int>(0)
+
+    /// A call that waits in the queue was given up.
+    func abandon() { count(abandoned) }
+
     /// Queues a call and wakes the thread.
     func submit(_ call: Call) -> Mailbox<Call>.Outcome {
-        let outcome = calls.push(call)
+        var outcome = calls.push(call)
+        // Calls that nobody waits for make room, a good part of the queue at a time: a look at all of it for every
+        // one would take long.
+        if outcome == .full, abandoned.load(ordering: .relaxed) > calls.limit / 16 {
+            abandoned.store(0, ordering: .relaxed)
+            _ = calls.remove { $0.isOver }
+            outcome = calls.push(call)
+        }
         if outcome == .queued {
             doorbell.ring()
             Timekeeper.shared.expect(call.deadline)
