@@ -224,7 +224,8 @@ public final class ByteQueue: Sendable {
 
     private func hasRoom(_ count: Int, _ contents: borrowing Contents) -> Bool {
         // What is larger than the whole budget has its turn when there is nothing else.
-        limit == 0 || contents.messages.isEmpty || count <= limit - min(limit, contents.info.size)
+        if limit == 0 || contents.messages.isEmpty { return true }
+        return contents.info.size <= limit && count <= limit - contents.info.size
     }
 
     /// Whether a message can be sent now without going before others.
