@@ -292,3 +292,24 @@ func closesOnExec(_ number: Int32) -> Bool {
     let flags = fcntl(number, F_GETFD)
     return flags != -1 && flags & FD_CLOEXEC != 0
 }
+
+// MARK: Messages
+
+extension Payload {
+    /// A message that holds a number, in as many bytes as wanted and at least 8.
+    init(number: Int, count: Int = 8) {
+        let bytes =
+            withUnsafeBytes(of: number) { Array($0) } + [UInt8](repeating: 0, count: max(0, count - 8))
+        self = bytes.withUnsafeBytes { Payload(copying: $0) }
+    }
+
+    /// A message of so many zeros.
+    init(count: Int) {
+        self = [UInt8](repeating: 0, count: count).withUnsafeBytes { Payload(copying: $0) }
+    }
+
+    /// The number that it holds.
+    var number: Int {
+        withExtendedLifetime(keeper) { count < 8 ? -1 : bytes.loadUnaligned(as: Int.self) }
+    }
+}
