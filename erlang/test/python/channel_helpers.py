@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import hashlib
 import random
@@ -360,6 +361,11 @@ def references_to(name):
 def send_pieces(channel, number, size):
     for n in range(number):
         channel.send_bytes(n.to_bytes(8, "big") * (size // 8))
+
+
+def give_back_memory():
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def count(channel):
