@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import hashlib
 import random
@@ -364,6 +363,8 @@ def send_pieces(channel, number, size):
 
 
 def give_back_memory():
+    import ctypes  # which sub-interpreters do not have
+
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
 
