@@ -150,10 +150,10 @@ iteration_and_with(_Config) ->
 %% Calls that are given up
 
 waits() ->
-    [{Mode, What} || Mode <- channel_ct:modes(), What <- ['receive', receive_all, send]].
+    [{worker, receive_all} | [{Mode, What} || Mode <- channel_ct:modes(), What <- ['receive', send]]].
 
 %% A channel with one message of one byte where a send waits, or none where a receive does, and the call that waits.
-waiting_call('send') ->
+waiting_call(send) ->
     Channel = channel_ct:new(1),
     ok = ?CHANNEL:send(Channel, <<"1">>),
     {Channel, [Channel, {bytes, <<"2">>}, -1], {0, 1}};

@@ -152,7 +152,7 @@ killed_sender_has_not_sent(_Config) ->
          Sender = channel_ct:sender(erlang, N, Channel, <<"x">>),
          exit(Sender, kill),
          ok = channel_ct:settled(Channel, 1)
-     end || N <- lists:seq(1, 100)],
+     end || N <- lists:seq(1, 20)],
     ?assertEqual([<<"0">>], channel_ct:drain(Channel)).
 
 %% A receiver is killed at any moment before, while and after a message comes for it.

@@ -7,18 +7,10 @@ import Synchronization
 
 /// From how many bytes on a message is held where it is, instead of being copied.
 ///
-/// Measured: below, an environment or a resource for each costs more than the copy.
+/// Measured: below, a queue of the BEAM's or a resource for each costs more than the copy.
 private let heldSize = 16384
 
 // MARK: Who keeps the bytes of a message
-
-/// A binary of Erlang's, held by an environment of its own.
-private final class HeldBinary: Sendable {
-    let environment = Environment()
-    let term: Term
-
-    init(_ binary: Term) { term = environment.copy(binary) }
-}
 
 /// A Python object that is let go of on any thread: then its interpreter gives it back later. In plain python3, where
 /// whoever does that has the GIL, at once.
@@ -53,7 +45,7 @@ extension Payload {
     static func make(_ env: EnvPointer?, _ term: Term) -> Payload? {
         var binary = ErlNifBinary()
         if enif_inspect_binary(env, term, &binary) != 0 {
-            return binary.size < heldSize ? copy(of: binary) : holding(term)
+            return binary.size < heldSize ? copy(of: binary) : holding(env, term)
         }
         guard enif_inspect_iolist_as_binary(env, term, &binary) != 0 else { return nil }
         return copy(of: binary)
@@ -63,9 +55,8 @@ extension Payload {
         Payload(copying: UnsafeRawBufferPointer(start: binary.data, count: binary.size))
     }
 
-    private static func holding(_ binary: Term) -> Payload? {
-        let held = HeldBinary(binary)
-        return withBinary(held.environment.pointer, held.term) { Payload($0, ownedBy: held) }
+    private static func holding(_ env: EnvPointer?, _ binary: Term) -> Payload? {
+        HeldBinary(env, binary).map { Payload($0.bytes, ownedBy: $0) }
     }
 
     /// The message of a bytes-like object. With the GIL.
@@ -87,7 +78,7 @@ extension Payload {
     /// A binary. Nil when memory is short.
     func binary(_ env: EnvPointer?) -> Term? {
         if count < heldSize { return makeBinary(env, bytes) }
-        if let held = owner as? HeldBinary { return enif_make_copy(env, held.term) }
+        if let held = owner as? HeldBinary { return held.term(env) }
         return resourceTypes.message.makeBinary(env, HeldMessage(self), bytes)
     }
 
