@@ -16,7 +16,8 @@ public final class HeldBinary: @unchecked Sendable {
         let list = enif_make_list_from_array(env, [binary], 1)
         let isQueued = withUnsafeMutablePointer(to: &vector) { pointer in
             var vector: UnsafeMutablePointer<ErlNifIOVec>? = pointer
-            return enif_inspect_iovec(env, 1, list, &rest, &vector) != 0 && enif_ioq_enqv(queue, vector, 0) != 0
+            return enif_inspect_iovec(env, 1, list, &rest, &vector) != 0
+                && enif_ioq_enqv(queue, vector, 0) != 0
         }
         var count: Int32 = 0
         guard isQueued, let pieces = enif_ioq_peek(queue, &count), count == 1 else {
