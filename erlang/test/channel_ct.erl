@@ -1,10 +1,17 @@
 %% @doc What the suites of byte channels share: those who wait, in either language.
 -module(channel_ct).
 
--export([new/0, new/1, fill/2, waiting/3, receiver/3, sender/4, kinds/0, outcome/1, drain/1, settled/2, in_process/1]).
+-export([stop/1, new/0, new/1, fill/2, waiting/3, receiver/3, sender/4, kinds/0, outcome/1, drain/1, settled/2, in_process/1]).
 -export([context/1, modes/0, python/0]).
 
 -define(HELPERS, channel_helpers).
+
+%% @doc For end_per_suite.
+-spec stop(list()) -> ok.
+stop(Config) ->
+    ok = causeway_ct:start(),
+    {ok, none} = py:call(?HELPERS, end_loop, []),
+    causeway_ct:stop(Config).
 
 %% @doc A channel.
 -spec new() -> py_byte_channel:channel().

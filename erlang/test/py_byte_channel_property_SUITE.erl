@@ -11,8 +11,7 @@ init_per_suite(Config) ->
     ok = causeway_ct:start(),
     Config.
 
-end_per_suite(_Config) ->
-    ok = application:stop(causeway).
+end_per_suite(Config) -> channel_ct:stop(Config).
 
 prop_channel(_Config) -> check(150).
 

@@ -23,8 +23,7 @@ init_per_suite(Config) ->
     ok = causeway_ct:start(),
     Config.
 
-end_per_suite(_Config) ->
-    ok = application:stop(causeway).
+end_per_suite(Config) -> channel_ct:stop(Config).
 
 init_per_testcase(_Case, Config) ->
     Config.

@@ -1,6 +1,5 @@
 """Byte channels as Python has them: what the core does, and on top of it asyncio and files."""
 
-import asyncio
 import io
 import itertools
 import weakref
@@ -204,6 +203,8 @@ async def _outcome(begin, *arguments):
 
     It must not refer to the bell while it waits: only the loop does.
     """
+    import asyncio  # a megabyte in every interpreter: only who uses it pays for it
+
     loop = asyncio.get_running_loop()
     reference = _bells.get(loop)
     bell = reference and reference()

@@ -82,15 +82,26 @@ def thread_iterates(pid, name, channel):
 
 # Tasks of an event loop that runs in a thread of its own.
 
-loop = None
+loop = loop_thread = None
 
 
 def in_loop():
-    global loop
+    global loop, loop_thread
     if loop is None:
         loop = asyncio.new_event_loop()
-        threading.Thread(target=loop.run_forever, daemon=True).start()
+        loop_thread = threading.Thread(target=loop.run_forever, daemon=True)
+        loop_thread.start()
     return loop
+
+
+def end_loop():
+    """Leave no thread to the suites that count them."""
+    global loop, loop_thread
+    if loop is not None:
+        loop.call_soon_threadsafe(loop.stop)
+        loop_thread.join()
+        loop.close()
+        loop = loop_thread = None
 
 
 tasks = {}
