@@ -87,7 +87,7 @@ def descriptors():
 
 
 def threads():
-    """How many threads of any kind this process has."""
+    """How many threads of any kind this process has. One that was joined may end a little later."""
     return len(os.listdir("/proc/self/task"))
 
 

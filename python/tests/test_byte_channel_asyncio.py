@@ -115,6 +115,19 @@ def test_wrong_data():
     run(main())
 
 
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="new in Python 3.12")
+def test_tasks_that_begin_at_once():
+    async def main():
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        channel = ByteChannel.new(max_size=1)
+        tasks = [asyncio.ensure_future(channel.async_receive_bytes()) for _ in range(3)]
+        assert channel.info()["waiting_receivers"] == 3
+        await asyncio.gather(*(channel.async_send_bytes(b"%d" % number) for number in range(3)))
+        assert await asyncio.gather(*tasks) == [b"0", b"1", b"2"]
+
+    run(main())
+
+
 def test_without_a_loop():
     coroutine = ByteChannel.new().async_receive_bytes()
     with pytest.raises(RuntimeError, match="no running event loop"):

@@ -311,7 +311,8 @@ def test_nothing_is_left_of_many_loops():
             assert descriptors() <= before[0]
     finally:
         gc.enable()
-    assert (descriptors(), threads()) == before
+    assert descriptors() <= before[0]
+    assert threads() <= before[1]
     assert channel.info()["waiting_receivers"] == 0
 
 
@@ -322,7 +323,7 @@ def test_one_descriptor_for_a_loop():
         tasks = [asyncio.ensure_future(channel.async_receive_bytes()) for channel in channels]
         await waiting(channels[-1], receivers=1)
         assert descriptors() == before[0] + 1
-        assert threads() == before[1]
+        assert threads() <= before[1]
         for channel in channels:
             channel.send_bytes(b"1")
         assert await asyncio.gather(*tasks) == [b"1"] * 200

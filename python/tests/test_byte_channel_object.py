@@ -1,11 +1,14 @@
 """The objects of byte channels: what they show, how they compare, and the memory they give back."""
 
+import asyncio
 import copy
+import gc
 import pickle
 import sys
+import weakref
 
 import pytest
-from byte_channel_support import output
+from byte_channel_support import descriptors, output, resident_bytes
 
 from erlang import ByteChannel
 
@@ -165,3 +168,52 @@ def test_references_are_given_back():
     other.send_bytes(message)
     del channel, other
     assert (sys.getrefcount(message), sys.getrefcount(reason)) == before
+
+
+def test_a_subclass_in_a_circle_is_collected():
+    mine = Mine.new()
+    mine.send_bytes(bytes(LARGE))
+    mine.itself = mine
+    seen = weakref.ref(mine)
+    del mine
+    gc.collect()
+    assert seen() is None
+
+
+def test_memory_is_given_back():
+    async def tasks(channel):
+        receivers = [asyncio.ensure_future(channel.async_receive_bytes()) for _ in range(20)]
+        await asyncio.sleep(0)
+        for receiver in receivers[::2]:
+            receiver.cancel()
+        for _ in range(10):
+            await channel.async_send_bytes(bytes(100))
+        await asyncio.gather(*receivers, return_exceptions=True)
+
+    def churn():
+        for size in (1, 100, LARGE):
+            channel = ByteChannel.new(max_size=100 * LARGE)
+            for source in (bytes(size), bytearray(size)):
+                for _ in range(40):
+                    channel.send_bytes(source)
+                channel.receive_many(10 * size + 1)
+                view = memoryview(channel.receive_buffer())
+                channel.receive_into(bytearray(size))
+                next(channel)
+                with pytest.raises(TimeoutError):
+                    ByteChannel.new().receive_bytes(0)
+            file = channel.makefile()
+            file.read(10)
+            del view
+        channel.abort([channel.info(), repr(channel)])
+        asyncio.run(tasks(ByteChannel.new()))
+
+    for _ in range(30):
+        churn()
+    gc.collect()
+    before = (resident_bytes(), descriptors())
+    for _ in range(120):
+        churn()
+    gc.collect()
+    assert resident_bytes() - before[0] < 4 << 20
+    assert descriptors() <= before[1]

@@ -273,7 +273,7 @@ def test_no_thread_is_made():
     before = threads()
     running = [Running(channel.receive_bytes) for _ in range(5)]
     until_waiting(channel, receivers=5)
-    assert threads() == before + 5
+    assert threads() <= before + 5
     channel.close()
     for thread in running:
         with pytest.raises(ByteChannelClosed):
