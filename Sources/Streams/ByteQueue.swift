@@ -110,7 +110,7 @@ public final class ByteQueue: Sendable {
             while taken.count < count, let next = contents.messages.first,
                 next.count <= room || (atLeastOne && taken.isEmpty), let message = take(&contents)
             {
-                room -= min(room, message.count)
+                room -= message.count
                 taken.append(message)
             }
             guard let first = taken.first else { return contents.info.end.receipt }

@@ -51,7 +51,7 @@ new(Options) ->
 %% Returns at once.
 -spec send(channel(), iodata()) -> ok | busy | ended().
 send(Channel, Data) ->
-    case causeway_nif:channel_send(Channel, Data) of
+    case causeway_nif:channel_send(Channel, in_one(Data)) of
         ok -> ok;
         busy -> busy;
         Other -> ended(Other, send, [Channel, Data])
@@ -63,12 +63,24 @@ send(Channel, Data) ->
 -spec send(channel(), iodata(), timeout()) -> ok | {error, timeout} | ended().
 send(Channel, Data, Timeout) ->
     check_timeout(Timeout, send, [Channel, Data, Timeout]),
-    case causeway_nif:channel_send(Channel, Data) of
+    Message = in_one(Data),
+    case causeway_nif:channel_send(Channel, Message) of
         ok -> ok;
         busy when Timeout =:= 0 -> {error, timeout};
-        busy -> wait(Channel, Data, Timeout, send, [Channel, Data, Timeout]);
+        busy -> wait(Channel, Message, Timeout, send, [Channel, Data, Timeout]);
         Other -> ended(Other, send, [Channel, Data, Timeout])
     end.
+
+%% A large list is put together here, which takes turns with other processes, as a NIF could not. What is no iodata is
+%% refused where it is read.
+in_one(List) when is_list(List) ->
+    try
+        iolist_to_binary(List)
+    catch
+        error:badarg -> List
+    end;
+in_one(Data) ->
+    Data.
 
 %% @doc Waits for the next message. The same as `recv(Channel, infinity)'.
 -spec recv(channel()) -> {ok, binary()} | ended().

@@ -12,7 +12,7 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [order_and_boundaries, both_ways, empty_messages, iodata, sizes_around_the_thresholds, recv_many_bounds,
+    [order_and_boundaries, both_ways, empty_messages, iodata, long_list_delays_nobody, sizes_around_the_thresholds, recv_many_bounds,
      receive_many_bounds, busy, larger_than_the_limit, room_by_a_byte, limit_at_python, unbounded, nobody_goes_before,
      close_is_idempotent, drained_then_closed, drained_then_closed_in_python, everybody_is_woken_by_close,
      abort_drops_and_sticks, abort_from_python, everybody_is_woken_by_abort, close_and_abort, info_counts].
@@ -75,6 +75,25 @@ iodata(_Config) ->
     ok = channel_ct:fill(Channel, Sent),
     ?assertEqual([iolist_to_binary(Message) || Message <- Sent], channel_ct:drain(Channel)).
 
+%% A process that sends a long list gives the others on its scheduler their turns meanwhile.
+long_list_delays_nobody(_Config) ->
+    Channel = channel_ct:new(),
+    Million = lists:duplicate(1000000, $a),
+    Sender = spawn_link(fun() -> receive go -> ok = ?CHANNEL:send(Channel, lists:duplicate(30, Million)) end end),
+    1 = erlang:trace(Sender, true, [running, procs]),
+    Sender ! go,
+    receive {trace, Sender, exit, normal} -> ok end,
+    ?assertMatch(#{size := 30000000}, ?CHANNEL:info(Channel)),
+    ?assert(turns(Sender, 0) > 20).
+
+turns(Process, N) ->
+    receive
+        {trace, Process, out, _} -> turns(Process, N + 1);
+        {trace, Process, _, _} -> turns(Process, N);
+        {trace, Process, _, _, _} -> turns(Process, N)
+    after 0 -> N
+    end.
+
 %% Small messages are copied, large ones referred to: no size is special.
 sizes_around_the_thresholds(_Config) ->
     [begin
@@ -98,6 +117,10 @@ recv_many_bounds(_Config) ->
     ?assertEqual({ok, [<<"89">>]}, ?CHANNEL:recv_many(Channel, 4, 0)),
     ?assertEqual({error, timeout}, ?CHANNEL:recv_many(Channel, 4, 0)),
     ?assertEqual({error, timeout}, ?CHANNEL:recv_many(Channel, 4, 1)),
+    %% Not even an empty one with what is too large by itself.
+    ok = channel_ct:fill(Channel, [<<"12345">>, <<>>]),
+    ?assertEqual({ok, [<<"12345">>]}, ?CHANNEL:recv_many(Channel, 4)),
+    ?assertEqual({ok, [<<>>]}, ?CHANNEL:recv_many(Channel, 4)),
     ok = channel_ct:fill(Channel, lists:duplicate(5000, <<"m">>)),
     {ok, Many} = ?CHANNEL:recv_many(Channel, 1 bsl 100),
     ?assertEqual(4096, length(Many)),

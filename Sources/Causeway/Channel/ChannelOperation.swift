@@ -90,7 +90,7 @@ struct ChannelOperation {
         case .empty:
             guard let first = try next(within: milliseconds) else { throw try closed() }
             messages.append(first)
-            _ = take(max(0, bytes - first.count), atLeastOne: false)
+            _ = take(bytes - first.count, atLeastOne: false)
         }
         let list = try Object(PyList_New(messages.count))
         for (index, message) in messages.enumerated() {
