@@ -146,7 +146,7 @@ class Model:
         if not self.messages:
             return self.end or TimeoutError
         taken = [self.take()]
-        room = max(0, room - len(taken[0]))
+        room -= len(taken[0])
         while self.messages and len(self.messages[0]) <= room:
             taken.append(self.take())
             room -= len(taken[-1])
