@@ -5,6 +5,7 @@
 
 -import(causeway_ct, [context/1]).
 
+-include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
 -define(HELPERS, causeway_helpers).
@@ -14,7 +15,7 @@ suite() -> [{timetrap, {seconds, 60}}].
 all() ->
     [loop_times_out, sleep_times_out, sleep_variants_time_out, gil_in_c_code_times_out, blocking_read_times_out, timeout_of_eval_and_exec,
      interrupted_call_raises_call_interrupted, finally_and_with_are_run, stubborn_code_times_out, queued_calls_time_out,
-     context_answers_after_timeout, no_stray_exception_hits_the_next_call, interruption_during_import_harms_nobody,
+     context_answers_after_timeout, no_stray_exception_hits_the_next_call, interruption_during_import_harms_nobody, package_that_was_interrupted,
      sleep_sleeps_as_long_as_it_should, sleep_of_wrong_arguments, sleep_lets_others_run, hundred_callers_killed_in_mid_call,
      killed_callers_of_queued_calls, mailboxes_are_empty_after_races, timeouts_around_the_duration_of_calls,
      threads_of_python_are_not_hit, interrupts_of_many_contexts_at_once].
@@ -171,6 +172,22 @@ interruption_during_import_harms_nobody(Config) ->
                                 "import email.message, unittest, xml.dom.minidom">>, N),
          ?assertEqual(ok, py:exec(Context, <<"import email.message, unittest, xml.dom.minidom">>))
      end || N <- lists:seq(0, 40, 4)].
+
+%% A package whose import is interrupted after a part of it was imported can be imported later.
+package_that_was_interrupted(Config) ->
+    Directory = filename:join(?config(priv_dir, Config), "interrupted_package"),
+    ok = filelib:ensure_dir(filename:join(Directory, "x")),
+    ok = file:write_file(filename:join(Directory, "part.py"), "value = 17\n"),
+    ok = file:write_file(filename:join(Directory, "__init__.py"),
+                         "from .part import *\nimport sys, time\n"
+                         "while not hasattr(sys, 'is_quick'): time.sleep(60)\n"
+                         "answer = part.value\n"),
+    Context = context(Config),
+    ok = py:exec(Context, ["import sys\nsys.path.append('", ?config(priv_dir, Config), "')"]),
+    ?assertEqual({error, timeout}, py:exec(Context, "import interrupted_package", 300)),
+    ok = py:exec(Context, "sys.is_quick = True"),
+    ?assertEqual({ok, 17}, py:eval(Context, "__import__('interrupted_package').answer")),
+    ok = py:exec(Context, "del sys.is_quick, sys.modules['interrupted_package']; sys.path.pop()").
 
 %% time.sleep
 

@@ -1,4 +1,5 @@
-"""Changes to modules of the standard library, made when somebody imports them: few do."""
+"""Changes to modules of the standard library, made when somebody imports them: few do. And what an import
+that was interrupted leaves behind."""
 
 import sys
 from collections.abc import Callable
@@ -16,6 +17,16 @@ def when_imported(name, change):
     if not _changes:
         sys.meta_path.insert(0, _Finder)
     _changes[name] = change
+
+
+def forget_orphans():
+    """Forget the modules whose package is not there, since its import was interrupted.
+
+    Imported anew, the package would take them for imported already, and would not have them as attributes.
+    """
+    for name in [name for name in sys.modules if "." in name]:
+        if name.rpartition(".")[0] not in sys.modules:
+            sys.modules.pop(name, None)
 
 
 class _Finder:

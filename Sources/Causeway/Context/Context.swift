@@ -40,6 +40,9 @@ final class Context: Resource, @unchecked Sendable {
     /// `threading.get_ident()` of the thread; 0 before it runs.
     let threadIdentifier = Atomic<UInt>(0)
 
+    /// Whether something was interrupted since imports were repaired. Only for the thread.
+    private var hasInterrupted = false
+
     /// Whether the thread frees what the context leaves behind.
     let isTidying = Atomic<Bool>(false)
     /// Whether the thread has the GIL or waits for it. Only kept where the pacemaker needs it.
@@ -176,11 +179,17 @@ final class Context: Resource, @unchecked Sendable {
         isInterrupted.store(false, ordering: .relaxed)
         ThreadState.interrupt(thread: threadIdentifier.load(ordering: .relaxed), with: nil)
         sleep.store(0)
+        hasInterrupted = true
         return true
     }
 
     /// The same after a call or callback, with what an interruption leaves undone.
-    func endInterruption() { if dropInterruption() { interpreter?.state.releaseImportLock() } }
+    func endInterruption() {
+        dropInterruption()
+        guard hasInterrupted else { return }
+        hasInterrupted = false
+        interpreter?.state.repairImports()
+    }
 
     /// Takes an interruption back that Python handles already, as in `finally`: it is not to be raised twice.
     func dropHandledInterruption(_ state: ModuleState) {

@@ -142,6 +142,16 @@ final class ModuleState: @unchecked Sendable {
         PyErr_Clear()
     }
 
+    /// Undoes what an import that was interrupted leaves half done.
+    func repairImports() {
+        releaseImportLock()
+        if let imports = PyImport_ImportModule("erlang._imports") {
+            Py_DecRef(cpython_call_method_named(imports, "forget_orphans"))
+            Py_DecRef(imports)
+        }
+        PyErr_Clear()
+    }
+
     /// The classes of `erlang._channel`, which registers them when it is imported.
     func channelTypes() throws(PythonError) -> ChannelTypes {
         if let registeredChannelTypes { return registeredChannelTypes }
