@@ -76,7 +76,7 @@ senders_that_leave(_Config) ->
     Killed = channel_ct:sender(erlang, killed, Channel, <<"killed">>),
     _ = channel_ct:sender(thread, <<"first">>, Channel, <<"1">>),
     _ = channel_ct:sender(task, <<"cancelled">>, Channel, <<"cancelled">>),
-    {ok, none} = py:call(?HELPERS, thread_sends, [self(), <<"timed out">>, Channel, {bytes, <<"late">>}, 50]),
+    {ok, none} = py:call(?HELPERS, thread_sends, [self(), <<"timed out">>, Channel, {bytes, <<"late">>}, 2000]),
     ok = channel_ct:waiting(Channel, 0, 4),
     _ = channel_ct:sender(erlang, second, Channel, <<"2">>),
     exit(Killed, kill),
