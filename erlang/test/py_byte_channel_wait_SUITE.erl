@@ -57,7 +57,7 @@ receivers_that_leave(_Config) ->
     Killed = channel_ct:receiver(erlang, killed, Channel),
     _ = channel_ct:receiver(erlang, first, Channel),
     _ = channel_ct:receiver(task, <<"cancelled">>, Channel),
-    {ok, none} = py:call(?HELPERS, thread_receives, [self(), <<"timed out">>, Channel, 50]),
+    {ok, none} = py:call(?HELPERS, thread_receives, [self(), <<"timed out">>, Channel, 2000]),
     ok = channel_ct:waiting(Channel, 4, 0),
     _ = channel_ct:receiver(thread, <<"second">>, Channel),
     exit(Killed, kill),
