@@ -81,13 +81,18 @@ exception_in_connection_lost(Config) ->
 
 exception_in_the_factory(Config) ->
     use(raising_factory),
+    %% A context makes its poller for the first connection, and keeps it.
+    ok = refused_by_the_factory(Config),
     Before = causeway_ct:descriptors(),
+    ok = refused_by_the_factory(Config),
+    ok = causeway_ct:settled(fun causeway_ct:descriptors/0, Before),
+    ok = causeway_ct:wait_until(fun() -> 0 =:= maps:get(active_connections, py_reactor_context:stats(context(Config))) end).
+
+refused_by_the_factory(Config) ->
     Client = connected(Config),
     ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 10000)),
     _ = expect_logged(<<"protocol factory">>, "factory raises"),
-    ok = gen_tcp:close(Client),
-    ok = causeway_ct:settled(fun causeway_ct:descriptors/0, Before),
-    ok = causeway_ct:wait_until(fun() -> 0 =:= maps:get(active_connections, py_reactor_context:stats(context(Config))) end).
+    ok = gen_tcp:close(Client).
 
 factory_that_makes_something_else(Config) ->
     use(no_protocol),
