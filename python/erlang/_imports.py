@@ -7,6 +7,8 @@ from importlib.machinery import PathFinder
 from types import ModuleType
 
 _changes: dict[str, Callable[[ModuleType], None]] = {}
+# Packages that are not imported, while modules of theirs are.
+_orphaned: set[str] = set()
 
 
 def when_imported(name, change):
@@ -19,14 +21,16 @@ def when_imported(name, change):
     _changes[name] = change
 
 
-def forget_orphans():
-    """Forget the modules whose package is not there, since its import was interrupted.
+def keep_orphans():
+    """Have packages whose import was interrupted take their modules back when they are imported again.
 
-    Imported anew, the package would take them for imported already, and would not have them as attributes.
+    Modules that were complete stay imported then, and Python would not make them attributes of the package. Nor
+    can they be imported anew: others refer to their classes.
     """
-    for name in [name for name in sys.modules if "." in name]:
-        if name.rpartition(".")[0] not in sys.modules:
-            sys.modules.pop(name, None)
+    packages = {name.rpartition(".")[0] for name in list(sys.modules) if "." in name}
+    _orphaned.update(packages - sys.modules.keys())
+    if _orphaned and _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)
 
 
 class _Finder:
@@ -34,11 +38,11 @@ class _Finder:
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name not in _changes:
+        if name not in _changes and name not in _orphaned:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, _changes[name])
+            spec.loader = _Loader(spec.loader, _changes.get(name))
         return spec
 
 
@@ -58,5 +62,16 @@ class _Loader:
     def exec_module(self, module):
         # From now on it is nobody's business that it was loaded in another way.
         module.__loader__ = module.__spec__.loader = self._loader
+        if module.__name__ in _orphaned:
+            _take_back(module)
         self._loader.exec_module(module)
-        self._change(module)
+        if self._change is not None:
+            self._change(module)
+
+
+def _take_back(package):
+    for name, module in list(sys.modules.items()):
+        parent, _, own = name.rpartition(".")
+        if parent == package.__name__ and module is not None:
+            setattr(package, own, module)
+    _orphaned.discard(package.__name__)

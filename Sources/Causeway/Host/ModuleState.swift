@@ -146,7 +146,7 @@ final class ModuleState: @unchecked Sendable {
     func repairImports() {
         releaseImportLock()
         if let imports = PyImport_ImportModule("erlang._imports") {
-            Py_DecRef(cpython_call_method_named(imports, "forget_orphans"))
+            Py_DecRef(cpython_call_method_named(imports, "keep_orphans"))
             Py_DecRef(imports)
         }
         PyErr_Clear()
