@@ -24,8 +24,8 @@ def when_imported(name, change):
 def keep_orphans():
     """Have packages whose import was interrupted take their modules back when they are imported again.
 
-    Modules that were complete stay imported then, and Python would not make them attributes of the package. Nor
-    can they be imported anew: others refer to their classes.
+    Modules that were complete stay imported then, and Python would not make them attributes of the package.
+    Nor can they be imported anew: others refer to their classes.
     """
     packages = {name.rpartition(".")[0] for name in list(sys.modules) if "." in name}
     _orphaned.update(packages - sys.modules.keys())
