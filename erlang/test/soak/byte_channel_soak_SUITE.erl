@@ -22,8 +22,7 @@ init_per_suite(Config) ->
     ok = causeway_ct:start(),
     Config.
 
-end_per_suite(_Config) ->
-    ok = application:stop(causeway).
+end_per_suite(Config) -> channel_ct:stop(Config).
 
 %% Messages of all sizes, there and back, with the same digest at three places.
 ten_gigabytes_through_a_megabyte(_Config) ->
