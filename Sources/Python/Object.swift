@@ -140,6 +140,11 @@ public func callMethod(
     return try Object(PyObject_Call(method.pointer, arguments.pointer, nil))
 }
 
+/// Sets an item of a dict.
+public func set(_ key: StaticString, _ value: consuming Object, in dict: PyPointer) throws(PythonError) {
+    guard PyDict_SetItemString(dict, cString(key), value.pointer) == 0 else { throw PythonError() }
+}
+
 /// Runs `body` on the memory of a bytes-like object, which cannot move meanwhile.
 public func withBuffer<Result: ~Copyable>(
     _ object: PyPointer?, flags: Int32 = 0,

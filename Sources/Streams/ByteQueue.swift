@@ -99,18 +99,22 @@ public final class ByteQueue: Sendable {
     }
 
     /// Takes as many messages as have `bytes` together and as fit in `count`; with `atLeastOne` the first however
-    /// large it is. Says what there is where there is none.
+    /// large it is. Of those that are copies, `copies` bytes together. Says what there is where there is none.
     public func receive(
-        bytes: Int, count: Int, atLeastOne: Bool = true, origin: Origin = .none, _ body: (Payload) -> Void
+        bytes: Int, count: Int, copies: Int = .max, atLeastOne: Bool = true, origin: Origin = .none,
+        _ body: (Payload) -> Void
     ) -> Receipt {
         var woken = Woken()
         var taken: [Payload] = []
         let receipt = contents.withLock { contents -> Receipt in
             var room = bytes
+            var copied = 0
             while taken.count < count, let next = contents.messages.first,
-                next.count <= room || (atLeastOne && taken.isEmpty), let message = take(&contents)
+                (next.count <= room && copied <= copies - next.copiedCount) || (atLeastOne && taken.isEmpty),
+                let message = take(&contents)
             {
                 room -= message.count
+                copied += message.copiedCount
                 taken.append(message)
             }
             guard let first = taken.first else { return contents.info.end.receipt }
@@ -150,12 +154,11 @@ public final class ByteQueue: Sendable {
     public func finish(_ waiter: Waiter, origin: Origin = .none) -> Waiter.Outcome? {
         var woken = Woken()
         let outcome = contents.withLock { contents -> Waiter.Outcome? in
-            let state = waiter.state
-            waiter.state = .over
+            let (state, unsent) = waiter.end()
             switch state {
             case .settled(.ready) where waiter.purpose == .offer:
                 leave(waiter, &contents)
-                if let message = waiter.message { accept(message, &contents, &woken) }
+                if let unsent { accept(unsent, &contents, &woken) }
                 admit(&contents, &woken)
                 return .sent
             case .settled(let outcome): return outcome
@@ -173,8 +176,9 @@ public final class ByteQueue: Sendable {
     public func cancel(_ waiter: Waiter, origin: Origin = .none) {
         var woken = Woken()
         contents.withLock { contents in
-            if case .settled(.message(let message)) = waiter.state { putBack(message, &contents, &woken) }
-            waiter.state = .over
+            if case .settled(.message(let message)) = waiter.end().state {
+                putBack(message, &contents, &woken)
+            }
             leave(waiter, &contents)
             admit(&contents, &woken)
         }
@@ -198,6 +202,13 @@ public final class ByteQueue: Sendable {
             contents.isAbandoned = isAbandoned
             if isAbandoned { settleAll(&contents, .closed, &woken) }
         }
+        woken.wake(origin)
+    }
+
+    /// Tells everybody who has asked to be told: nobody could do that later.
+    public func tellAll(origin: Origin = .none) {
+        var woken = Woken()
+        contents.withLock { tellAll(&$0, &woken) }
         woken.wake(origin)
     }
 
@@ -238,7 +249,7 @@ public final class ByteQueue: Sendable {
         contents.info.messagesIn += 1
         contents.info.bytesIn += message.count
         message.place = contents.info.messagesIn
-        if let receiver = contents.receivers.popFirst() {
+        if let receiver = receiver(for: message, &contents, &woken) {
             count(out: message, &contents)
             woken.settle(receiver, .message(message))
             return
@@ -246,6 +257,15 @@ public final class ByteQueue: Sendable {
         contents.messages.append(message)
         contents.info.size += message.count
         while let waiter = contents.readable.popFirst() { woken.settle(waiter, .ready) }
+    }
+
+    /// The first who waits for a message and has room for this one. Those before are told how large it is.
+    private func receiver(for message: Payload, _ contents: inout Contents, _ woken: inout Woken) -> Waiter? {
+        while let receiver = contents.receivers.popFirst() {
+            if message.count <= receiver.room { return receiver }
+            woken.settle(receiver, .tooLarge(message.count))
+        }
+        return nil
     }
 
     private func take(_ contents: inout Contents) -> Payload? {
@@ -262,7 +282,9 @@ public final class ByteQueue: Sendable {
 
     private func putBack(_ message: Payload, _ contents: inout Contents, _ woken: inout Woken) {
         if contents.info.end == .aborted { return }
-        if let receiver = contents.receivers.popFirst() { return woken.settle(receiver, .message(message)) }
+        if let receiver = receiver(for: message, &contents, &woken) {
+            return woken.settle(receiver, .message(message))
+        }
         contents.messages.putBack(message)
         contents.info.size += message.count
         contents.info.messagesOut -= 1
@@ -298,6 +320,7 @@ public final class ByteQueue: Sendable {
     {
         switch waiter.purpose {
         case .receive:
+            if let next = contents.messages.first, next.count > waiter.room { return .tooLarge(next.count) }
             if let message = take(&contents) {
                 admit(&contents, &woken)
                 return .message(message)
@@ -319,7 +342,11 @@ public final class ByteQueue: Sendable {
     private func settleAll(_ contents: inout Contents, _ outcome: Waiter.Outcome, _ woken: inout Woken) {
         while let waiter = contents.receivers.popFirst() { woken.settle(waiter, outcome) }
         while let waiter = contents.senders.popFirst() { woken.settle(waiter, outcome) }
-        // Who asked to be told looks for itself.
+        tellAll(&contents, &woken)
+    }
+
+    /// Who asked to be told looks for itself.
+    private func tellAll(_ contents: inout Contents, _ woken: inout Woken) {
         while let waiter = contents.readable.popFirst() { woken.settle(waiter, .ready) }
         while let waiter = contents.writable.popFirst() { woken.settle(waiter, .ready) }
     }

@@ -34,6 +34,9 @@ public struct Payload: @unchecked Sendable {
     /// How many bytes they are.
     public var count: Int { storage.header.count }
 
+    /// How many of them are copied where the message is received: none that somebody keeps elsewhere.
+    var copiedCount: Int { owner == nil ? count : 0 }
+
     /// Who keeps the bytes; nil for a copy.
     public var owner: AnyObject? { storage.header.owner }
 

@@ -32,7 +32,11 @@ public final class Waiter: @unchecked Sendable {
     }
 
     /// What became of it.
-    public enum Outcome: Sendable { case message(Payload), sent, ready, closed, aborted }
+    public enum Outcome: Sendable {
+        case message(Payload), sent, ready, closed, aborted
+        /// There is a message, of so many bytes, for which it has no room: that stays.
+        case tooLarge(Int)
+    }
 
     enum State {
         case waiting
@@ -42,10 +46,13 @@ public final class Waiter: @unchecked Sendable {
 
     /// What it waits for.
     public let purpose: Purpose
-    let message: Payload?
+    /// What it sends, until that is on its way or is given up.
+    private(set) var message: Payload?
+    /// How large a message it receives.
+    let room: Int
     private let wakeUp: @Sendable (_ origin: Origin) -> Void
     private let settled = Atomic<Bool>(false)
-    var state = State.waiting
+    private(set) var state = State.waiting
     var isListed = false
     // The list that it waits in.
     var next: Waiter?
@@ -56,11 +63,12 @@ public final class Waiter: @unchecked Sendable {
     /// `wakeUp` is called once, without the queue's lock, on the thread that has settled it. `origin` is what the
     /// host has said there about that thread.
     public init(
-        for purpose: Purpose, message: Payload? = nil,
+        for purpose: Purpose, message: Payload? = nil, room: Int = .max,
         wakeUp: @escaping @Sendable (_ origin: Origin) -> Void
     ) {
         self.purpose = purpose
         self.message = message
+        self.room = room
         self.wakeUp = wakeUp
     }
 
@@ -69,7 +77,17 @@ public final class Waiter: @unchecked Sendable {
 
     func settle(_ outcome: Outcome) {
         state = .settled(outcome)
+        if case .sent = outcome { message = nil }
         settled.store(true, ordering: .releasing)
+    }
+
+    /// Nobody asks any more. Returns what it was, and what it has not sent.
+    func end() -> (state: State, unsent: Payload?) {
+        defer {
+            state = .over
+            message = nil
+        }
+        return (state, message)
     }
 
     func wake(_ origin: Origin) { wakeUp(origin) }

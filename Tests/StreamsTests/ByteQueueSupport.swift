@@ -14,11 +14,11 @@ final class Waiting: Sendable {
 
     /// Begins to wait.
     init(
-        _ queue: ByteQueue, for purpose: Waiter.Purpose, _ message: Payload? = nil,
+        _ queue: ByteQueue, for purpose: Waiter.Purpose, _ message: Payload? = nil, room: Int = .max,
         onWake: @escaping @Sendable (Origin) -> Void = { _ in }
     ) {
         self.queue = queue
-        waiter = Waiter(for: purpose, message: message) { [wakeUps] origin in
+        waiter = Waiter(for: purpose, message: message, room: room) { [wakeUps] origin in
             wakeUps.number.add(1, ordering: .sequentiallyConsistent)
             onWake(origin)
         }
@@ -36,11 +36,12 @@ final class Waiting: Sendable {
 
 /// What a test compares: outcomes and receipts by name, messages by the number that they hold.
 enum Seen: Equatable, CustomStringConvertible {
-    case message(Int), sent, busy, ready, empty, closed, aborted, waiting
+    case message(Int), tooLarge(Int), sent, busy, ready, empty, closed, aborted, waiting
 
     init(_ outcome: Waiter.Outcome?) {
         switch outcome {
         case .message(let message): self = .message(message.number)
+        case .tooLarge(let size): self = .tooLarge(size)
         case .sent: self = .sent
         case .ready: self = .ready
         case .closed: self = .closed
@@ -70,6 +71,7 @@ enum Seen: Equatable, CustomStringConvertible {
     var description: String {
         switch self {
         case .message(let number): "message \(number)"
+        case .tooLarge(let size): "too large: \(size)"
         case .sent: "sent"
         case .busy: "busy"
         case .ready: "ready"

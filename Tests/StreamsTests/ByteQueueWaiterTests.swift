@@ -167,6 +167,59 @@ struct ByteQueueWaiterTests {
 
     // MARK: Offers
 
+    @Test("a receiver without room for a message is told its size, and the message is the next one's")
+    func tooLarge() {
+        let queue = ByteQueue(limit: 8)
+        let small = Waiting(queue, for: .receive, room: 7)
+        let exact = Waiting(queue, for: .receive, room: 8)
+        #expect(queue.send(1) == .sent)
+        #expect(Seen(small.finish()) == .tooLarge(8))
+        #expect(Seen(exact.finish()) == .message(1))
+        // What is there stays, and nobody who waits for room has it thereby.
+        #expect(queue.send(2) == .sent)
+        let sender = Waiting(queue, for: .send, Payload(number: 3))
+        let late = Waiting(queue, for: .receive, room: 7)
+        #expect(late.isSettledAtOnce)
+        #expect(Seen(late.finish()) == .tooLarge(8))
+        #expect(!sender.isSettled)
+        #expect(queue.drain() == [2, 3])
+        // So does what comes back.
+        #expect(queue.send(4) == .sent)
+        let waiting = [Waiting(queue, for: .receive, room: 1), Waiting(queue, for: .receive)]
+        _ = waiting
+        guard case .message(let message) = queue.receive() else { return }
+        let again = Waiting(queue, for: .receive, room: 1)
+        queue.putBack(message)
+        #expect(Seen(again.finish()) == .tooLarge(8))
+        #expect(queue.drain() == [4])
+    }
+
+    @Test("a sender whose message is on its way, or not sent, keeps it no longer", arguments: [false, true])
+    func letsGo(isCancelled: Bool) {
+        let queue = ByteQueue(limit: 1)
+        #expect(queue.send(0) == .sent)
+        weak var owner: Owner?
+        let sender: Waiting
+        do {
+            let message = Owner()
+            owner = message
+            let bytes = UnsafeRawBufferPointer(start: nil, count: 0)
+            sender = Waiting(queue, for: .send, Payload(bytes, ownedBy: message))
+        }
+        #expect(owner != nil)
+        if isCancelled {
+            sender.cancel()
+        } else {
+            _ = queue.receive()
+            _ = queue.receive()
+            #expect(Seen(sender.finish()) == .sent)
+        }
+        #expect(owner == nil)
+        withExtendedLifetime(sender) {}
+    }
+
+    private final class Owner {}
+
     @Test("an offer is sent when its turn is taken, and not before; others wait so long")
     func offers() {
         let queue = ByteQueue(limit: 8)

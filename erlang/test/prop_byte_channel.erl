@@ -149,7 +149,7 @@ model(S, send_soon, [_, M]) ->
 model(S, F, [_]) when F =:= try_receive; F =:= py_try_receive -> taking(S);
 model(S, F, [_]) when F =:= recv_soon; F =:= py_receive -> soon(taking(S));
 model(S, F, [_, Bytes]) when F =:= recv_many; F =:= py_receive_many -> soon(taking_many(S, Bytes));
-model(#state{queue = [M | _]} = S, py_receive_into, [_, Size]) when byte_size(M) > Size -> {does_not_fit, given_back(S)};
+model(#state{queue = [M | _]} = S, py_receive_into, [_, Size]) when byte_size(M) > Size -> {does_not_fit, S};
 model(S, py_receive_into, [_, _]) -> soon(taking(S));
 model(S, F, [_]) when F =:= close; F =:= py_close -> {ok, ended(S, closed)};
 model(S, F, [_]) when F =:= abort; F =:= py_abort -> {ok, ended(S, aborted)};
@@ -162,11 +162,6 @@ model(S, wait_to_send, [_, Kind, Name, M]) ->
 model(S, leave, [_, _, Name]) ->
     {left, admitted(S#state{receivers = lists:keydelete(Name, 1, S#state.receivers), senders = lists:keydelete(Name, 1, S#state.senders)})};
 model(S, kill_with_message, [_, M]) -> {killed, S#state{queue = [bytes(M)]}}.
-
-%% A message that is given back after it was taken has left room meanwhile.
-given_back(#state{queue = [M | Rest]} = S) ->
-    After = admitted(S#state{queue = Rest}),
-    After#state{queue = [M | After#state.queue]}.
 
 soon({empty, S}) -> {timeout, S};
 soon(Other) -> Other.

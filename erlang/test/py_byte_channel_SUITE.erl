@@ -17,17 +17,13 @@ all() ->
      close_is_idempotent, drained_then_closed, drained_then_closed_in_python, everybody_is_woken_by_close,
      abort_drops_and_sticks, abort_from_python, everybody_is_woken_by_abort, close_and_abort, info_counts].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
 end_per_suite(Config) -> channel_ct:stop(Config).
 
-init_per_testcase(_Case, Config) ->
-    Config.
+init_per_testcase(_Case, Config) -> Config.
 
-end_per_testcase(_Case, _Config) ->
-    ?assertEqual([], causeway_ct:mailbox()).
+end_per_testcase(_Case, _Config) -> ?assertEqual([], causeway_ct:mailbox()).
 
 %% Messages
 
@@ -126,6 +122,12 @@ recv_many_bounds(_Config) ->
     ?assertEqual(4096, length(Many)),
     {ok, Rest} = ?CHANNEL:recv_many(Channel, 5000),
     ?assertEqual(904, length(Rest)),
+    %% What has to be copied is taken a megabyte at a time, whatever is wanted: a scheduler is kept so long.
+    Copied = binary:copy(<<"c">>, 16000),
+    ok = channel_ct:fill(Channel, lists:duplicate(100, Copied)),
+    {ok, First} = ?CHANNEL:recv_many(Channel, 1 bsl 40),
+    ?assert(iolist_size(First) =< 1 bsl 20),
+    ?assertEqual(lists:duplicate(100, Copied), First ++ channel_ct:drain(Channel)),
     %% One that waits gets what has come, and no more than it wants.
     Test = self(),
     spawn_link(fun() -> Test ! {many, ?CHANNEL:recv_many(Channel, 3)} end),

@@ -17,17 +17,13 @@ all() ->
      file_of_no_channel, socket_is_gone, wrong_targets, piping_process_is_killed, folds, fold_of_an_aborted_channel,
      fold_that_raises, through_python, json_from_a_channel, lines_into_a_channel, archive_from_a_channel, copyfileobj, csv_both_ways].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
 end_per_suite(Config) -> channel_ct:stop(Config).
 
-init_per_testcase(_Case, Config) ->
-    Config.
+init_per_testcase(_Case, Config) -> Config.
 
-end_per_testcase(_Case, _Config) ->
-    ?assertEqual([], causeway_ct:mailbox()).
+end_per_testcase(_Case, _Config) -> ?assertEqual([], causeway_ct:mailbox()).
 
 messages() ->
     [<<>>, <<"a">>, crypto:strong_rand_bytes(100000), <<>>, <<"end">>].
@@ -284,7 +280,9 @@ fold_of_an_aborted_channel(_Config) ->
 
 fold_that_raises(_Config) ->
     Channel = source([<<"1">>, <<"2">>]),
-    ?assertError(mine, ?CHANNEL:fold(fun(_, _) -> error(mine) end, 0, Channel)).
+    ?assertError(mine, ?CHANNEL:fold(fun(_, _) -> error(mine) end, 0, Channel)),
+    %% What it has not seen is still there.
+    ?assertEqual([<<"2">>], channel_ct:drain(Channel)).
 
 %% Python
 

@@ -7,9 +7,7 @@ suite() -> [{timetrap, {seconds, 120}}].
 
 all() -> [prop_channel].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
 end_per_suite(Config) -> channel_ct:stop(Config).
 

@@ -18,17 +18,13 @@ all() ->
      caller_dies_while_it_waits, context_stops_while_it_waits, interruptions_lose_nothing, tasks_in_every_mode,
      between_interpreters, interpreter_is_gone, callbacks_while_it_waits, application_stop].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
 end_per_suite(Config) -> channel_ct:stop(Config).
 
-init_per_testcase(_Case, Config) ->
-    Config.
+init_per_testcase(_Case, Config) -> Config.
 
-end_per_testcase(_Case, _Config) ->
-    ?assertEqual([], causeway_ct:mailbox()).
+end_per_testcase(_Case, _Config) -> ?assertEqual([], causeway_ct:mailbox()).
 
 %% Memory
 

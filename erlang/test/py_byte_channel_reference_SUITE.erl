@@ -13,20 +13,16 @@ suite() -> [{timetrap, {seconds, 60}}].
 all() ->
     [same_reference, reference_that_erlang_has_let_go_of, channel_made_by_python, holder_is_gone,
      holder_is_gone_for_senders, holder_is_gone_after_the_queue, holder_is_in_the_call_only,
-     notified_process_is_no_holder, python_made_has_no_holder, channel_is_gone_with_all_in_it, reference_in_data,
+     notified_process_is_no_holder, python_made_has_no_holder, notified_when_nobody_has_it, channel_is_gone_with_all_in_it, reference_in_data,
      registered_callbacks, wrong_arguments, texts_of_errors, wrong_arguments_in_python, not_local].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
 end_per_suite(Config) -> channel_ct:stop(Config).
 
-init_per_testcase(_Case, Config) ->
-    Config.
+init_per_testcase(_Case, Config) -> Config.
 
-end_per_testcase(_Case, _Config) ->
-    ?assertEqual([], causeway_ct:mailbox()).
+end_per_testcase(_Case, _Config) -> ?assertEqual([], causeway_ct:mailbox()).
 
 %% Which channel it is
 
@@ -79,6 +75,28 @@ channel_made_by_python(_Config) ->
     ?assertEqual(busy, ?CHANNEL:send(Channel, <<"6">>)),
     ?assertEqual({ok, <<"12345">>}, py:call(?HELPERS, 'receive', [Channel])),
     ?assertEqual({ok, Channel}, py:call(?HELPERS, identity, [Channel])).
+
+%% Who asked about a channel that nobody in Erlang has any more could wait for ever: he is told.
+notified_when_nobody_has_it(_Config) ->
+    Test = self(),
+    [begin
+         {Asker, Monitor} = spawn_monitor(fun() ->
+                                                  Reference = asks_and_forgets(Made),
+                                                  Test ! asked,
+                                                  receive {?CHANNEL, Reference, readable} -> ok end
+                                          end),
+         receive asked -> ok end,
+         true = erlang:garbage_collect(Asker),
+         ok = causeway_ct:expect({'DOWN', Monitor, process, Asker, normal})
+     end || Made <- [python, erlang]].
+
+asks_and_forgets(python) ->
+    {ok, Channel} = py:call(?HELPERS, new, [5]),
+    {ok, Reference} = ?CHANNEL:notify(Channel, readable),
+    Reference;
+asks_and_forgets(erlang) ->
+    {ok, Reference} = ?CHANNEL:notify(channel_ct:new(), readable),
+    Reference.
 
 %% Who waits when the last process that had the channel is gone.
 holder_is_gone(_Config) ->

@@ -19,17 +19,13 @@ all() ->
      notify_readable, notify_writable, notify_of_the_end, notify_once, notify_takes_nothing, notified_process_is_gone,
      notifications_race, ten_thousand_receivers, ten_thousand_senders, ten_thousand_tasks, waiting_sender_burns_nothing].
 
-init_per_suite(Config) ->
-    ok = causeway_ct:start(),
-    Config.
+init_per_suite(Config) -> causeway_ct:start(Config).
 
 end_per_suite(Config) -> channel_ct:stop(Config).
 
-init_per_testcase(_Case, Config) ->
-    Config.
+init_per_testcase(_Case, Config) -> Config.
 
-end_per_testcase(_Case, _Config) ->
-    ?assertEqual([], causeway_ct:mailbox()).
+end_per_testcase(_Case, _Config) -> ?assertEqual([], causeway_ct:mailbox()).
 
 %% First come first served
 

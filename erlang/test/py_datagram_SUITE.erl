@@ -183,10 +183,7 @@ unix_datagrams(_Config) ->
          ok = lost(Fd),
          ok = socket:close(Client),
          [ok = file:delete(File) || <<$/, _/binary>> = File <- [Server, ClientPath]]
-     end || Path <- [fun file_name/0, fun() -> socket_ct:name("datagrams") end]].
-
-file_name() ->
-    iolist_to_binary(["/tmp/causeway-", os:getpid(), "-", integer_to_list(erlang:unique_integer([positive]))]).
+     end || Path <- [fun socket_ct:file/0, fun() -> socket_ct:name("datagrams") end]].
 
 %% gen_udp:recv of OTP 25 fails for senders with a name.
 open_unix(Path) ->
@@ -293,7 +290,7 @@ answers_to_who_is_gone(_Config) ->
          {ok, none} = py:call('erlang.reactor', close_connection, [Fd]),
          ok = lost(Fd)
      end || {Protocol, Answer} <- [{'Datagrams', <<"yes">>}, {'DatagramsByHand', <<"buffer:yes">>}],
-            Name <- [fun file_name/0, fun() -> socket_ct:name("gone") end]].
+            Name <- [fun socket_ct:file/0, fun() -> socket_ct:name("gone") end]].
 
 %% Sends as soon as there is room, and waits until the protocol has got it.
 ask_unix(Client, Path, Datagram) ->

@@ -100,8 +100,7 @@ handoff_of_a_duplicate(Config) ->
 
 unix_sockets(Config) ->
     use('Watched'),
-    %% The length of such a path is limited to 107 bytes.
-    Path = "/tmp/causeway-" ++ os:getpid() ++ ".socket",
+    Path = socket_ct:file(),
     {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ifaddr, {local, Path}}]),
     {ok, Client} = gen_tcp:connect({local, Path}, 0, [binary, {active, false}]),
     {ok, Server} = gen_tcp:accept(Listen, 10000),

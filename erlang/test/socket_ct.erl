@@ -3,7 +3,7 @@
 -module(socket_ct).
 
 -export([use/1, context/0, context/1, kinds/0, families/0]).
--export([listen/2, listen/3, client/1, pair/2, pair/3, address/1, name/1]).
+-export([listen/2, listen/3, client/1, pair/2, pair/3, address/1, name/1, file/0]).
 -export([ask/2, read_all/1, read/2, told/1, made/0, lost/1, lost_anyone/0, all_is/1]).
 -export([active/1, stats/2, idle_ticks/0, idle_ticks/1]).
 
@@ -76,6 +76,10 @@ bound(local) -> [{ifaddr, {local, name("gen")}}].
 name(Prefix) ->
     Number = integer_to_list(erlang:unique_integer([positive])),
     iolist_to_binary([0, "causeway-", Prefix, "-", Number, "-", os:getpid()]).
+
+%% @doc The name of a file for one, which is not there yet: short, since at most 107 bytes are allowed.
+-spec file() -> binary().
+file() -> list_to_binary(string:trim(os:cmd("mktemp --dry-run --tmpdir causeway-XXXXXXXX"))).
 
 %% @doc Where a listening socket listens.
 -spec address(term()) -> {tuple(), inet:port_number()}.

@@ -1,6 +1,7 @@
 """The ways to receive from a byte channel: time-outs, many at once, and without copies."""
 
 import array
+import threading
 
 import pytest
 
@@ -105,6 +106,22 @@ def test_receive_into_what_is_too_small_keeps_the_message(channel):
         channel.receive_into(bytearray(4))
     assert channel.info() == before
     assert channel.receive_many() == [b"12345", b"6"]
+
+
+def test_receive_into_what_is_too_small_gives_nobody_a_turn():
+    channel = ByteChannel.new(max_size=3)
+    channel.send_bytes(b"abc")
+    sender = threading.Thread(target=channel.send_bytes, args=[b"d"], kwargs={"timeout_ms": 10_000})
+    sender.start()
+    while not channel.info()["waiting_senders"]:
+        pass
+    for _ in range(1000):
+        with pytest.raises(ValueError, match="3 bytes"):
+            channel.receive_into(bytearray(2))
+    assert channel.info()["waiting_senders"] == 1
+    assert channel.info()["messages_out"] == 0
+    assert channel.receive_bytes() + channel.receive_bytes() == b"abcd"
+    sender.join()
 
 
 def test_receive_into_what_is_no_room(channel):

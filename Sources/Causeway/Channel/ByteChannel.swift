@@ -48,8 +48,26 @@ final class ByteChannel: Sendable {
     fileprivate func handleEnded(_ env: EnvPointer?) {
         handles.withLock { handles in
             handles.count -= 1
-            if handles.count == 0, isErlangs { queue.setAbandoned(true, origin: Origin(env)) }
+            guard handles.count == 0 else { return }
+            if isErlangs {
+                queue.setAbandoned(true, origin: Origin(env))
+            } else {
+                queue.tellAll(origin: Origin(env))
+            }
         }
+    }
+
+    /// How it stands, by the names that both languages have for that.
+    var facts: (numbers: [(StaticString, Int)], flags: [(StaticString, Bool)]) {
+        let info = queue.info
+        return (
+            [
+                ("size", info.size), ("max_size", queue.limit), ("messages", info.messages),
+                ("messages_in", info.messagesIn), ("messages_out", info.messagesOut),
+                ("bytes_in", info.bytesIn), ("bytes_out", info.bytesOut),
+                ("waiting_receivers", info.receivers), ("waiting_senders", info.senders),
+            ], [("closed", info.end != nil), ("aborted", info.end == .aborted)]
+        )
     }
 
     // MARK: An end with a reason

@@ -103,7 +103,7 @@ struct ChannelWaiterObject {
                     case .message(let message): return try operation.object(message).take()
                     case .closed: throw try operation.closed()
                     case .aborted: throw try operation.aborted()
-                    case .sent, .ready: return newBool(true)
+                    case .sent, .ready, .tooLarge: return newBool(true)
                     case nil: throw runtimeError("nothing has happened yet")
                     }
                 }

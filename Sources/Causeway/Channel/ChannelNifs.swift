@@ -3,8 +3,10 @@ import CErlNif
 import Streams
 import Synchronization
 
-/// How many messages one NIF call takes at most: it must not keep its scheduler for long.
+/// How many messages one NIF call takes at most, and how many bytes it copies: it must not keep its scheduler for
+/// long.
 private let longestBatch = 4096
+private let longestCopy = 1 << 20
 
 /// The Erlang half of byte channels. What is no channel is answered by `badarg`, of which Erlang makes an
 /// error with a text.
@@ -42,12 +44,19 @@ var channelNifs: [ErlNifFunc] {
             else { return atoms.badarg }
             var binaries: [Term] = []
             let receipt = channel.queue.receive(
-                bytes: bytes, count: longestBatch, atLeastOne: arguments[2] == atoms.true, origin: Origin(env)
-            ) {
-                binaries.append($0.binary(env) ?? atoms.undefined)
+                bytes: bytes, count: longestBatch, copies: longestCopy,
+                atLeastOne: arguments[2] == atoms.true,
+                origin: Origin(env)
+            ) { message in
+                // Nothing is lost because memory is short.
+                guard let binary = message.binary(env) else {
+                    return channel.queue.putBack(message, origin: Origin(env))
+                }
+                binaries.append(binary)
             }
-            return binaries.isEmpty
-                ? channel.answer(env, receipt) : makeTuple(env, atoms.ok, makeList(env, binaries))
+            if !binaries.isEmpty { return makeTuple(env, atoms.ok, makeList(env, binaries)) }
+            if case .message = receipt { return atoms.badarg }
+            return channel.answer(env, receipt)
         },
         /// channel_wait(Channel, receive | Iodata, Message) -> Waiter | Outcome | badarg
         ///
@@ -131,19 +140,11 @@ extension ByteChannel {
     }
 
     fileprivate func info(_ env: EnvPointer?) -> Term {
-        let info = queue.info
-        func number(_ value: Int) -> Term { enif_make_long(env, value) }
+        let (numbers, flags) = facts
         return makeMap(
             env,
-            [
-                (atoms.size, number(info.size)), (atoms.maxSize, number(queue.limit)),
-                (atoms.closed, info.end == nil ? atoms.false : atoms.true),
-                (atoms.aborted, info.end == .aborted ? atoms.true : atoms.false),
-                (atoms.messages, number(info.messages)),
-                (atoms.messagesIn, number(info.messagesIn)), (atoms.messagesOut, number(info.messagesOut)),
-                (atoms.bytesIn, number(info.bytesIn)), (atoms.bytesOut, number(info.bytesOut)),
-                (atoms.receivers, number(info.receivers)), (atoms.senders, number(info.senders)),
-            ])
+            numbers.map { (Atom(env, $0).term, enif_make_long(env, $1)) }
+                + flags.map { (Atom(env, $0).term, $1 ? atoms.true : atoms.false) })
     }
 }
 
@@ -177,7 +178,8 @@ final class ErlangWaiter: Resource, @unchecked Sendable {
         case nil: atoms.waiting
         case .message(let message): channel.received(env, message)
         case .sent: atoms.ok
-        case .ready: atoms.ready
+        // Of one that has room for everything: it never is.
+        case .ready, .tooLarge: atoms.ready
         case .closed: atoms.closed
         case .aborted: channel.abortion(env)
         }

@@ -273,24 +273,10 @@ extension ByteChannel: CustomStringConvertible {
 
     /// The same as Erlang's `info/1`.
     func info() throws(PythonError) -> Object {
-        let info = queue.info
+        let (numbers, flags) = facts
         let dict = try Object(PyDict_New())
-        let numbers: [(StaticString, Int)] = [
-            ("size", info.size), ("max_size", queue.limit), ("messages", info.messages),
-            ("messages_in", info.messagesIn), ("messages_out", info.messagesOut), ("bytes_in", info.bytesIn),
-            ("bytes_out", info.bytesOut), ("waiting_receivers", info.receivers),
-            ("waiting_senders", info.senders),
-        ]
-        for (name, number) in numbers {
-            let value = try Object(PyLong_FromLong(number))
-            guard PyDict_SetItemString(dict.pointer, cString(name), value.pointer) == 0 else {
-                throw PythonError()
-            }
-        }
-        for (name, flag) in [("closed", info.end != nil), ("aborted", info.end == .aborted)] {
-            let value = Object(owning: newBool(flag))
-            guard PyDict_SetItemString(dict.pointer, name, value.pointer) == 0 else { throw PythonError() }
-        }
+        for (name, number) in numbers { try set(name, Object(PyLong_FromLong(number)), in: dict.pointer) }
+        for (name, flag) in flags { try set(name, Object(owning: newBool(flag)), in: dict.pointer) }
         return dict
     }
 }

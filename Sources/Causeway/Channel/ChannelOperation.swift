@@ -39,7 +39,7 @@ struct ChannelOperation {
         case .aborted: throw try aborted()
         case .empty: break
         }
-        switch try outcome(within: milliseconds, for: .receive, nil) {
+        switch try outcome(within: milliseconds, for: .receive) {
         case .message(let message): return message
         case .aborted: throw try aborted()
         default: return nil
@@ -56,15 +56,17 @@ struct ChannelOperation {
                 "receive_into() needs a buffer that can be written to, not \(typeName(of: buffer))")
         }
         defer { PyBuffer_Release(&view) }
-        guard let message = try next(within: milliseconds) else { throw try closed() }
-        guard message.count <= view.len else {
-            channel.queue.putBack(message)
-            throw valueError("the next message has \(message.count) bytes, the buffer room for \(view.len)")
+        switch try outcome(within: milliseconds, for: .receive, room: view.len) {
+        case .message(let message):
+            if let source = message.bytes.baseAddress {
+                view.buf?.copyMemory(from: source, byteCount: message.count)
+            }
+            return message.count
+        case .tooLarge(let size):
+            throw valueError("the next message has \(size) bytes, the buffer room for \(view.len)")
+        case .aborted: throw try aborted()
+        default: throw try closed()
         }
-        if let source = message.bytes.baseAddress {
-            view.buf?.copyMemory(from: source, byteCount: message.count)
-        }
-        return message.count
     }
 
     /// Waits for the next message, and takes with it what is there.
@@ -164,12 +166,12 @@ struct ChannelOperation {
     }
 
     /// What becomes of a wait of this thread.
-    private func outcome(within milliseconds: Int, for purpose: Waiter.Purpose, _ message: Payload?)
-        throws(PythonError) -> Waiter.Outcome
-    {
+    private func outcome(
+        within milliseconds: Int, for purpose: Waiter.Purpose, _ message: Payload? = nil, room: Int = .max
+    ) throws(PythonError) -> Waiter.Outcome {
         let sleep = Sleep(state)
         let wake = sleep.wake
-        let waiter = Waiter(for: purpose, message: message) { _ in wake() }
+        let waiter = Waiter(for: purpose, message: message, room: room) { _ in wake() }
         if !channel.queue.wait(waiter) {
             let now = monotonicNanoseconds()
             let end = milliseconds < 0 ? Int64.max : now &+ Int64(milliseconds) * 1_000_000

@@ -95,13 +95,6 @@ struct Atoms: Sendable {
     var pyByteChannel: Term = 0
     var readable: Term = 0
     var writable: Term = 0
-    var size: Term = 0
-    var maxSize: Term = 0
-    var messages: Term = 0
-    var messagesIn: Term = 0
-    var messagesOut: Term = 0
-    var receivers: Term = 0
-    var senders: Term = 0
     var badarg: Term = 0
 
     /// No atoms yet: constant, so that the global below costs nothing to reach.
@@ -203,13 +196,6 @@ struct Atoms: Sendable {
         pyByteChannel = atom("py_byte_channel")
         readable = atom("readable")
         writable = atom("writable")
-        size = atom("size")
-        maxSize = atom("max_size")
-        messages = atom("messages")
-        messagesIn = atom("messages_in")
-        messagesOut = atom("messages_out")
-        receivers = atom("waiting_receivers")
-        senders = atom("waiting_senders")
         badarg = atom("badarg")
     }
 }

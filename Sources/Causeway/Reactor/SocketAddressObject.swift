@@ -76,11 +76,6 @@ extension SocketAddress {
     }
 }
 
-private func set(_ key: StaticString, _ value: consuming Object, in dict: PyPointer) throws(PythonError) {
-    let name = UnsafeRawPointer(key.utf8Start).assumingMemoryBound(to: CChar.self)
-    guard PyDict_SetItemString(dict, name, value.pointer) == 0 else { throw PythonError() }
-}
-
 private func pythonTuple(_ first: consuming Object, _ numbers: [Int]) throws(PythonError) -> Object {
     let tuple = try Object(PyTuple_New(1 + numbers.count))
     PyTuple_SetItem(tuple.pointer, 0, first.take())
