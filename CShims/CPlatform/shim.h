@@ -74,6 +74,9 @@ static inline void cplatform_keep_large_blocks(void) {
     mallopt(M_TRIM_THRESHOLD, 16 << 20);
 }
 
+/* Not declared for Swift elsewhere. */
+static inline void cplatform_give_back_freed_memory(void) { malloc_trim(0); }
+
 static inline int64_t cplatform_monotonic_nanoseconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

@@ -28,7 +28,7 @@ public final class ByteQueue: Sendable {
         public var messagesIn = 0, messagesOut = 0, bytesIn = 0, bytesOut = 0
         /// Who waits for messages, and who for room.
         public var receivers = 0, senders = 0
-        /// Nil while it is open.
+        /// Nil while it is open, and somebody is left on the other side.
         public var end: End?
     }
 
@@ -40,6 +40,11 @@ public final class ByteQueue: Sendable {
         var writable = WaiterList()
         var isAbandoned = false
         var info = Info()
+        /// The largest size since it was empty.
+        var peak = 0
+
+        /// Where nobody could go on, it is closed as long.
+        var end: End? { info.end ?? (isAbandoned ? .closed : nil) }
     }
 
     /// How many bytes may be queued; 0 is no limit.
@@ -52,6 +57,7 @@ public final class ByteQueue: Sendable {
     deinit {
         contents.withLock { contents in
             contents.messages.removeAll()
+            emptied(&contents)
             // One by one as well: they would end each other.
             contents.receivers.removeAll()
             contents.senders.removeAll()
@@ -67,6 +73,7 @@ public final class ByteQueue: Sendable {
             info.messages = contents.messages.count
             info.receivers = contents.receivers.count
             info.senders = contents.senders.count
+            info.end = contents.end
             return info
         }
     }
@@ -77,7 +84,7 @@ public final class ByteQueue: Sendable {
     public func send(_ message: Payload, origin: Origin = .none) -> Sending {
         var woken = Woken()
         let sending = contents.withLock { contents -> Sending in
-            if let end = contents.info.end { return end == .closed ? .closed : .aborted }
+            if let end = contents.end { return end == .closed ? .closed : .aborted }
             guard hasTurn(message, contents) else { return .busy }
             accept(message, &contents, &woken)
             return .sent
@@ -90,7 +97,7 @@ public final class ByteQueue: Sendable {
     public func receive(origin: Origin = .none) -> Receipt {
         var woken = Woken()
         let receipt = contents.withLock { contents -> Receipt in
-            guard let message = take(&contents) else { return contents.info.end.receipt }
+            guard let message = take(&contents) else { return contents.end.receipt }
             admit(&contents, &woken)
             return .message(message)
         }
@@ -105,24 +112,29 @@ public final class ByteQueue: Sendable {
         _ body: (Payload) -> Void
     ) -> Receipt {
         var woken = Woken()
-        var taken: [Payload] = []
-        let receipt = contents.withLock { contents -> Receipt in
-            var room = bytes
-            var copied = 0
-            while taken.count < count, let next = contents.messages.first,
-                (next.count <= room && copied <= copies - next.copiedCount) || (atLeastOne && taken.isEmpty),
-                let message = take(&contents)
-            {
-                room -= message.count
-                copied += message.copiedCount
-                taken.append(message)
+        var (taken, receipt) = contents.withLock { contents -> (MessageLine, Receipt) in
+            var taken = MessageLine()
+            if contents.info.size <= min(bytes, copies), contents.messages.count <= count {
+                taken = takeAll(&contents)
+            } else {
+                var room = bytes
+                var copied = 0
+                while taken.count < count, let next = contents.messages.first,
+                    (next.count <= room && copied <= copies - next.copiedCount)
+                        || (atLeastOne && taken.isEmpty),
+                    let message = take(&contents)
+                {
+                    room -= message.count
+                    copied += message.copiedCount
+                    taken.append(message)
+                }
             }
-            guard let first = taken.first else { return contents.info.end.receipt }
+            guard let first = taken.first else { return (taken, contents.end.receipt) }
             admit(&contents, &woken)
-            return .message(first)
+            return (taken, .message(first))
         }
         woken.wake(origin)
-        for message in taken { body(message) }
+        while let message = taken.popFirst() { body(message) }
         return receipt
     }
 
@@ -194,8 +206,8 @@ public final class ByteQueue: Sendable {
     @discardableResult
     public func abort(origin: Origin = .none) -> Bool { end(.aborted, origin) }
 
-    /// Says whether there is anybody left who could send or receive but those who wait already: where not, they
-    /// are told that it is closed, and whoever would wait is, too.
+    /// Says whether there is anybody left on the other side. Where not, it is closed for all who wait and who come,
+    /// until there is somebody again.
     public func setAbandoned(_ isAbandoned: Bool, origin: Origin = .none) {
         var woken = Woken()
         contents.withLock { contents in
@@ -222,7 +234,7 @@ public final class ByteQueue: Sendable {
             contents.info.end = end
             settleAll(&contents, end == .closed ? .closed : .aborted, &woken)
             guard end == .aborted else { return (true, MessageLine()) }
-            contents.info.size = 0
+            defer { emptied(&contents) }
             return (true, contents.messages.takeAll())
         }
         // What they hold is let go of without the lock.
@@ -256,6 +268,7 @@ public final class ByteQueue: Sendable {
         }
         contents.messages.append(message)
         contents.info.size += message.count
+        contents.peak = max(contents.peak, contents.info.size)
         while let waiter = contents.readable.popFirst() { woken.settle(waiter, .ready) }
     }
 
@@ -272,7 +285,21 @@ public final class ByteQueue: Sendable {
         guard let message = contents.messages.popFirst() else { return nil }
         contents.info.size -= message.count
         count(out: message, &contents)
+        if contents.messages.isEmpty { emptied(&contents) }
         return message
+    }
+
+    private func takeAll(_ contents: inout Contents) -> MessageLine {
+        contents.info.messagesOut += contents.messages.count
+        contents.info.bytesOut += contents.info.size
+        defer { emptied(&contents) }
+        return contents.messages.takeAll()
+    }
+
+    private func emptied(_ contents: inout Contents) {
+        contents.info.size = 0
+        if contents.peak >= FreedMemory.worthwhile { FreedMemory.giveBackLater() }
+        contents.peak = 0
     }
 
     private func count(out message: Payload, _ contents: inout Contents) {
@@ -299,7 +326,7 @@ public final class ByteQueue: Sendable {
     /// There may be room, or the first of those who wait for it has given up, and the next has a smaller message:
     /// they have their turn.
     private func admit(_ contents: inout Contents, _ woken: inout Woken) {
-        if contents.info.end != nil { return }
+        if contents.end != nil { return }
         while let sender = contents.senders.first {
             guard let message = sender.message, hasRoom(message.count, contents) else { return }
             if sender.purpose == .offer {
@@ -328,14 +355,14 @@ public final class ByteQueue: Sendable {
         case .readable:
             if !contents.messages.isEmpty { return .ready }
         case .send, .offer:
-            if contents.info.end == nil, let message = waiter.message, hasTurn(message, contents) {
+            if contents.end == nil, let message = waiter.message, hasTurn(message, contents) {
                 accept(message, &contents, &woken)
                 return .sent
             }
         case .writable:
-            if contents.info.end == nil, contents.senders.first == nil, hasRoom(1, contents) { return .ready }
+            if contents.end == nil, contents.senders.first == nil, hasRoom(1, contents) { return .ready }
         }
-        guard let end = contents.info.end else { return contents.isAbandoned ? .closed : nil }
+        guard let end = contents.end else { return nil }
         return end == .closed ? .closed : .aborted
     }
 

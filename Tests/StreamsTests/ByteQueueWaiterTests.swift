@@ -335,12 +335,15 @@ struct ByteQueueWaiterTests {
         let sender = Waiting(queue, for: .send, Payload(number: 2))
         queue.setAbandoned(true)
         #expect(Seen(sender.finish()) == .closed)
-        #expect(queue.info.end == nil)
+        #expect(queue.info.end == .closed)
+        #expect(queue.send(2) == .closed)
         let receivers = [Waiting(queue, for: .receive), Waiting(queue, for: .receive)]
         #expect(receivers.map(\.isSettledAtOnce) == [true, true])
         #expect(receivers.map { Seen($0.finish()) } == [.message(1), .closed])
+        #expect(queue.next() == .closed)
         // Somebody is there again.
         queue.setAbandoned(false)
+        #expect(queue.info.end == nil)
         let receiver = Waiting(queue, for: .receive)
         #expect(!receiver.isSettled)
         _ = queue.send(3)

@@ -4,8 +4,9 @@
 %% processes, threads and asyncio tasks send to it and receive from it; who waits is served first come first served.
 %% Python gets the channel as an `erlang.ByteChannel' when its reference is passed to a call.
 %%
-%% A channel lives while anybody refers to it. When Erlang, which has made it, has no reference any more, Python
-%% gets what is queued and is then told that the channel is closed.
+%% A channel lives while anybody refers to it. When Erlang, which has made it, has no reference any more, it is closed
+%% for Python: what is queued can still be received, nothing more can be sent. Keep the reference as long as Python
+%% uses the channel; the arguments of a call that runs are none.
 %%
 %% Small messages are copied once on each side; binaries and `bytes' of 16 KB and more are passed by reference.
 %%
@@ -121,7 +122,8 @@ recv_many(Channel, MaxBytes) ->
     recv_many(Channel, MaxBytes, infinity).
 
 %% @doc Waits for the next message, and takes with it those that are there already, up to `MaxBytes' together and to
-%% 4,096 messages; of those that are copied, to a megabyte. The first is taken however large it is. Much faster than one by one for small messages.
+%% 4,096 messages; of those that are copied, to a megabyte. The first is taken however large it is. Much faster than
+%% one by one for small messages.
 -spec recv_many(channel(), pos_integer(), timeout()) -> {ok, [binary(), ...]} | {error, timeout} | ended().
 recv_many(Channel, MaxBytes, Timeout) ->
     Arguments = [Channel, MaxBytes, Timeout],

@@ -12,8 +12,9 @@ suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
     [same_reference, reference_that_erlang_has_let_go_of, channel_made_by_python, holder_is_gone,
-     holder_is_gone_for_senders, holder_is_gone_after_the_queue, holder_is_in_the_call_only,
-     notified_process_is_no_holder, python_made_has_no_holder, notified_when_nobody_has_it, channel_is_gone_with_all_in_it, reference_in_data,
+     holder_is_gone_for_senders, holder_is_gone_after_the_queue, holder_is_gone_for_who_comes_later,
+     holder_is_in_the_call_only, notified_process_is_no_holder, python_made_has_no_holder, notified_when_nobody_has_it,
+     channel_is_gone_with_all_in_it, reference_in_data,
      registered_callbacks, wrong_arguments, texts_of_errors, wrong_arguments_in_python, not_local].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
@@ -128,6 +129,16 @@ holder_is_gone_after_the_queue(_Config) ->
                                   ok
                           end),
     ?assertEqual({ok, [<<"a">>, <<"b">>]}, py:call(?HELPERS, receive_kept, [<<"left">>], #{}, 10000)).
+
+%% Nothing goes into a channel that nobody can empty, and who looks only sees the end too.
+holder_is_gone_for_who_comes_later(_Config) ->
+    ok = made_and_left(0, fun(Channel) ->
+                                  {ok, none} = py:call(?HELPERS, keep, [<<"left">>, Channel]),
+                                  {ok, false} = py:call(?HELPERS, kept_is_closed, [<<"left">>]),
+                                  ok
+                          end),
+    Closed = <<"ByteChannelClosed">>,
+    ?assertEqual({ok, [Closed, Closed, Closed, true]}, py:call(?HELPERS, use_when_left, [<<"left">>], #{}, 10000)).
 
 %% The call itself is no holder: its argument is Python's as soon as it runs.
 holder_is_in_the_call_only(_Config) ->

@@ -77,7 +77,10 @@ struct ChannelObject {
     }
 
     private static var closedProperty: PyGetSetDef {
-        property("closed", "Whether nothing more can be sent: it was closed or aborted.") { me, _ in
+        property(
+            "closed",
+            "Whether nothing more can be sent: it was closed or aborted, or Erlang, which made it, has let go."
+        ) { me, _ in
             guard let me else { return nil }
             return newBool(ChannelObject.channel(me).queue.info.end != nil)
         }

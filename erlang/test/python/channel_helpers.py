@@ -42,6 +42,29 @@ def receive_kept(name):
     return list(kept.pop(name))
 
 
+def kept_is_closed(name):
+    return kept[name].closed
+
+
+def use_when_left(name):
+    """What a kept channel says when it was seen to be at its end."""
+    channel = kept.pop(name)
+    assert list(channel) == []
+
+    def outcome(function, *arguments):
+        try:
+            return function(*arguments)
+        except erlang.ByteChannelClosed as error:
+            return type(error).__name__
+
+    return [
+        outcome(channel.send_bytes, b"x"),
+        outcome(channel.try_receive_bytes),
+        outcome(channel.receive_many),
+        channel.closed,
+    ]
+
+
 def send_kept_channel(name, data):
     return kept[name].send_bytes(data)
 
