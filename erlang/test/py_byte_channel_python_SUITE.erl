@@ -16,7 +16,8 @@ all() ->
     [binaries_are_not_copied, parts_of_binaries, buffer_over_a_binary, buffers_of_every_size, binary_over_bytes, bytes_come_back,
      mutable_memory_is_copied, receive_into, iteration_and_with, time_out_while_it_waits, interrupt_while_it_waits,
      caller_dies_while_it_waits, context_stops_while_it_waits, interruptions_lose_nothing, tasks_in_every_mode,
-     between_interpreters, interpreter_is_gone, callbacks_while_it_waits, application_stop].
+     between_interpreters, interpreter_is_gone, callbacks_while_it_waits, application_stop,
+     tests_of_plain_python].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
 
@@ -311,3 +312,16 @@ application_stop(_Config) ->
     ?assertEqual(true, channel_ct:outcome(sends)),
     ok = causeway_ct:expect({?CHANNEL, Reference, writable}),
     ?assertEqual({ok, Receiving}, py:call(?HELPERS, identity, [Receiving])).
+
+%% In a context of a node channels between threads and tasks do what they do without a BEAM: the same tests say so.
+tests_of_plain_python(_Config) ->
+    Tests = filename:join(causeway_ct:python_dir(), "../../../python/tests"),
+    Files = lists:sort(filelib:wildcard(unicode:characters_to_list(filename:join(Tests, "test_byte_channel*.py")))),
+    ?assert(length(Files) > 5),
+    Arguments = ["--quiet", "-p", "no:cacheprovider" | Files],
+    Code = io_lib:format("{ok, _} = application:ensure_all_started(causeway), "
+                         "{ok, 0} = py:call(pytest, main, [~0p], #{}, 300000), init:stop().",
+                         [[unicode:characters_to_binary(Argument) || Argument <- Arguments]]),
+    {Status, Output} = causeway_ct:run_node(lists:flatten(Code), []),
+    ct:log("~ts", [Output]),
+    ?assertEqual({0, Output}, {Status, Output}).

@@ -14,6 +14,12 @@ import erlang
 
 PACKAGE = Path(erlang.__file__).parent.parent
 
+# The same tests run in plain python3 and in a context of a node, which is no main thread.
+in_plain_python = pytest.mark.skipif("_causeway" in sys.builtin_module_names, reason="of plain python3")
+on_the_main_thread = pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals are the main thread's"
+)
+
 # How long something that must happen may take. Only a defect makes anything wait that long.
 PATIENCE = 30
 

@@ -1,9 +1,11 @@
 """What the suites share: protocols on socketpairs, and the pace of hypothesis."""
 
+import asyncio
 import contextlib
 import socket
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, settings
 
 from erlang import reactor
@@ -11,6 +13,14 @@ from erlang import reactor
 # Machines that test are slow at times; a slow example is no error.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
+
+
+@pytest.fixture(params=[None, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
+def every_loop(request):
+    """A test that uses this runs on every kind of event loop."""
+    asyncio.set_event_loop_policy(request.param and request.param())
+    yield
+    asyncio.set_event_loop_policy(None)
 
 
 class Connection:

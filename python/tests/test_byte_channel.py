@@ -242,7 +242,7 @@ def test_abort_drops_what_was_queued(channel):
     ):
         with pytest.raises(ByteChannelAborted) as raised:
             operation()
-        assert raised.value.reason is reason
+        assert raised.value.reason == reason
         assert str(raised.value) == "the channel was aborted: {'why': ['disk full']}"
     info = channel.info()
     assert (info["size"], info["messages"], info["closed"], info["aborted"]) == (0, 0, True, True)

@@ -7,6 +7,8 @@ from byte_channel_support import PATIENCE, Running, run, started, until_waiting,
 
 from erlang import ByteChannel, ByteChannelAborted, ByteChannelBusy, ByteChannelClosed
 
+pytestmark = pytest.mark.usefixtures("every_loop")
+
 # --- what it does -------------------------------------------------------------------------------
 
 

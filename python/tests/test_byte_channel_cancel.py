@@ -24,6 +24,8 @@ from byte_channel_support import (
 
 from erlang import ByteChannel, ByteChannelAborted, ByteChannelClosed
 
+pytestmark = pytest.mark.usefixtures("every_loop")
+
 # --- cancelling ---------------------------------------------------------------------------------
 
 
@@ -284,10 +286,14 @@ def test_asyncio_run_that_leaves_tasks_behind():
         await waiting(channel, receivers=3)
         for number in range(3):
             channel.send_bytes(b"%d" % number)
-        assert len(tasks) == 3
+        return tasks
 
-    asyncio.run(main())
-    assert [channel.try_receive_bytes() for _ in range(4)] == [b"0", b"1", b"2", None]
+    tasks = asyncio.run(main())
+    # Whether a loop that ends looks at what has come for its tasks before it cancels them is its own affair.
+    received = [task.result() for task in tasks if not task.cancelled()]
+    left = [channel.try_receive_bytes() for _ in range(3 - len(received))]
+    assert received + left == [b"0", b"1", b"2"]
+    assert channel.try_receive_bytes() is None
 
 
 def test_nothing_is_left_of_many_loops():
@@ -312,7 +318,7 @@ def test_nothing_is_left_of_many_loops():
     finally:
         gc.enable()
     assert descriptors() <= before[0]
-    assert threads() <= before[1]
+    eventually(lambda: threads() <= before[1])  # uvloop has threads that end a little later
     assert channel.info()["waiting_receivers"] == 0
 
 

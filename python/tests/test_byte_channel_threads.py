@@ -5,7 +5,16 @@ import signal
 import time
 
 import pytest
-from byte_channel_support import PATIENCE, Running, eventually, output, python, threads, until_waiting
+from byte_channel_support import (
+    PATIENCE,
+    Running,
+    eventually,
+    on_the_main_thread,
+    output,
+    python,
+    threads,
+    until_waiting,
+)
 
 from erlang import ByteChannel, ByteChannelAborted, ByteChannelBusy, ByteChannelClosed
 
@@ -313,6 +322,7 @@ def asleep(pid):
         return file.read().rpartition(")")[2].split()[0] == "S"
 
 
+@on_the_main_thread
 def test_a_handler_of_a_signal_may_use_the_channel():
     channel = ByteChannel.new()
     old = signal.signal(signal.SIGALRM, lambda *_: channel.send_bytes(b"from the handler"))
@@ -323,6 +333,7 @@ def test_a_handler_of_a_signal_may_use_the_channel():
         signal.signal(signal.SIGALRM, old)
 
 
+@on_the_main_thread
 def test_an_exception_of_a_handler_loses_no_message():
     channel = ByteChannel.new()
 
