@@ -12,7 +12,7 @@ suite() -> [{timetrap, {seconds, 60}}].
 all() ->
     [udp_of_every_kind, largest_datagram, order_of_many, deferred_answers, peer_of_a_connected_socket, peer_that_is_gone, datagrams_in_the_mailbox,
      unix_datagrams, sender_without_a_name, pair_of_sockets, receiver_that_is_full, receiver_that_never_reads,
-     receiver_that_is_full_at_the_end, answers_to_who_is_gone, socket_that_was_shut_down, one_descriptor].
+     receiver_that_is_full_at_the_end, answers_to_who_is_gone, socket_that_was_shut_down, flood_starves_nobody, one_descriptor].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
 
@@ -313,6 +313,25 @@ socket_that_was_shut_down(_Config) ->
     {ok, none} = py:call(socket_protocols, shut_down, [Duplicate]),
     ok = lost(Right),
     [{ok, none} = py:call(os, close, [Fd]) || Fd <- [Left, Duplicate]].
+
+%% A socket of datagrams that is never empty, and was ready first: others in the context are served all the same.
+flood_starves_nobody(_Config) ->
+    use('Flood'),
+    [begin
+         Context = context(),
+         {Server, Address, Port} = open(port, inet),
+         {ok, Duplicate} = py:dup_fd(reactor_ct:fd(Server)),
+         %% From itself to itself, again and again.
+         [ok = gen_udp:send(Server, Address, Port, <<N:32>>) || N <- lists:seq(1, 100)],
+         ok = py_reactor_context:handoff(Context, Duplicate, #{type => udp}),
+         {Duplicate, _} = made(),
+         ?assertEqual({<<"flooded">>, Duplicate}, told(<<"flooded">>)),
+         Clients = [reactor_ct:connected_to(Context, #{type => tcp}) || _ <- lists:seq(1, Number)],
+         [?assertEqual(Data, socket_ct:ask(Client, Data)) || Data <- [<<"one">>, <<"two">>], Client <- Clients],
+         unlink(Context),
+         exit(Context, kill),
+         ok = gen_udp:close(Server)
+     end || Number <- [1, 6, 20, 100]].
 
 one_descriptor(_Config) ->
     use('Datagrams'),

@@ -56,9 +56,10 @@ extension Reactor {
     static let shortestPause: Int64 = 5_000_000
     private static let longestPause: Int64 = 80_000_000
 
-    /// Reads what is there. Without the GIL.
-    func readDatagrams(_ connection: Connection, isOver: Bool) {
-        for number in 0..<Reactor.datagramsPerEvent {
+    /// Reads what is there, but leaves a buffer for each of so many others that are ready as well: a socket that
+    /// always has datagrams would take all of them in every turn. Without the GIL.
+    func readDatagrams(_ connection: Connection, isOver: Bool, others: Int) {
+        for number in 0..<max(1, min(Reactor.datagramsPerEvent, buffers.left - others)) {
             guard let (memory, index) = buffers.next() else { return }
             var source = SocketAddress()
             switch receiveDatagram(connection.fd, memory, ReadBuffers.size, &source) {

@@ -123,20 +123,21 @@ final class Reactor {
                 // Or the poller would tell again and again until the callback returns.
                 leavePoller(connection)
             } else {
-                note(event, of: connection)
+                note(event, of: connection, others: events - index - 1)
             }
         }
         events = 0
     }
 
+    /// Reads, or notes that it can be written. So many other events are still to be looked at.
     @inline(__always)
-    private func note(_ event: Poller.Event, of connection: Connection) {
+    private func note(_ event: Poller.Event, of connection: Connection, others: Int) {
         switch connection.mode {
         case .reading:
             guard event.isReadable else { return }
             switch connection.kind {
             case .stream: readStream(connection, isHungUp: event.isHungUp)
-            case .datagrams: readDatagrams(connection, isOver: event.isOver)
+            case .datagrams: readDatagrams(connection, isOver: event.isOver, others: others)
             case .listener: accept(connection)
             }
         case .writing, .draining:

@@ -39,6 +39,9 @@ struct ReadBuffers {
         return (memory, filled)
     }
 
+    /// How many `next` can still give in this turn.
+    var left: Int { buffers[min(filled, buffers.count)...].prefix { $0 != nil }.count }
+
     /// So much was read into the buffer that `next` gave.
     @inline(__always)
     mutating func fill(_ count: Int) {

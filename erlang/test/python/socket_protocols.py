@@ -79,6 +79,27 @@ class DatagramsLater(Told):
         return "async_pending"
 
 
+class Flood(Told):
+    """Sends every datagram to itself again, so that there is always one; echoes what comes by a stream."""
+
+    count = 0
+
+    def connection_made(self, fd, client_info):
+        self.is_stream = client_info["type"] == "tcp"
+        if not self.is_stream:
+            super().connection_made(fd, client_info)
+
+    def data_received(self, data):
+        if self.is_stream:
+            self.write_buffer += data
+            return "write_pending"
+        self.send_to(data, self.peer)
+        self.count += 1
+        if self.count == 1000:
+            tell("flooded", self.fd)
+        return "continue"
+
+
 class DatagramsByHand(Told):
     """Echoes, and writes by itself."""
 
