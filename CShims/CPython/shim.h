@@ -61,6 +61,7 @@ enum { cpython_file_input = 257, cpython_eval_input = 258 };
 CPYTHON_EXCEPTION(BaseException)
 CPYTHON_EXCEPTION(BufferError)
 CPYTHON_EXCEPTION(ConnectionError)
+CPYTHON_EXCEPTION(Exception)
 CPYTHON_EXCEPTION(IndexError)
 CPYTHON_EXCEPTION(OverflowError)
 CPYTHON_EXCEPTION(TimeoutError)

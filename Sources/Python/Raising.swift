@@ -48,6 +48,16 @@ public struct Exception: ~Copyable {
         return Exception(value: Object(owning: value))
     }
 
+    /// Whether it is an `Exception`; others, as `KeyboardInterrupt`, are meant to end the program.
+    public var isOrdinary: Bool { PyErr_GivenExceptionMatches(value.pointer, cpython_Exception()) != 0 }
+
+    /// Puts it back into the error indicator.
+    public consuming func restore() {
+        let type = cpython_type(value.pointer).map { asObject($0) }
+        Py_IncRef(type)
+        PyErr_Restore(type, Py_NewRef(value.pointer), PyException_GetTraceback(value.pointer))
+    }
+
     /// Takes the current error as text: type and message. Nil when there was none.
     public static func takeText() -> String? {
         guard let exception = take() else { return nil }

@@ -321,6 +321,67 @@ def test_a_signal_ends_run():
     client.close()
 
 
+class Ends(Told):
+    """Does what its peer wants to end run() with."""
+
+    def data_received(self, data):
+        if data == b"exit":
+            raise SystemExit(3)
+        os.kill(os.getpid(), signal.SIGINT)
+        while True:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"), [(b"exit", SystemExit), (b"interrupt", KeyboardInterrupt)], ids=["exit", "interrupt"]
+)
+def test_what_is_no_exception_ends_run(told, request_, error, caplog):
+    """Python's own wish to end is not one of a protocol that is to be logged."""
+    ends = type("EndsHere", (Ends,), {"events": told.events})
+    address = reactor.serve(("127.0.0.1", 0), ends)
+    with connect(address) as client, connect(address) as other:
+        client.sendall(request_)
+        with pytest.raises(error):
+            reactor.run()
+        assert client.recv(1) == other.recv(1) == b""
+    assert [event for event in told.events if event[0] == "lost"] == [("lost", True)] * 2
+    assert caplog.records == []
+
+
+def test_exit_in_the_factory_and_at_the_end():
+    def leaving():
+        raise SystemExit(4)
+
+    class LeavesLast(reactor.Protocol):
+        def connection_lost(self):
+            raise SystemExit(5)
+
+    for factory, status in [(leaving, 4), (LeavesLast, 5)]:
+        with connect(reactor.serve(("127.0.0.1", 0), factory)):
+            threading.Timer(1, reactor.stop).start()
+            with pytest.raises(SystemExit) as caught:
+                reactor.run()
+            assert caught.value.code == status
+
+
+def test_a_signal_while_it_waits_tells_protocols_of_the_end(told):
+    """What is raised is there again after connection_lost, which must not see it."""
+    address = reactor.serve(("127.0.0.1", 0), told)
+    with connect(address) as client:
+
+        def interrupt():
+            client.sendall(b"1")
+            client.recv(1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            reactor.run()
+        thread.join()
+    assert told.events[-1] == ("lost", True)
+
+
 @pytest.mark.parametrize(
     ("where", "error"),
     [

@@ -12,6 +12,8 @@ final class PlainReactor: ReactorHost {
     private let inbox: ReactorInbox
     private let isStopped = Atomic<Bool>(false)
     private let isRunning = Atomic<Bool>(false)
+    /// What ends `run`, which raises it when all is closed. Only for the thread of `run`.
+    private var ending: Exception?
 
     init(_ state: ModuleState, maximumConnections: Int) {
         inbox = ReactorInbox(doorbell: Doorbell(), maximumConnections: maximumConnections)
@@ -44,21 +46,26 @@ final class PlainReactor: ReactorHost {
         }
     }
 
-    /// Serves until `stop`, a signal's exception, or until nothing is left to serve. With the GIL, which it
-    /// releases while it waits and reads.
+    /// Serves until `stop`, an exception that is to end the program (a signal's, or what a callback raises that is no
+    /// `Exception`), or until nothing is left to serve. With the GIL, which it releases while it waits and reads.
     ///
     /// Signals are written to `signals`, as `signal.set_wakeup_fd` does it: the kernel may give them to another
     /// thread, which does not wake this one. -1 where this is not Python's main thread.
     func run(signals: Int32) throws(PythonError) {
-        defer {
-            reactor.closeAll()
-            reactor.abandonPoller()
-        }
+        do throws(PythonError) { try serve(signals) } catch { keep(Exception.take()) }
+        // Protocols are told of the end: meanwhile none is set.
+        reactor.closeAll()
+        reactor.abandonPoller()
+        guard let ending = ending.take() else { return }
+        ending.restore()
+        throw PythonError()
+    }
+
+    private func serve(_ signals: Int32) throws(PythonError) {
         if signals >= 0 {
             do throws(Errno) { try reactor.wakeUp(by: signals) } catch { throw osError(error.code) }
         }
-        while !isStopped.load(ordering: .sequentiallyConsistent), reactor.isServing || !inbox.requests.isEmpty
-        {
+        while !isOver, reactor.isServing || !inbox.requests.isEmpty {
             let thread = PyEval_SaveThread()
             wait()
             reactor.readReady()
@@ -67,6 +74,14 @@ final class PlainReactor: ReactorHost {
             reactor.takeRequests()
             reactor.serveReady(hasOtherWork: { false }, yield: {})
         }
+    }
+
+    private var isOver: Bool { ending != nil || isStopped.load(ordering: .sequentiallyConsistent) }
+
+    /// Has `run` end by this exception; where several want that, by the first.
+    private func keep(_ exception: consuming Exception?) {
+        guard ending == nil, let exception else { return }
+        ending = consume exception
     }
 
     /// Makes `run` return. From any thread.
@@ -90,6 +105,7 @@ final class PlainReactor: ReactorHost {
     /// Logs it, by the module `logging`.
     func report(exceptionIn callback: StaticString, of connection: Connection?, isExpected: Bool) {
         guard let exception = Exception.take() else { return }
+        if !exception.isOrdinary { return keep(consume exception) }
         do throws(PythonError) {
             let module = try Object(PyImport_ImportModule("erlang._serving"))
             let function = try Object(PyObject_GetAttrString(module.pointer, "report"))
@@ -101,7 +117,7 @@ final class PlainReactor: ReactorHost {
             PyTuple_SetItem(arguments.pointer, 3, newBool(isExpected))
             _ = try Object(PyObject_Call(function.pointer, arguments.pointer, nil))
         } catch {
-            PyErr_WriteUnraisable(connection?.protocolObject)
+            unreported(of: connection?.protocolObject)
         }
     }
 
@@ -114,8 +130,16 @@ final class PlainReactor: ReactorHost {
             PyTuple_SetItem(arguments.pointer, 1, try Object(PyLong_FromLong(Int(connection.fd))).take())
             _ = try Object(PyObject_Call(function.pointer, arguments.pointer, nil))
         } catch {
-            PyErr_WriteUnraisable(nil)
+            unreported(of: nil)
         }
+    }
+
+    /// What was raised instead of being logged, perhaps by a signal.
+    private func unreported(of object: PyPointer?) {
+        guard let exception = Exception.take() else { return }
+        if !exception.isOrdinary { return keep(consume exception) }
+        exception.restore()
+        PyErr_WriteUnraisable(object)
     }
 
     func tidies(_ isTidying: Bool) {}
