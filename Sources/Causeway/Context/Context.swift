@@ -61,6 +61,7 @@ final class Context: Resource, @unchecked Sendable {
     private let ending = Atomic<Bool>(false)
     private let ended = Atomic<Bool>(false)
     private let watched = Atomic<Bool>(false)
+    private let unwatchable = Atomic<Bool>(false)
     private let poller = PollerDescriptor()
 
     init(identifier: Int, owner: ErlNifPid, options: Options) {
@@ -221,11 +222,16 @@ final class Context: Resource, @unchecked Sendable {
     /// Whether the BEAM watches the poller already, so that an idle thread need not ask.
     var isWatched: Bool { watched.load(ordering: .sequentiallyConsistent) }
 
+    /// Whether the BEAM could not watch the poller, so that the thread has to wait for connections by itself.
+    var isUnwatchable: Bool { unwatchable.load(ordering: .sequentiallyConsistent) }
+
     /// Has the BEAM tell the owner once when something happens to a connection. From the owner's NIF.
     func watch(_ env: EnvPointer?) {
         guard !isEnding, let descriptor = poller.forBeam() else { return }
         watched.store(true, ordering: .sequentiallyConsistent)
-        _ = selectRead(env, descriptor, owner: owner, reference: atoms.undefined)
+        if selectRead(env, descriptor, owner: owner, reference: atoms.undefined) { return }
+        unwatchable.store(true, ordering: .sequentiallyConsistent)
+        doorbell.ring()
     }
 
     /// The BEAM has told the owner, who tells us: the thread looks for itself.

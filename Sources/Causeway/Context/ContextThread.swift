@@ -253,11 +253,14 @@ final class ContextThread {
             reactor.poll(milliseconds: 0)
             return
         }
-        // Who has to look again by itself does not park: it waits here, however short it lingers.
-        let events = reactor.poll(milliseconds: reactor.isStarved ? -1 : context.options.linger)
+        let events = reactor.poll(milliseconds: waitsByItself ? -1 : context.options.linger)
         bell.didWake()
         if events == 0, !hasWork { park(asking: true) }
     }
+
+    /// Whether it has to look again after a while, or the BEAM cannot watch its connections: it does not park then,
+    /// however short it lingers.
+    private var waitsByItself: Bool { reactor.isStarved || context.isUnwatchable }
 
     private var hasWork: Bool {
         if !context.isQuiet || !state.leftovers.isEmpty || context.isEnding || reactor.hasWork { return true }
@@ -269,7 +272,7 @@ final class ContextThread {
     private func park(asking: Bool) {
         let bell = context.doorbell
         bell.willPark()
-        if reactor.isStarved { return bell.didWake() }
+        if asking, waitsByItself { return bell.didWake() }
         // Announced first, looked at afterwards: who pushed before saw us running and did not ring.
         if hasWork { return bell.didWake() }
         if asking, !context.isWatched { askOwnerToWatch() }

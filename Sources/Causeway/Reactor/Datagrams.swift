@@ -73,6 +73,7 @@ extension Reactor {
                 // It was shut down: the poller would tell of that for ever.
                 if isOver, number == 0 { add(.endOfStream, of: connection) }
                 return
+            case .noMemory: return readLater(connection)
             case .failed(let error): return add(.failed(error), of: connection)
             }
         }
@@ -121,7 +122,7 @@ extension Reactor {
         let destination = ProtocolObject.peer(connection.protocolObject)
         let isBehindOthers = connection.waitingAnswers.contains { $0.peer == destination }
         let outcome = isBehindOthers ? .wouldBlock : sendDatagram(connection.fd, bytes, to: destination)
-        var isDone = finish(outcome)
+        var isDone = finish(outcome, of: connection)
         if !isDone, destination.isUnixPath {
             wait(Array(bytes), for: destination, connection)
             isDone = true
@@ -151,7 +152,7 @@ extension Reactor {
         for index in connection.waitingAnswers.indices {
             let peer = connection.waitingAnswers[index].peer
             while let bytes = connection.waitingAnswers[index].first,
-                finish(bytes.withUnsafeBytes { sendDatagram(connection.fd, $0, to: peer) })
+                finish(bytes.withUnsafeBytes { sendDatagram(connection.fd, $0, to: peer) }, of: connection)
             {
                 connection.waitingAnswers[index].removeFirst()
                 isAnySent = true
@@ -167,7 +168,7 @@ extension Reactor {
             let outcome = datagram.bytes.withUnsafeBytes {
                 sendDatagram(connection.fd, $0, to: datagram.peer)
             }
-            guard finish(outcome) else { return false }
+            guard finish(outcome, of: connection) else { return false }
             connection.unsentDatagrams.removeFirst()
         }
         return true
@@ -175,19 +176,24 @@ extension Reactor {
 
     /// Counts; false for what has to be sent again. A datagram that the kernel refuses is lost, as one on the way
     /// may be: its socket goes on.
-    private func finish(_ outcome: Transfer) -> Bool {
+    private func finish(_ outcome: Transfer, of connection: Connection) -> Bool {
+        ProtocolObject.note(outcome, of: connection.protocolObject)
         switch outcome {
         case .bytes(let size): count(inbox.statistics.bytesOut, size)
-        case .wouldBlock: return false
+        case .wouldBlock, .noMemory: return false
         case .failed: count(inbox.statistics.errors)
         }
         return true
     }
 
-    /// Whether a datagram socket whose protocol writes by itself waits for a receiver, not for room of its own: for a
-    /// Unix socket that is full the poller says all the time that a write would not block. Notes it then, to try again
-    /// after a while.
+    /// Whether a connection that is to write waits for what the poller does not tell of, and rather says all the time
+    /// that a write would not block: for memory of the kernel's or, a datagram socket whose protocol writes by itself,
+    /// for a Unix socket that is full. Notes it then, to try again after a while.
     func isStalled(_ connection: Connection) -> Bool {
+        if ProtocolObject.isShortOfMemory(connection.protocolObject) {
+            noteStalled(connection)
+            return true
+        }
         guard connection.kind == .datagrams else { return false }
         let destination =
             connection.unsentDatagrams.first?.peer ?? ProtocolObject.peer(connection.protocolObject)
@@ -196,18 +202,28 @@ extension Reactor {
         return true
     }
 
+    /// The kernel lacks memory for a read, and the poller would say all the time that there is something. Without the
+    /// GIL.
+    func readLater(_ connection: Connection) {
+        leavePoller(connection)
+        noteStalled(connection)
+    }
+
     private func noteStalled(_ connection: Connection) {
         if !stalled.contains(where: { $0 === connection }) { stalled.append(connection) }
         if retryAt == 0 { retryAt = monotonicNanoseconds() + retryPause }
     }
 
-    /// The receivers may have room by now. With the GIL.
+    /// The receivers may have room by now, and the kernel memory. With the GIL.
     func retry() {
         let connections = stalled
         stalled = []
         retryAt = 0
         var isAnySent = false
         for connection in connections where connection.isOpen {
+            if connection.mode == .reading, connection.isOutOfPoller, !connection.isInCallback {
+                enterPoller(connection)
+            }
             if sendWaiting(connection) { isAnySent = true }
             if !connection.waitingAnswers.isEmpty { stalled.append(connection) }
             guard connection.mode == .writing || connection.mode == .draining else { continue }
@@ -227,7 +243,7 @@ extension Reactor {
         count(inbox.statistics.errors)
         if connection.isToBeClosed { return close(connection) }
         do throws(PythonError) {
-            let size = ProtocolObject.unwritten(connection.protocolObject)
+            let size = try ProtocolObject.unwritten(connection.protocolObject)
             if size > 0, let buffer = try ProtocolObject.checkedWriteBuffer(connection.protocolObject) {
                 try ProtocolObject.forget(size, of: buffer, connection.protocolObject)
             }

@@ -89,7 +89,7 @@ extension Reactor {
             }
             if connection.isToBeClosed { return close(connection) }
             // A server that speaks first has filled its write_buffer.
-            if connection.kind == .stream, ProtocolObject.unwritten(connection.protocolObject) > 0 {
+            if connection.kind == .stream, try ProtocolObject.unwritten(connection.protocolObject) > 0 {
                 write(connection)
             }
         } catch {

@@ -9,6 +9,8 @@ struct ProtocolObject {
     var head: PyObject
     var fd: Int32
     var closed: CChar
+    /// The kernel had no memory for what was to be written last.
+    var isShortOfMemory: CChar
     var clientInfo: PyPointer?
     var writeBuffer: PyPointer?
     /// The number under which the protocol was registered, whatever Python does to `fd`; -1 before.
@@ -144,7 +146,7 @@ struct ProtocolObject {
                     }
                     switch outcome {
                     case .bytes: return newBool(true)
-                    case .wouldBlock: return newBool(false)
+                    case .wouldBlock, .noMemory: return newBool(false)
                     case .failed(let error): throw osError(error.code)
                     }
                 }
@@ -286,11 +288,25 @@ struct ProtocolObject {
             if let peer = fields.peer { sendDatagram(fields.fd, data, to: peer.pointee) } else {
                 writeAvailable(fields.fd, data)
             }
+        note(outcome, of: me)
         switch outcome {
         case .bytes(let count): return count
-        case .wouldBlock: return 0
+        case .wouldBlock, .noMemory: return 0
         case .failed(let error): throw osError(error.code)
         }
+    }
+
+    /// Notes whether the kernel lacked memory for a write.
+    @inline(__always)
+    static func note(_ outcome: Transfer, of me: PyPointer) {
+        var isShort: CChar = 0
+        if case .noMemory = outcome { isShort = 1 }
+        me.cast(to: ProtocolObject.self).pointee.isShortOfMemory = isShort
+    }
+
+    /// Whether the last write has failed for a lack of memory: the poller says all the time that there is room.
+    static func isShortOfMemory(_ me: PyPointer) -> Bool {
+        me.cast(to: ProtocolObject.self).pointee.isShortOfMemory != 0
     }
 
     /// Writes what it can of `write_buffer`; true when nothing is left.
@@ -329,10 +345,8 @@ struct ProtocolObject {
     }
 
     /// How much waits in `write_buffer`.
-    static func unwritten(_ me: PyPointer) -> Int {
-        guard let buffer = me.cast(to: ProtocolObject.self).pointee.writeBuffer,
-            cpython_is_subtype_of(buffer, cpython_bytearray_type()) != 0
-        else { return 0 }
+    static func unwritten(_ me: PyPointer) throws(PythonError) -> Int {
+        guard let buffer = try checkedWriteBuffer(me) else { return 0 }
         return PyByteArray_Size(buffer)
     }
 }

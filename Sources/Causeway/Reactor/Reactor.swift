@@ -169,6 +169,7 @@ final class Reactor {
             buffers.fill(count)
             add(.data(buffer: index), of: connection)
         case .wouldBlock: break
+        case .noMemory: readLater(connection)
         case .failed(let error): add(.failed(error), of: connection)
         }
     }
@@ -296,7 +297,8 @@ final class Reactor {
         setMode(.waitingForSignal, of: connection)
         guard connection.isSignalled, connection.isOpen else { return }
         connection.isSignalled = false
-        write(connection)
+        // Not at once: who signals in each of its methods would have no end of this one.
+        _ = inbox.submit(.writeReady(connection.token))
     }
 
     /// Lets a connection write, by Python where its class wants that.
@@ -328,9 +330,9 @@ final class Reactor {
     /// Writes what it can of `write_buffer`; true when nothing is left.
     func flush(_ connection: Connection) throws(PythonError) -> Bool {
         if connection.kind == .datagrams { return try flushDatagram(connection) }
-        let size = ProtocolObject.unwritten(connection.protocolObject)
+        let size = try ProtocolObject.unwritten(connection.protocolObject)
         let isDone = try ProtocolObject.flush(connection.protocolObject)
-        count(inbox.statistics.bytesOut, size - ProtocolObject.unwritten(connection.protocolObject))
+        count(inbox.statistics.bytesOut, size - (try ProtocolObject.unwritten(connection.protocolObject)))
         return isDone
     }
 
@@ -350,9 +352,9 @@ final class Reactor {
     }
 
     func setInterest(_ interest: Poller.Interest, of connection: Connection) {
-        guard connection.interest != interest else { return }
+        guard connection.interest != interest || connection.isOutOfPoller else { return }
         connection.interest = interest
-        // It was taken out while it waited for a signal from a peer that is gone.
+        // It was taken out while it waited for a signal, when its peer had gone: the poller is to tell of that again.
         if connection.isOutOfPoller { return enterPoller(connection) }
         do throws(Errno) {
             try poller?.modify(connection.fd, token: connection.token, interest: interest)
@@ -453,13 +455,13 @@ final class Reactor {
     func drainAndClose(_ connection: Connection) {
         guard sendUnsent(connection) else { return setMode(.draining, of: connection) }
         do throws(PythonError) {
-            let isEmpty = ProtocolObject.unwritten(connection.protocolObject) == 0
+            let isEmpty = try ProtocolObject.unwritten(connection.protocolObject) == 0
             let isDone = try isEmpty ? true : flush(connection)
             if isDone, connection.waitingAnswers.isEmpty { return close(connection) }
             setMode(.draining, of: connection)
         } catch {
             // A peer that is gone takes nothing any more: the connection ends without what was left.
-            PyErr_Clear()
+            report("write_ready", of: connection, isExpected: PyErr_ExceptionMatches(cpython_OSError()) != 0)
             close(connection)
         }
     }
@@ -467,7 +469,12 @@ final class Reactor {
     /// The kernel has refused a read.
     private func failed(_ connection: Connection, _ error: Errno) {
         switch connection.kind {
-        case .stream: close(connection)
+        case .stream:
+            cpython_raise_errno(error.code)
+            // Neither is the protocol's mistake; a peer that has gone is nobody's.
+            if PyErr_ExceptionMatches(cpython_ConnectionError()) == 0 { count(inbox.statistics.errors) }
+            report("read", of: connection, isExpected: true)
+            close(connection)
         // What befell one datagram, such as a peer that does not listen, is not the end of a socket for all.
         case .datagrams: count(inbox.statistics.errors)
         case .listener:

@@ -167,7 +167,7 @@ enum ReactorModule {
             fields.pointee.count = min(count, ReadBuffers.size)
             if isDatagram { ProtocolObject.setPeer(found.pointer, source) }
             return try calls.received(found.pointer, buffer.pointer).object(state.names)
-        case .wouldBlock: return Object(retaining: state.names.continue)
+        case .wouldBlock, .noMemory: return Object(retaining: state.names.continue)
         case .failed(let error): throw osError(error.code)
         }
     }

@@ -6,8 +6,10 @@ import Streams
 enum Transfer {
     /// So many bytes were moved; 0 from a read is the end of the stream.
     case bytes(Int)
-    /// Not now.
+    /// Not now; the poller tells when.
     case wouldBlock
+    /// Not now, because the kernel is short of memory: of that no poller tells, it says that there is room.
+    case noMemory
     /// Never again on this descriptor.
     case failed(Errno)
 
@@ -19,8 +21,9 @@ enum Transfer {
         }
         let error = Errno.last()
         switch error.code {
-        // EWOULDBLOCK is the same number. ENOBUFS: the kernel is short of memory for the moment.
-        case EAGAIN, ENOBUFS: self = .wouldBlock
+        // EWOULDBLOCK is the same number.
+        case EAGAIN: self = .wouldBlock
+        case ENOBUFS, ENOMEM: self = .noMemory
         default: self = .failed(error)
         }
     }

@@ -67,6 +67,15 @@ class Watched(Echo):
         tell("lost", self.fd, self.closed)
 
 
+class WritesByHand(Watched):
+    """Echoes, and writes by itself."""
+
+    def write_ready(self):
+        written = self.write(self.write_buffer)
+        del self.write_buffer[:written]
+        return "continue" if self.write_buffer else "read_pending"
+
+
 class Receiver(Watched):
     def data_received(self, data):
         tell("data", bytes(data))
@@ -84,6 +93,16 @@ class Told(Watched):
             return "nonsense"
         if command == "none":
             return None
+        if command == "number":
+            return 7
+        if command == "read_pending":
+            return "read_pending"
+        if command.startswith("later "):
+            self.later = {"later nonsense": "nonsense", "later none": None, "later number": 7}[command]
+            return "write_pending"
+        if command.startswith("buffer "):
+            self.write_buffer = b"no bytearray"
+            return command.removeprefix("buffer ")
         if command == "exit":
             raise SystemExit(3)
         if command == "close":
@@ -101,11 +120,38 @@ class Told(Watched):
         return "write_pending"
 
     fail = False
+    later = "read_pending"
 
     def write_ready(self):
         if self.fail:
             raise OSError("write_ready raises")
+        if self.later != "read_pending":
+            return self.later
         return super().write_ready()
+
+
+class ToldAtTheEnd(Told):
+    """The last command is what eof_received returns."""
+
+    def eof_received(self):
+        return {"nonsense": "nonsense", "none": None, "number": 7}[self.last]
+
+    def data_received(self, data):
+        self.last = bytes(data).decode()
+        tell("last")
+        return "continue"
+
+
+class NoBytearrayWhenMade(Watched):
+    def connection_made(self, fd, client_info):
+        self.write_buffer = "no bytearray"
+
+
+class NoBytearrayAtTheEnd(Watched):
+    def data_received(self, data):
+        self.write_buffer = bytes(data)
+        tell("data")
+        return "continue"
 
 
 class RaisesWhenMade(Watched):
@@ -176,6 +222,25 @@ class Source(reactor.Protocol):
         written = self.write(self.write_buffer)
         del self.write_buffer[:written]
         return "continue"
+
+
+class SignalsItself(Watched):
+    """Signals itself before it waits for that, as often as the peer wants."""
+
+    def data_received(self, data):
+        self.left = int(bytes(data))
+        reactor.signal_write_ready(self.fd)
+        return "async_pending"
+
+    def write_ready(self):
+        self.left -= 1
+        if self.left == 0:
+            self.write(b"done")
+            return "read_pending"
+        reactor.signal_write_ready(self.fd)
+        # Other work is done meanwhile, so that the signal arrives while this method runs.
+        erlang.call("nothing")
+        return "async_pending"
 
 
 class Deferred(Watched):

@@ -1,0 +1,168 @@
+%% @doc What the kernel may say and hardly ever does: interrupted calls, no memory for a moment, errors of a read.
+-module(py_reactor_kernel_SUITE).
+
+-compile([export_all, nowarn_export_all]).
+
+-import(causeway_ct, [context/1]).
+-import(preload_ct, [fail/4, stop_failing/2, seen/1]).
+-import(reactor_ct, [use/1, connected_to/2, ask/2, expect_lost/0, expect_logged/2]).
+
+-include_lib("stdlib/include/assert.hrl").
+
+suite() -> [{timetrap, {seconds, 90}}].
+
+all() ->
+    [interrupted_calls, no_memory_to_write, no_memory_to_send_datagrams, no_memory_to_read,
+     no_memory_to_read_datagrams, read_that_fails, peer_that_resets, poller_that_cannot_be_watched].
+
+init_per_suite(Config) -> preload_ct:start(Config).
+
+end_per_suite(Config) -> preload_ct:stop(Config).
+
+interrupted_calls(Config) -> there(interrupted_calls_there, Config).
+
+interrupted_calls_there(Config) ->
+    {Client, Fd} = connection(Config, 'Watched'),
+    [ok = fail(Call, Fd, 'EINTR', 3) || Call <- ['RECV', 'SEND']],
+    ?assertEqual(<<"echo">>, ask(Client, <<"echo">>)),
+    [?assert(seen(Call) >= 4) || Call <- ['RECV', 'SEND']],
+    {Datagrams, Server} = datagrams(Config),
+    [ok = fail(Call, Server, 'EINTR', 3) || Call <- ['RECVFROM', 'SENDTO']],
+    ?assertEqual(<<"echo">>, ask_datagram(Datagrams, <<"echo">>)),
+    [?assert(seen(Call) >= 4) || Call <- ['RECVFROM', 'SENDTO']].
+
+%% What there is no memory for is written when there is some; until then it is tried now and then, and others are served.
+no_memory_to_write(Config) -> there(no_memory_to_write_there, Config).
+
+no_memory_to_write_there(Config) ->
+    [begin
+         {Client, Fd} = connection(Config, Protocol),
+         {Other, _} = connection(Config, Protocol),
+         ok = fail('SEND', Fd, Error, -1),
+         ok = gen_tcp:send(Client, <<"patient">>),
+         ok = tried_now_and_then('SEND'),
+         ?assertEqual(<<"other">>, ask(Other, <<"other">>)),
+         ?assertEqual({error, timeout}, gen_tcp:recv(Client, 0, 0)),
+         ok = stop_failing('SEND', Fd),
+         ?assertEqual({ok, <<"patient">>}, gen_tcp:recv(Client, 7, 10000)),
+         ?assertEqual(<<"again">>, ask(Client, <<"again">>))
+     end || Protocol <- ['Watched', 'WritesByHand'], Error <- ['ENOBUFS', 'ENOMEM']].
+
+no_memory_to_send_datagrams(Config) -> there(no_memory_to_send_datagrams_there, Config).
+
+no_memory_to_send_datagrams_there(Config) ->
+    {Client, Fd} = datagrams(Config),
+    ok = fail('SENDTO', Fd, 'ENOBUFS', -1),
+    ok = send_datagram(Client, <<"patient">>),
+    ok = tried_now_and_then('SENDTO'),
+    ok = stop_failing('SENDTO', Fd),
+    ?assertEqual(<<"patient">>, receive_datagram(Client)),
+    ?assertEqual(<<"again">>, ask_datagram(Client, <<"again">>)).
+
+no_memory_to_read(Config) -> there(no_memory_to_read_there, Config).
+
+no_memory_to_read_there(Config) ->
+    {Client, Fd} = connection(Config, 'Watched'),
+    {Other, _} = connection(Config, 'Watched'),
+    ok = fail('RECV', Fd, 'ENOBUFS', -1),
+    ok = gen_tcp:send(Client, <<"patient">>),
+    ok = tried_now_and_then('RECV'),
+    ?assertEqual(<<"other">>, ask(Other, <<"other">>)),
+    ok = stop_failing('RECV', Fd),
+    ?assertEqual({ok, <<"patient">>}, gen_tcp:recv(Client, 7, 10000)).
+
+no_memory_to_read_datagrams(Config) -> there(no_memory_to_read_datagrams_there, Config).
+
+no_memory_to_read_datagrams_there(Config) ->
+    {Client, Fd} = datagrams(Config),
+    ok = fail('RECVFROM', Fd, 'ENOMEM', -1),
+    ok = send_datagram(Client, <<"patient">>),
+    ok = tried_now_and_then('RECVFROM'),
+    ok = stop_failing('RECVFROM', Fd),
+    ?assertEqual(<<"patient">>, receive_datagram(Client)).
+
+%% It ends the connection, is counted, and can be read in the log.
+read_that_fails(Config) -> there(read_that_fails_there, Config).
+
+read_that_fails_there(Config) ->
+    {Client, Fd} = connection(Config, 'Watched'),
+    ok = fail('RECV', Fd, 'EIO', 1),
+    ok = gen_tcp:send(Client, <<"lost">>),
+    ok = expect_lost(),
+    {_, #{level := Level}} = expect_logged(<<"read">>, "Input/output error"),
+    ?assertEqual({debug, 1}, {Level, maps:get(errors, py_reactor_context:stats(context(Config)))}).
+
+%% A peer's doing is no error of ours.
+peer_that_resets(Config) -> there(peer_that_resets_there, Config).
+
+peer_that_resets_there(Config) ->
+    {Client, _} = connection(Config, 'Watched'),
+    ok = inet:setopts(Client, [{linger, {true, 0}}]),
+    ok = gen_tcp:close(Client),
+    ok = expect_lost(),
+    {_, #{level := Level}} = expect_logged(<<"read">>, "Connection reset"),
+    ?assertEqual({debug, 0}, {Level, maps:get(errors, py_reactor_context:stats(context(Config)))}).
+
+%% The context waits by itself where the BEAM cannot: its connections are served, and it costs nothing.
+poller_that_cannot_be_watched(Config) -> there(poller_that_cannot_be_watched_there, Config).
+
+poller_that_cannot_be_watched_there(_Config) ->
+    use('Watched'),
+    Before = causeway_ct:descriptors(),
+    %% Both live until the end: OTP 25 thinks afterwards that it watches a descriptor with such a number.
+    Both = [begin
+                {ok, Context} = py_reactor_context:start_link(2, worker, #{linger => Linger}),
+                ok = fail('WATCH', -2, 'ENOMEM', -1),
+                Client = connected_to(Context, #{}),
+                ok = causeway_ct:wait_until(fun() -> seen('WATCH') > 0 end),
+                [?assertEqual(<<"echo">>, ask(Client, <<"echo">>)) || _ <- lists:seq(1, 10)],
+                ?assertEqual({ok, 4.0}, py:call(Context, math, sqrt, [16], 5000)),
+                {Context, Client}
+            end || Linger <- [0, 1]],
+    ?assert(socket_ct:idle_ticks() =< 2),
+    [begin
+         ?assertEqual(<<"echo">>, ask(Client, <<"echo">>)),
+         ok = py_reactor_context:stop(Context),
+         ok = gen_tcp:close(Client)
+     end || {Context, Client} <- Both],
+    ok = causeway_ct:settled(fun causeway_ct:descriptors/0, Before).
+
+%% Helpers
+
+there(Case, Config) -> preload_ct:run(?MODULE, Case, Config).
+
+%% A client, and the descriptor that serves it.
+connection(Config, Protocol) ->
+    use(Protocol),
+    Client = connected_to(context(Config), #{}),
+    ?assertEqual(<<"hello">>, ask(Client, <<"hello">>)),
+    receive {<<"made">>, Fd, _} -> {Client, Fd} after 10000 -> error(causeway_ct:mailbox()) end.
+
+%% The same for datagrams.
+datagrams(Config) ->
+    use('Watched'),
+    {ok, Server} = gen_udp:open(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
+    {ok, Port} = inet:port(Server),
+    ok = py_reactor_context:handoff(context(Config), Server, #{}),
+    {ok, Client} = gen_udp:open(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
+    receive {<<"made">>, Fd, _} -> {{Client, Port}, Fd} after 10000 -> error(causeway_ct:mailbox()) end.
+
+ask_datagram(Client, Data) ->
+    ok = send_datagram(Client, Data),
+    receive_datagram(Client).
+
+send_datagram({Socket, Port}, Data) -> gen_udp:send(Socket, {127, 0, 0, 1}, Port, Data).
+
+receive_datagram({Socket, _Port}) ->
+    {ok, {_, _, Data}} = gen_udp:recv(Socket, 0, 10000),
+    Data.
+
+%% A call that fails is tried again every 5 ms at most. Here time itself is what is measured.
+tried_now_and_then(Call) ->
+    ok = causeway_ct:wait_until(fun() -> seen(Call) > 0 end),
+    Before = seen(Call),
+    timer:sleep(500),
+    Tried = seen(Call) - Before,
+    ?assert(Tried > 0),
+    ?assert(Tried =< 2 * 500 div 5 + 2),
+    ok.
