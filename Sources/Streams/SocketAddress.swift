@@ -11,6 +11,14 @@ public struct SocketAddress: Equatable, Sendable {
     /// No address: what an unnamed Unix socket has.
     public init() {}
 
+    /// That of the other end of a connected socket; nil where there is none, or no longer.
+    ///
+    /// The corresponding C function is `getpeername`.
+    public static func ofPeer(_ descriptor: Int32) -> SocketAddress? {
+        var address = SocketAddress()
+        return unsafe address.fill { unsafe getpeername(descriptor, $0, $1) } == 0 ? address : nil
+    }
+
     /// Lets a C function fill the address in.
     @inline(__always)
     public mutating func fill<Result>(

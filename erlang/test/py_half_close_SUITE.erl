@@ -10,7 +10,8 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [default_writes_what_is_left, told_once_and_writes_on, half_open_costs_nothing, half_open_ends_with_the_peer, end_of_a_raising_protocol].
+    [default_writes_what_is_left, told_once_and_writes_on, half_open_costs_nothing, half_open_ends_with_the_peer, half_open_that_waited_ends_with_the_peer,
+     end_of_a_raising_protocol].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
 
@@ -71,6 +72,19 @@ half_open_ends_with_the_peer(_Config) ->
          ok = lost(Fd),
          ?assertEqual([], causeway_ct:mailbox())
      end || Family <- socket_ct:families()].
+
+%% The peer is gone while the protocol waits for a signal; then it has nothing to write.
+half_open_that_waited_ends_with_the_peer(_Config) ->
+    use('HalfOpenUntilSignalled'),
+    Context = context(),
+    {Client, Fd} = connected(Context, local),
+    ok = gen_tcp:shutdown(Client, write),
+    {<<"eof">>} = told(<<"eof">>),
+    ok = gen_tcp:close(Client),
+    %% The context looks at its connections before each call.
+    [{ok, 4.0} = py:call(Context, math, sqrt, [16]) || _ <- [1, 2]],
+    {ok, true} = py:call('erlang.reactor', signal_write_ready, [Fd]),
+    ok = lost(Fd).
 
 end_of_a_raising_protocol(_Config) ->
     use('RaisesAtTheEnd'),

@@ -11,7 +11,8 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [exception_closes_only_its_connection, exception_is_logged_with_traceback, wrong_actions,
+    [exception_closes_only_its_connection, exception_is_logged_with_traceback, peer_of_a_number_is_logged,
+     wrong_actions, write_buffer_that_is_no_bytearray,
      exception_in_connection_made, exception_in_connection_lost, exception_in_the_factory,
      factory_that_makes_something_else, sys_exit_in_a_callback, close_writes_what_is_left,
      server_speaks_first, peer_closes, peer_shuts_down_one_direction, peer_resets, peer_resets_under_load,
@@ -48,20 +49,65 @@ exception_is_logged_with_traceback(Config) ->
     ok = gen_tcp:send(Client, <<"raise">>),
     {Text, #{msg := {report, Report}, level := Level}} = expect_logged(<<"data_received">>, "KeyError"),
     ?assertEqual(error, Level),
-    ?assertMatch(#{error := #{type := 'KeyError', traceback := [#{function := <<"data_received">>}]}}, Report),
+    #{id := Id} = py_reactor_context:stats(context(Config)),
+    ?assertMatch(#{context := Id, error := #{type := 'KeyError', traceback := [#{function := <<"data_received">>}]}}, Report),
     [?assertNotEqual(nomatch, string:find(Text, Part))
-     || Part <- ["Traceback", "reactor_protocols.py", "line ", "in data_received", "raise KeyError", "10.1.2.3", "4567"]].
+     || Part <- ["Traceback", "reactor_protocols.py", "line ", "in data_received", "raise KeyError", "10.1.2.3", "4567",
+                    "(context " ++ integer_to_list(Id) ++ ","]].
+
+%% Nobody has said who that is: the socket knows.
+peer_of_a_number_is_logged(Config) ->
+    use('Told'),
+    Client = connected(Config, #{}),
+    {ok, Port} = inet:port(Client),
+    ok = gen_tcp:send(Client, <<"raise">>),
+    {Text, #{msg := {report, Report}}} = expect_logged(<<"data_received">>, "KeyError"),
+    ?assertMatch(#{peer := #{<<"addr">> := <<"127.0.0.1">>, <<"port">> := Port}}, Report),
+    ?assertNotEqual(nomatch, string:find(Text, "peer 127.0.0.1:" ++ integer_to_list(Port))).
 
 wrong_actions(Config) ->
-    use('Told'),
+    Others = [begin use('Told'), connected(Config) end || _ <- [1, 2, 3]],
     [begin
+         use(Protocol),
          Client = connected(Config),
          ok = gen_tcp:send(Client, Command),
+         Protocol =:= 'ToldAtTheEnd' andalso (ok = causeway_ct:expect({<<"last">>})),
+         Protocol =:= 'ToldAtTheEnd' andalso (ok = gen_tcp:shutdown(Client, write)),
          ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 10000)),
-         {Text, _} = expect_logged(<<"data_received">>, "write_pending"),
-         ?assertNotEqual(nomatch, string:find(Text, Shown)),
+         {Text, _} = expect_logged(Callback, "write_pending"),
+         ?assertNotEqual({nomatch, Shown}, {string:find(Text, binary_to_list(Callback) ++ "() returned " ++ Shown), Shown}),
+         ok = expect_lost(),
+         [?assertEqual(<<"did go on">>, ask(Other, <<"go on">>, 9)) || Other <- Others]
+     end || {Protocol, Callback, Command, Shown} <-
+                [{'Told', <<"data_received">>, <<"nonsense">>, "'nonsense'"}, {'Told', <<"data_received">>, <<"none">>, "None"},
+                 {'Told', <<"data_received">>, <<"number">>, "7"}, {'Told', <<"data_received">>, <<"read_pending">>, "'read_pending'"},
+                 {'Told', <<"write_ready">>, <<"later nonsense">>, "'nonsense'"}, {'Told', <<"write_ready">>, <<"later none">>, "None"},
+                 {'Told', <<"write_ready">>, <<"later number">>, "7"},
+                 {'ToldAtTheEnd', <<"eof_received">>, <<"nonsense">>, "'nonsense'"}, {'ToldAtTheEnd', <<"eof_received">>, <<"none">>, "None"},
+                 {'ToldAtTheEnd', <<"eof_received">>, <<"number">>, "7"}]].
+
+%% Whatever is to be written is not lost without a word.
+write_buffer_that_is_no_bytearray(Config) ->
+    Wrong = "write_buffer must be a bytearray",
+    [begin
+         use('Told'),
+         Client = connected(Config),
+         ok = gen_tcp:send(Client, <<"buffer ", Action/binary>>),
+         ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 10000)),
+         _ = expect_logged(<<"write_ready">>, Wrong),
          ok = expect_lost()
-     end || {Command, Shown} <- [{<<"nonsense">>, "nonsense"}, {<<"none">>, "None"}]].
+     end || Action <- [<<"write_pending">>, <<"close">>]],
+    use('NoBytearrayWhenMade'),
+    ?assertEqual({error, closed}, gen_tcp:recv(connected(Config), 0, 10000)),
+    _ = expect_logged(<<"connection_made">>, Wrong),
+    ok = expect_lost(),
+    use('NoBytearrayAtTheEnd'),
+    Last = connected(Config),
+    ok = gen_tcp:send(Last, <<"x">>),
+    ok = causeway_ct:expect({<<"data">>}),
+    ok = gen_tcp:close(Last),
+    _ = expect_logged(<<"write_ready">>, Wrong),
+    ok = expect_lost().
 
 exception_in_connection_made(Config) ->
     use('RaisesWhenMade'),

@@ -12,7 +12,7 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [async_pending, async_pending_with_dead_peer, signal_for_unknown_descriptors, get_protocol_knows_who_serves,
+    [async_pending, async_pending_with_dead_peer, signals_itself_without_end, signal_for_unknown_descriptors, get_protocol_knows_who_serves,
      close_connection_from_a_call, reused_numbers, read_and_write_by_hand].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
@@ -42,6 +42,16 @@ async_pending_with_dead_peer(Config) ->
     ok = gen_tcp:close(Client),
     {ok, true} = py:call('erlang.reactor', signal_write_ready, [Fd]),
     ok = expect_lost().
+
+%% However often: no call of the method is made on top of another.
+signals_itself_without_end(Config) ->
+    %% Asks the context itself, which takes the signal before that.
+    Context = causeway_ct:context(Config),
+    ok = py:register_function(nothing, fun([]) -> {ok, Root} = py:call(Context, math, sqrt, [16]), Root end),
+    use('SignalsItself'),
+    Client = connected(Config),
+    ?assertEqual(<<"done">>, ask(Client, <<"100000">>, 4)),
+    ok = py:unregister_function(nothing).
 
 signal_for_unknown_descriptors(_Config) ->
     [?assertEqual({ok, false}, py:call('erlang.reactor', signal_write_ready, [Fd])) || Fd <- [0, 12345]],

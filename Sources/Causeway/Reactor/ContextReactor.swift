@@ -2,6 +2,7 @@ import Beam
 import CErlNif
 import CPython
 import Python
+import Streams
 
 /// The reactor of a context: the owner process logs, and has the BEAM watch idle connections.
 extension ContextThread: ReactorHost {
@@ -34,19 +35,31 @@ extension ContextThread: ReactorHost {
         send(to: context.owner, report, makeTuple(env, atoms.causeway, event))
     }
 
-    /// What Erlang told about the connection.
+    /// What Erlang told about the connection, and the address of its peer where Erlang did not.
     private func peer(of connection: Connection, _ env: EnvPointer?) -> Term {
         let info =
             connection.kind == .listener
             ? connection.protocolObject
             : connection.protocolObject.cast(to: ProtocolObject.self).pointee.clientInfo
         guard let info else { return atoms.undefined }
-        var encoder = Encoder(env: env, state: state)
-        guard let term = try? encoder.term(info) else {
+        do throws(PythonError) {
+            let named = try withPeerName(info, of: connection)
+            var encoder = Encoder(env: env, state: state)
+            return try encoder.term(named.pointer)
+        } catch {
             PyErr_Clear()
             return atoms.undefined
         }
-        return term
+    }
+
+    private func withPeerName(_ info: PyPointer, of connection: Connection) throws(PythonError) -> Object {
+        guard connection.kind == .stream, cpython_is_dict(info) != 0, connection.isOpen,
+            PyDict_GetItemString(info, "addr") == nil, let peer = SocketAddress.ofPeer(connection.fd)
+        else { return Object(retaining: info) }
+        let named = try Object(PyDict_New())
+        try peer.describe(in: named.pointer)
+        guard PyDict_Update(named.pointer, info) == 0 else { throw PythonError() }
+        return named
     }
 
     func tidies(_ isTidying: Bool) { context.isTidying.store(isTidying, ordering: .relaxed) }

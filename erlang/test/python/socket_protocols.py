@@ -132,6 +132,14 @@ class HalfOpenUntilWritten(HalfOpen):
         return "close" if done else "continue"
 
 
+class HalfOpenUntilSignalled(Told):
+    """Waits at the end of what the peer sends, and has nothing to write then."""
+
+    def eof_received(self):
+        tell("eof")
+        return "async_pending"
+
+
 class Answer(Told):
     """Writes 5 MB for whatever comes."""
 
