@@ -11,8 +11,6 @@
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, code_change/3, format_status/2]).
 -export_type([options/0, mode/0]).
 
--include_lib("kernel/include/logger.hrl").
-
 -type mode() :: worker | subinterp | owngil.
 %% How a context is set apart from others. `worker': it shares the main interpreter, its modules and its lock with
 %% every other worker. `subinterp': an interpreter with modules of its own, and the lock of all. `owngil': a lock of
@@ -87,7 +85,11 @@ diagnose(Context) ->
         {ok, Native} ->
             %% In a process of its own: an answer that is late must not stay in the caller's mailbox.
             {Pid, Monitor} = spawn_monitor(fun() -> exit({diagnosis, ask(Native)}) end),
-            receive {'DOWN', Monitor, process, Pid, {diagnosis, Diagnosis}} -> {ok, Diagnosis} end;
+            receive
+                {'DOWN', Monitor, process, Pid, {diagnosis, Diagnosis}} -> {ok, Diagnosis};
+                {'DOWN', Monitor, process, Pid, Reason} ->
+                    {error, {diagnosis_failed, py_call:error_text("what asked the context has ended: ~tP", [Reason, 8])}}
+            end;
         {error, _} = Error ->
             Error
     end.
@@ -286,8 +288,8 @@ stop_thread(Native) ->
     receive
         {causeway, stopped} -> ok
     after ?PATIENCE ->
-        ?LOG_WARNING("A Python context has stopped, but its thread is still in native code "
-                     "or catches every interruption; it will end when that returns.")
+        py_logger:log(warning, "A Python context has stopped, but its thread is still in native code "
+                      "or catches every interruption; it will end when that returns.", [])
     end.
 
 %% @private

@@ -7,7 +7,7 @@
 -behaviour(gen_server).
 
 -export([start_link/0, register/3, unregister/1, native/1, at/1, context/1, own_index/0, worker/0, pool/0,
-         pool_size/0, pool_mode/0, other_mode/1, forget_pool/0]).
+         pool_size/0, pool_mode/0, isolated/0, other_mode/1, forget_pool/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, code_change/3]).
 
 -define(TABLE, ?MODULE).
@@ -126,6 +126,18 @@ pool_mode() ->
     case persistent_term:get(?POOL, none) of
         {Mode, _Pool} -> Mode;
         none -> none
+    end.
+
+%% @doc The contexts of the pool where each has an interpreter of its own, beginning with any of them.
+-spec isolated() -> [pid()].
+isolated() ->
+    case pool_mode() of
+        Mode when Mode =:= worker; Mode =:= none ->
+            [];
+        _Mode ->
+            Contexts = lists:append(ets:match(?TABLE, {{index, '_'}, '$1'})),
+            {Last, First} = lists:split(erlang:unique_integer([positive]) rem (length(Contexts) + 1), Contexts),
+            First ++ Last
     end.
 
 lookup(Key, Position) ->

@@ -16,8 +16,8 @@ load() ->
 %% @doc Logs what a context has told: an exception in a callback, or what is wrong with the system.
 -spec report(logger:level(), map(), map()) -> ok.
 report(Level, Report, Options) ->
-    logger:log(Level, Report#{context => maps:get(id, Options, 0)},
-               #{report_cb => fun ?MODULE:format/1}).
+    py_logger:report(Level, Report#{context => maps:get(id, Options, 0)},
+                     #{report_cb => fun ?MODULE:format/1}).
 
 %% @doc The text of a report: of an exception as Python prints a traceback, with where it happened.
 -spec format(map()) -> {io:format(), [term()]}.

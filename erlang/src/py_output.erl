@@ -186,4 +186,4 @@ warn(Pid, Destinations) ->
 
 %% By the process that may wait for logger.
 log(Level, Format, Arguments) ->
-    gen_server:cast(py_logger, {log, Level, Format, Arguments}).
+    py_logger:log(Level, Format, Arguments).

@@ -43,12 +43,32 @@ start_link(Id, Mode, Options) ->
 start_default() ->
     py_context:start_link(#{id => 0, name => ?DEFAULT}).
 
-%% @doc Hands a socket or a descriptor to the default context.
+%% @doc Hands a socket or a descriptor to the default context, which is a worker whatever the mode of the pool.
+%%
+%% Where the contexts of the pool have an interpreter each (`context_mode'), a factory that Python has set in one of
+%% them is known there only: then it is handed to such a context, to any where there are several. A context that is
+%% restarted has none until Python sets one again; `start_link/3' with `setup_code' or `factory' makes contexts that do.
 -spec handoff(handle(), info()) -> ok | {error, term()}.
 handoff(Handle, Info) ->
     case whereis(?DEFAULT) of
         undefined -> {error, no_reactor_context};
-        Context -> handoff(Context, Handle, Info)
+        Context ->
+            case handoff(Context, Handle, Info) of
+                {error, no_protocol_factory} = Error -> handoff_to_any(py_contexts:isolated(), Handle, Info, Error);
+                Result -> Result
+            end
+    end.
+
+handoff_to_any([], _Handle, _Info, Error) ->
+    Error;
+handoff_to_any([Context | Others], Handle, Info, Error) ->
+    case handoff(Context, Handle, Info) of
+        {error, no_protocol_factory} -> handoff_to_any(Others, Handle, Info, Error);
+        %% Another may have room.
+        {error, max_connections} = Full -> handoff_to_any(Others, Handle, Info, Full);
+        %% It has just ended.
+        {error, {no_context, _}} -> handoff_to_any(Others, Handle, Info, Error);
+        Result -> Result
     end.
 
 %% @doc Hands a socket or a descriptor to a context.

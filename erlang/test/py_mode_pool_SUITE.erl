@@ -15,7 +15,7 @@ all() ->
      pool_is_started_again_in_the_mode_of_the_application, atoms_are_counted_for_all_interpreters].
 
 groups() ->
-    Cases = [pool, pool_by_application_variable, names_stay_in_a_growing_pool],
+    Cases = [pool, pool_by_application_variable, names_stay_in_a_growing_pool, default_reactor_finds_the_factory],
     [{subinterp, [], Cases}, {owngil, [], Cases}].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
@@ -76,6 +76,27 @@ keep_names_through_a_crash(One, Other) ->
 
 keep_looking(_Look, 0) -> ok;
 keep_looking(Look, Left) -> Look(), keep_looking(Look, Left - 1).
+
+%% Each context of the pool has an interpreter of its own: what sets a factory there sets that of no other.
+default_reactor_finds_the_factory(Config) ->
+    ok = py:exec(whereis(py_reactor_default), <<"import erlang.reactor; erlang.reactor.set_protocol_factory(None)">>),
+    ok = py:stop_contexts(),
+    ok = application:set_env(causeway, context_mode, mode(Config)),
+    {ok, _} = py:start_contexts(#{number => 3}),
+    {Client, Server} = reactor_ct:tcp_pair(),
+    ?assertEqual({error, no_protocol_factory}, py_reactor_context:handoff(reactor_ct:fd(Server), #{})),
+    ?assertEqual({error, badf}, py_reactor_context:handoff(-1, #{})),
+    %% As the documentation has it.
+    Ctx = py:context(2),
+    ok = py:exec(Ctx, <<"import erlang.reactor as reactor\nclass Echo(reactor.Protocol):\n"
+                        "    def data_received(self, data):\n        self.write_buffer += data\n        return 'write_pending'\n"
+                        "reactor.set_protocol_factory(Echo)\n">>),
+    ok = py_reactor_context:handoff(reactor_ct:fd(Server), #{type => tcp}),
+    ?assertEqual(<<"echo">>, reactor_ct:ask(Client, <<"echo">>)),
+    ?assertMatch(#{total_connections := 1}, py_context:stats(Ctx)),
+    {Other, Socket} = reactor_ct:tcp_pair(),
+    ok = py_reactor_context:handoff(Socket, #{}),
+    ?assertEqual(<<"echo">>, reactor_ct:ask(Other, <<"echo">>)).
 
 names_stay_in_a_growing_pool(Config) ->
     ok = py:stop_contexts(),

@@ -12,6 +12,7 @@ all() ->
      wrong_factories, factory_is_asked_for_at_handoff, application_of_a_context, half_an_application,
      wrong_application, diagnosis_of_an_idle_context, diagnosis_of_a_call, diagnosis_of_a_callback,
      diagnosis_while_native_code_keeps_the_lock, diagnosis_of_no_context, late_diagnosis_leaves_no_message,
+     diagnosis_whose_process_dies, slow_handler_of_logger_holds_nobody_up, reports_that_nobody_takes_are_bounded,
      counters, status_reads_well].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
@@ -152,6 +153,73 @@ late_diagnosis_leaves_no_message(_Config) ->
     {ok, #{stack := []}} = py_reactor_context:diagnose(Context),
     ?assertEqual([], causeway_ct:mailbox()).
 
+diagnosis_whose_process_dies(_Config) ->
+    Context = start(#{}),
+    Test = self(),
+    {_, Holder} = spawn_monitor(fun() -> py:call(Context, causeway_helpers, hold_gil, [Test, 1500000]) end),
+    ok = causeway_ct:expect(<<"running">>),
+    Asking = spawn_link(fun() -> Test ! {self(), py_reactor_context:diagnose(Context)} end),
+    ok = causeway_ct:wait_until(fun() -> {monitors, []} =/= process_info(Asking, monitors) end),
+    {monitors, [{process, Helper}]} = process_info(Asking, monitors),
+    exit(Helper, kill),
+    receive {Asking, Result} -> ?assertMatch({error, {diagnosis_failed, <<_, _/binary>>}}, Result) after 5000 -> error(hangs) end,
+    receive {'DOWN', Holder, process, _, _} -> ok end.
+
+%% Logging
+
+%% What a callback raises is told to a handler that takes its time: the context goes on meanwhile.
+slow_handler_of_logger_holds_nobody_up(_Config) ->
+    ok = logger:add_handler(?MODULE, ?MODULE, #{config => #{test => self(), slow => true}}),
+    {ok, none} = py:call(reactor_protocols, use, ['Told', self()]),
+    Context = start(#{}),
+    [Bad, Worse, Good] = [client(Context) || _ <- [1, 2, 3]],
+    ok = gen_tcp:send(Bad, "raise"),
+    Handling = receive {handling, Process, Pid} -> ?assertEqual(Context, Pid), Process after 10000 -> error(not_logged) end,
+    [begin
+         #{parks := Parks} = py_reactor_context:stats(Context),
+         ok = gen_tcp:send(Good, "go on"),
+         ?assertEqual({ok, <<"did go on">>}, gen_tcp:recv(Good, 9, 10000)),
+         ok = causeway_ct:wait_until(fun() -> maps:get(parks, py_reactor_context:stats(Context)) > Parks end)
+     end || _ <- [1, 2, 3]],
+    ok = gen_tcp:send(Worse, "raise"),
+    ?assertEqual({error, closed}, gen_tcp:recv(Worse, 0, 10000)),
+    ok = py_reactor_context:stop(Context),
+    ?assertEqual({error, closed}, gen_tcp:recv(Good, 0, 10000)),
+    ok = logger:set_handler_config(?MODULE, config, #{test => self(), slow => false}),
+    Handling ! go,
+    %% The second is not lost.
+    receive {handling, _, Context} -> ok after 10000 -> error(not_logged) end,
+    ok = logger:remove_handler(?MODULE).
+
+%% More than are kept are counted.
+reports_that_nobody_takes_are_bounded(_Config) ->
+    ok = logger:add_handler(?MODULE, ?MODULE, #{config => #{test => self(), slow => true}}),
+    %% They are not to be shown.
+    Shown = logger:get_handler_config(default),
+    _ = logger:set_handler_config(default, level, none),
+    Report = #{callback => <<"data_received">>, error => #{type => 'KeyError', message => <<>>, traceback => [], cause => none}},
+    ok = py_log:report(error, Report, #{}),
+    Handling = receive {handling, Process, _} -> Process after 10000 -> error(not_logged) end,
+    ok = logger:set_handler_config(?MODULE, config, #{test => self(), slow => false}),
+    [ok = py_log:report(error, Report, #{}) || _ <- lists:seq(1, 5000)],
+    {message_queue_len, Waiting} = process_info(Handling, message_queue_len),
+    ?assert(Waiting =< 1100),
+    Handling ! go,
+    Lost = receive {lost, Text} -> Text after 10000 -> error(not_told) end,
+    [receive {handling, _, _} -> ok after 10000 -> error(not_logged) end || _ <- lists:seq(1, 999)],
+    ok = logger:remove_handler(?MODULE),
+    _ = [ok = logger:set_handler_config(default, level, Level) || {ok, #{level := Level}} <- [Shown]],
+    ?assertNotEqual(nomatch, string:find(Lost, "4001")).
+
+%% As a handler of logger: tells who runs it, and perhaps waits there for a word.
+log(#{msg := {report, #{callback := _}}, meta := #{pid := Pid}}, #{config := #{test := Test, slow := IsSlow}}) ->
+    Test ! {handling, self(), Pid},
+    IsSlow andalso receive go -> ok end;
+log(#{msg := {Format, Arguments}}, #{config := #{test := Test}}) when is_list(Arguments) ->
+    Test ! {lost, unicode:characters_to_list(io_lib:format(Format, Arguments))};
+log(_Event, _Config) ->
+    ok.
+
 %% Counters
 
 counters(_Config) ->
@@ -178,6 +246,11 @@ status_reads_well(_Config) ->
     [?assertNotEqual({Word, nomatch}, {Word, string:find(Text, Word)}) || Word <- ["Options", "Statistics", "gil_hold_us"]].
 
 %% Helpers
+
+client(Context) ->
+    {Client, Fd} = connection(),
+    ok = py_reactor_context:handoff(Context, Fd, #{}),
+    Client.
 
 start(Options) ->
     {ok, Context} = py_reactor_context:start_link(1, worker, Options),
