@@ -145,7 +145,9 @@ struct ProtocolObject {
                         sendDatagram(me.cast(to: ProtocolObject.self).pointee.fd, data, to: destination)
                     }
                     switch outcome {
-                    case .bytes: return newBool(true)
+                    case .bytes(let size):
+                        ProtocolObject.countWritten(size, by: me)
+                        return newBool(true)
                     case .wouldBlock, .noMemory: return newBool(false)
                     case .failed(let error): throw osError(error.code)
                     }
@@ -290,10 +292,18 @@ struct ProtocolObject {
             }
         note(outcome, of: me)
         switch outcome {
-        case .bytes(let count): return count
+        case .bytes(let written):
+            countWritten(written, by: me)
+            return written
         case .wouldBlock, .noMemory: return 0
         case .failed(let error): throw osError(error.code)
         }
+    }
+
+    /// Counts what the protocol of a served connection has written, whoever has it written.
+    private static func countWritten(_ size: Int, by me: PyPointer) {
+        guard let inbox = me.cast(to: ProtocolObject.self).pointee.inbox?.takeUnretainedValue() else { return }
+        count(inbox.statistics.bytesOut, size)
     }
 
     /// Notes whether the kernel lacked memory for a write.

@@ -330,10 +330,7 @@ final class Reactor {
     /// Writes what it can of `write_buffer`; true when nothing is left.
     func flush(_ connection: Connection) throws(PythonError) -> Bool {
         if connection.kind == .datagrams { return try flushDatagram(connection) }
-        let size = try ProtocolObject.unwritten(connection.protocolObject)
-        let isDone = try ProtocolObject.flush(connection.protocolObject)
-        count(inbox.statistics.bytesOut, size - (try ProtocolObject.unwritten(connection.protocolObject)))
-        return isDone
+        return try ProtocolObject.flush(connection.protocolObject)
     }
 
     func setMode(_ mode: Connection.Mode, of connection: Connection) {
