@@ -13,7 +13,8 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [seed_echo_example, seed_http_example, seed_server_example, handoff_takes_a_live_socket_over,
+    [seed_echo_example, seed_http_example, seed_server_example, seed_method_1, seed_method_2, seed_method_3,
+     seed_duplicate_example, seed_subinterpreters_example, seed_buffer_example, seed_factory_examples, handoff_takes_a_live_socket_over,
      handoff_of_a_duplicate, unix_sockets, socketpairs, udp_sockets, pipe_to_read, pipe_to_write,
      client_info_arrives, addresses_arrive, wrong_descriptors, files_are_refused, no_factory, no_room,
      wrong_use_of_handoff, handoff_to_a_dead_context, refused_descriptor_stays_with_erlang,
@@ -72,6 +73,101 @@ accept_loop(ListenSock) ->
     {ok, Fd} = inet:getfd(ClientSock),
     py_reactor_context:handoff(Fd, #{addr => inet:ntoa(Addr), port => Port, type => tcp}),
     accept_loop(ListenSock).
+
+%% The descriptor of a live socket: the accepted socket is not closed, and no descriptor leaks.
+seed_method_1(_Config) ->
+    use_seed('MyProtocol'),
+    {Client, ClientSock} = tcp_pair(),
+    Before = causeway_ct:descriptors(),
+    {ok, {Addr, Port}} = inet:peername(ClientSock),
+    %% Get the raw file descriptor
+    {ok, Fd} = inet:getfd(ClientSock),
+    %% Hand off to Python - Erlang no longer owns this socket
+    ok = py_reactor_context:handoff(Fd, #{
+        addr => inet:ntoa(Addr),
+        port => Port,
+        type => tcp
+    }),
+    [?assertEqual(<<"Got: ", Data/binary>>, reactor_ct:ask(Client, Data, 5 + byte_size(Data))) || Data <- [<<"one">>, <<"two">>]],
+    %% The poller and its bell may be new.
+    ok = causeway_ct:settled(fun causeway_ct:descriptors/0, Before + 2),
+    ok = gen_tcp:close(Client).
+
+%% Python takes the descriptor, and asyncio serves it during a call. Python closes it: Erlang has to have let go.
+seed_method_2(_Config) ->
+    {Client, ClientSock} = tcp_pair(),
+    Before = causeway_ct:descriptors(),
+    {ok, Duplicate} = py:dup_fd(fd(ClientSock)),
+    ok = gen_tcp:close(ClientSock),
+    ok = gen_tcp:send(Client, <<"hello">>),
+    %% Call Python with the fd
+    Ctx = py:context(1),
+    ?assertEqual({ok, none}, py:call(Ctx, seed_examples, handle_connection_sync, [Duplicate])),
+    ?assertEqual(<<"Echo: hello">>, read_all(Client)),
+    ok = gen_tcp:close(Client),
+    ok = causeway_ct:settled(fun causeway_ct:descriptors/0, Before - 1).
+
+seed_method_3(_Config) ->
+    {ok, ListenSock} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
+    {ok, {Addr, Port}} = inet:sockname(ListenSock),
+    Ctx = py:context(1),
+    Call = py:spawn_call(Ctx, seed_examples, connect_to, [list_to_binary(inet:ntoa(Addr)), Port]),
+    {ok, ClientSock} = gen_tcp:accept(ListenSock, 10000),
+    ?assertEqual(<<"from Python">>, read_all(ClientSock)),
+    ?assertEqual({ok, none}, py:await(Call)).
+
+seed_duplicate_example(_Config) ->
+    use_seed('MyProtocol'),
+    {Client, ClientSock} = tcp_pair(),
+    {ok, Fd} = inet:getfd(ClientSock),
+    {ok, DupFd} = py:dup_fd(Fd),
+    ok = py_reactor_context:handoff(DupFd, #{type => tcp}),
+    ok = gen_tcp:close(ClientSock),    %% Safe - Python has its own fd copy
+    ?assertEqual(<<"Got: it">>, reactor_ct:ask(Client, <<"it">>, 7)).
+
+%% Each has its own factory, and the main interpreter has another.
+seed_subinterpreters_example(_Config) ->
+    use_seed('MyProtocol'),
+    {ok, Ctx1} = py_reactor_context:start_link(1, subinterp, #{setup_code => subinterpreter("EchoProtocol")}),
+    {ok, Ctx2} = py_reactor_context:start_link(2, subinterp, #{setup_code => subinterpreter("SimpleHTTPProtocol")}),
+    {Echo, EchoServer} = tcp_pair(),
+    {Http, HttpServer} = tcp_pair(),
+    ok = py_reactor_context:handoff(Ctx1, fd(EchoServer), #{type => tcp}),
+    ok = py_reactor_context:handoff(Ctx2, fd(HttpServer), #{type => tcp}),
+    ?assertEqual(<<"hello">>, ask(Echo, <<"hello">>)),
+    ok = gen_tcp:send(Http, <<"GET /it HTTP/1.0\r\n\r\n">>),
+    ?assertMatch(<<"HTTP/1.0 200 OK\r\n", _/binary>>, read_all(Http)),
+    [ok = py_reactor_context:stop(Context) || Context <- [Ctx1, Ctx2]].
+
+subinterpreter(Protocol) ->
+    [mode_ct:setup_code(), "from seed_examples import ", Protocol, "\n"
+     "import erlang.reactor as reactor\n"
+     "reactor.set_protocol_factory(", Protocol, ")\n"].
+
+seed_buffer_example(Config) ->
+    use_seed('BufferProtocol'),
+    {Client, Server} = tcp_pair(),
+    {ok, Fd} = py:dup_fd(fd(Server)),
+    ok = py_reactor_context:handoff(context(Config), Fd, #{type => tcp}),
+    Data = <<"GET /a/b HTTP/1.0\r\nx">>,
+    ?assertEqual(<<"http">>, reactor_ct:ask(Client, Data, 4)),
+    {ok, {State, Seen}} = py:call(seed_examples, seen, [Fd]),
+    ?assertEqual(<<"Protocol state: {'type': 'tcp'}">>, State),
+    ?assertEqual(#{<<"first_byte">> => $G, <<"header">> => <<"GET ">>, <<"last_byte">> => $x, <<"method">> => <<"GET">>,
+                   <<"pos">> => 17, <<"count">> => 3, <<"text">> => Data, <<"data_copy">> => Data, <<"size">> => 20,
+                   <<"request_buffer">> => Data}, Seen).
+
+%% Any callable is a factory.
+seed_factory_examples(_Config) ->
+    ok = py:exec(<<"import erlang.reactor as reactor\n"
+                   "class Greets(reactor.Protocol):\n"
+                   "    def __init__(self, custom_arg):\n"
+                   "        super().__init__()\n"
+                   "        self.write_buffer.extend(custom_arg)\n"
+                   "reactor.set_protocol_factory(lambda: Greets(b'custom'))\n">>),
+    {Client, Server} = tcp_pair(),
+    ok = py_reactor_context:handoff(fd(Server), #{type => tcp}),
+    ?assertEqual({ok, <<"custom">>}, gen_tcp:recv(Client, 6, 10000)).
 
 %% Kinds of descriptors
 

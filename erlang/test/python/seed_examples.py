@@ -1,5 +1,8 @@
 """The complete examples of the documentation that our reactor follows, word for word."""
 
+import asyncio
+import socket
+
 import erlang.reactor as reactor
 
 
@@ -65,3 +68,111 @@ class SimpleHTTPProtocol(reactor.Protocol):
         if self.write_buffer:
             return "continue"
         return "close"
+
+
+class MyProtocol(reactor.Protocol):
+    def data_received(self, data):
+        # self.fd is the socket fd from Erlang
+        self.write_buffer.extend(b"Got: " + data)
+        return "write_pending"
+
+
+async def handle_connection(fd: int):
+    # Create socket from fd (Python takes ownership)
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(False)
+
+    # Use asyncio streams
+    reader, writer = await asyncio.open_connection(sock=sock)
+
+    data = await reader.read(1024)
+    writer.write(b"Echo: " + data)
+    await writer.drain()
+
+    writer.close()
+    await writer.wait_closed()
+
+
+def handle_connection_sync(fd: int):
+    """Sync wrapper for Erlang call."""
+    asyncio.run(handle_connection(fd))
+
+
+def connect_to(addr: str, port: int):
+    sock = socket.create_connection((addr, port))
+    # ... use socket
+    with sock:
+        sock.sendall(b"from Python")
+
+
+class BufferProtocol(reactor.Protocol):
+    """All operations that the documentation shows on what data_received() gets, and what they said."""
+
+    def __init__(self):
+        super().__init__()
+        self.request_buffer = bytearray()
+        self.seen = {}
+
+    def data_received(self, data):
+        # Buffer protocol - zero-copy access
+        mv = memoryview(data)
+        first_byte = mv[0]
+
+        # Indexing and slicing
+        header = data[0:4]
+        last_byte = data[-1]
+
+        # Bytes methods
+        if data.startswith(b"GET"):
+            method = "GET"
+        pos = data.find(b"\r\n")
+        count = data.count(b"/")
+
+        # String conversion
+        text = data.decode("utf-8")
+
+        # Comparison
+        if data == b"PING":
+            self.write_buffer.extend(b"PONG")
+
+        # Convert to bytes (creates a copy)
+        data_copy = bytes(data)
+
+        # 'in' operator
+        if b"HTTP" in data:
+            self.handle_http()
+
+        # Length
+        size = len(data)
+
+        # Extend bytearray (uses buffer protocol)
+        self.request_buffer.extend(data)
+
+        # For maximum performance, use memoryview slicing for comparisons
+        mv = data.memoryview()
+        assert mv[:3] == b"GET"
+
+        self.seen.update(
+            first_byte=first_byte,
+            header=header,
+            last_byte=last_byte,
+            method=method,
+            pos=pos,
+            count=count,
+            text=text,
+            data_copy=data_copy,
+            size=size,
+            request_buffer=bytes(self.request_buffer),
+        )
+        return "write_pending"
+
+    def handle_http(self):
+        self.write_buffer.extend(b"http")
+
+
+def seen(fd):
+    """What the protocol of a descriptor has seen, by get_protocol() as documented."""
+    proto = reactor.get_protocol(fd)
+    if proto:
+        return f"Protocol state: {proto.client_info}", proto.seen
+    return None
