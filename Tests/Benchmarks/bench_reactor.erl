@@ -11,7 +11,7 @@
 -spec benchmarks() -> [bench:benchmark()].
 benchmarks() ->
     [echo(echo_1, 1, 64), echo(echo_50, 50, 64), echo(echo_500, 500, 64), echo(echo_50_16k, 50, 16384), churn(),
-     timer(), owngil()].
+     timer(), calls_under_load(), load_under_calls(), owngil()].
 
 echo(Name, Connections, Size) ->
     #{name => Name,
@@ -40,6 +40,73 @@ timer() ->
           [{Peer, fun(Ms) -> lateness(load("ping-pong", Port, 50, 64), Ms) end}
            || {Peer, Port} <- [{ours, ours('Echo', #{})}, {gen_tcp, gen_tcp_server()}]]
       end}.
+
+%% Calls, one after another, of a context whose 50 connections are under full load, and of one without connections.
+calls_under_load() ->
+    #{name => reactor_calls,
+      unit => "us",
+      peers => fun() ->
+          {Busy, Port} = serving('Echo', #{}),
+          {Idle, _} = serving('Echo', #{}),
+          Load = load("ping-pong", Port, 50, 64),
+          [{loaded, fun(Ms) ->
+                        %% It begins before the first call, and ends after the last one.
+                        {Pid, Monitor} = spawn_monitor(fun() -> Load(Ms + 500) end),
+                        ok = wait_for_requests(Busy),
+                        Sample = durations(Busy, Ms),
+                        true = is_process_alive(Pid),
+                        receive {'DOWN', Monitor, process, _, normal} -> Sample end
+                    end},
+           {idle, fun(Ms) -> durations(Idle, Ms) end}]
+      end}.
+
+wait_for_requests(Context) ->
+    #{total_requests := Before} = py_reactor_context:stats(Context),
+    wait_for_requests(Context, Before + 1000).
+
+wait_for_requests(Context, Number) ->
+    case py_reactor_context:stats(Context) of
+        #{total_requests := Requests} when Requests >= Number -> ok;
+        _ -> receive after 1 -> wait_for_requests(Context, Number) end
+    end.
+
+%% How long calls take, in the middle and at worst.
+durations(Context, Ms) ->
+    End = erlang:monotonic_time(millisecond) + Ms,
+    Sorted = lists:sort(durations(Context, End, [])),
+    [{p50, lists:nth(length(Sorted) div 2 + 1, Sorted)}, {p99, lists:nth(length(Sorted) * 99 div 100 + 1, Sorted)}].
+
+durations(Context, End, Durations) ->
+    Start = erlang:monotonic_time(microsecond),
+    call(Context),
+    Duration = erlang:monotonic_time(microsecond) - Start,
+    case erlang:monotonic_time(millisecond) < End of
+        true -> durations(Context, End, [Duration | Durations]);
+        false -> [Duration | Durations]
+    end.
+
+%% The load of 50 connections while 64 callers call their context all the time, and without those.
+load_under_calls() ->
+    #{name => reactor_flood,
+      unit => "messages/s; p99 in us",
+      peers => fun() ->
+          {Called, CalledPort} = serving('Echo', #{}),
+          {_, Port} = serving('Echo', #{}),
+          [{flooded, fun(Ms) ->
+                         Callers = [spawn_link(fun() -> flood(Called) end) || _ <- lists:seq(1, 64)],
+                         Sample = (load("ping-pong", CalledPort, 50, 64))(Ms),
+                         [begin unlink(Caller), exit(Caller, kill) end || Caller <- Callers],
+                         Sample
+                     end},
+           {alone, load("ping-pong", Port, 50, 64)}]
+      end}.
+
+flood(Context) ->
+    call(Context),
+    flood(Context).
+
+call(Context) ->
+    {ok, 4.0} = py:call(Context, math, sqrt, [16]).
 
 %% Callbacks that compute, in one context with a lock of its own and in two.
 owngil() ->
@@ -86,11 +153,15 @@ load(Command, ServerPort, Connections, Size) ->
 %% Returns the port of its listener.
 -spec ours(atom(), py_reactor_context:options()) -> inet:port_number().
 ours(Class, Options) ->
+    {_Context, Port} = serving(Class, Options),
+    Port.
+
+serving(Class, Options) ->
     {ok, Context} = py_reactor_context:start_link(1, worker, Options#{setup_code => setup(Class)}),
     {Listener, Port} = listener(),
     {ok, Fd} = inet:getfd(Listener),
     ok = py_reactor_context:handoff(Context, Fd, #{}),
-    Port.
+    {Context, Port}.
 
 setup(Class) ->
     ["import sys; sys.path.append('Tests/Benchmarks')\n"
