@@ -1,4 +1,5 @@
-%% @doc What the kernel may say and hardly ever does: interrupted calls, no memory for a moment, errors of a read.
+%% @doc What the kernel may say and hardly ever does: interrupted calls, no memory for a moment, errors of a read. And
+%% what is seldom asked of the system: memory.
 -module(py_reactor_kernel_SUITE).
 
 -compile([export_all, nowarn_export_all]).
@@ -13,7 +14,7 @@ suite() -> [{timetrap, {seconds, 90}}].
 
 all() ->
     [interrupted_calls, no_memory_to_write, no_memory_to_send_datagrams, no_memory_to_read,
-     no_memory_to_read_datagrams, read_that_fails, peer_that_resets, poller_that_cannot_be_watched].
+     no_memory_to_read_datagrams, read_that_fails, peer_that_resets, no_allocation_for_an_event, poller_that_cannot_be_watched].
 
 init_per_suite(Config) -> preload_ct:start(Config).
 
@@ -102,6 +103,25 @@ peer_that_resets_there(Config) ->
     ok = expect_lost(),
     {_, #{level := Level}} = expect_logged(<<"read">>, "Connection reset"),
     ?assertEqual({debug, 0}, {Level, maps:get(errors, py_reactor_context:stats(context(Config)))}).
+
+%% In the steady state of a context, whoever writes, and for streams as for datagrams.
+no_allocation_for_an_event(Config) -> there(no_allocation_for_an_event_there, Config).
+
+no_allocation_for_an_event_there(Config) ->
+    {ok, Counted} = py:call(allocation_protocols, allocate, [100]),
+    ?assert(Counted >= 100),
+    [begin
+         {ok, none} = py:call(allocation_protocols, use, [Protocol, self()]),
+         {ok, {Left, Right}} = py:call(allocation_protocols, Open, []),
+         %% Nobody serves the other end yet, which therefore can be written.
+         Open =:= open_streams andalso ({ok, none} = py:call(allocation_protocols, throw, [Right])),
+         [ok = py_reactor_context:handoff(context(Config), Fd, #{}) || Fd <- [Left, Right]],
+         receive
+             %% Python may take an arena for its small objects now and then.
+             {<<"allocated">>, Number} -> ?assertMatch({_, _, Few} when Few < 20, {Open, Protocol, Number})
+         after 30000 -> error(causeway_ct:mailbox())
+         end
+     end || {Open, Protocol} <- [{open_streams, 'Player'}, {open_streams, 'Writer'}, {open_datagrams, 'Player'}, {open_datagrams, 'Sender'}]].
 
 %% The context waits by itself where the BEAM cannot: its connections are served, and it costs nothing.
 poller_that_cannot_be_watched(Config) -> there(poller_that_cannot_be_watched_there, Config).
