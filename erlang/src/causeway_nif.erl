@@ -4,23 +4,23 @@
 -module(causeway_nif).
 
 -export([load/0, is_loaded/0]).
--export([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0]).
+-export([start_python/2, python_version/0, duplicate/1, context_threads/0]).
 -export([context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1, context_stats/1,
          context_diagnose/2]).
 -export([is_object/1, object_context/1]).
 -export([callbacks_update/1, callback_begin/1, callback_answer/2]).
 -export([output_taken/1, output_level/1]).
--export([submit/4, cast/2, cancel/1, handoff/4, handoff_check/2, context_drain/1]).
+-export([submit/4, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1]).
 -export([channel_new/1, channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3,
          channel_finish/1, channel_close/1, channel_abort/2, channel_info/1]).
 -export_type([context/0, call/0, callback/0, ticket/0]).
 
 -on_load(may_be_loaded/0).
 
--nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
+-nifs([start_python/2, python_version/0, duplicate/1, context_threads/0,
        context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
        context_stats/1, context_diagnose/2, is_object/1, object_context/1, callbacks_update/1, callback_begin/1, callback_answer/2,
-       output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, handoff_check/2, context_drain/1, channel_new/1,
+       output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1, channel_new/1,
        channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3, channel_finish/1,
        channel_close/1, channel_abort/2, channel_info/1]).
 
@@ -88,10 +88,6 @@ python_version() -> erlang:nif_error(not_loaded).
 %% @doc A second number for an open file. The corresponding C function is fcntl(F_DUPFD_CLOEXEC).
 -spec duplicate(integer()) -> {ok, non_neg_integer()} | {error, term()}.
 duplicate(_Fd) -> erlang:nif_error(not_loaded).
-
-%% @doc Closes a number that {@link duplicate/1} made and that nobody has taken over.
--spec close(non_neg_integer()) -> ok | {error, badf}.
-close(_Fd) -> erlang:nif_error(not_loaded).
 
 %% @doc How many contexts have a native thread.
 -spec context_threads() -> non_neg_integer().
@@ -175,6 +171,11 @@ cancel(_Call) -> erlang:nif_error(not_loaded).
 %% it already, and is what the protocol gets first.
 -spec handoff(context(), integer(), map(), binary()) -> ok | {error, term()}.
 handoff(_Context, _Fd, _Info, _Data) -> erlang:nif_error(not_loaded).
+
+%% @doc The same for a duplicate of a descriptor, which stays the caller's: whoever kills the caller, the duplicate is
+%% nobody's at no time.
+-spec handoff_duplicate(context(), integer(), map(), binary()) -> ok | {error, term()}.
+handoff_duplicate(_Context, _Fd, _Info, _Data) -> erlang:nif_error(not_loaded).
 
 %% @doc What {@link handoff/4} would say now, without doing it.
 -spec handoff_check(context(), integer()) -> ok | {error, term()}.

@@ -190,17 +190,9 @@ leave(Socket) ->
 
 %% Gives a duplicate to the reactor, then lets go of the original.
 give(Native, Fd, Info, Data, LetGo) ->
-    case causeway_nif:duplicate(Fd) of
-        {ok, Duplicate} ->
-            case causeway_nif:handoff(Native, Duplicate, Info, Data) of
-                ok ->
-                    ok = LetGo();
-                {error, _} = Error ->
-                    ok = causeway_nif:close(Duplicate),
-                    native(Error)
-            end;
-        {error, _} = Error ->
-            Error
+    case causeway_nif:handoff_duplicate(Native, Fd, Info, Data) of
+        ok -> LetGo();
+        {error, _} = Error -> native(Error)
     end.
 
 %% Where the native half says closed, it is the context that is.

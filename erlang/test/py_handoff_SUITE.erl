@@ -10,7 +10,7 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [sockets_of_every_kind, default_context, keys_of_the_caller_win, one_descriptor_for_each, number_of_an_own_socket,
+    [sockets_of_every_kind, default_context, owner_that_is_killed, keys_of_the_caller_win, one_descriptor_for_each, number_of_an_own_socket,
      number_of_a_foreign_socket, duplicates, messages_come_first, packets_get_their_headers_back, half_a_packet,
      unread_bytes_come_first, messages_of_a_port, lists_and_headers, bytes_that_come_meanwhile, decoded_messages_are_refused,
      unsent_bytes_are_refused, peer_has_closed, peer_has_closed_an_active_socket, peer_may_still_read,
@@ -55,6 +55,52 @@ default_context(_Config) ->
          ?assertEqual(<<"echo">>, ask(Client, <<"echo">>)),
          ok = gen_tcp:close(Client)
      end || Kind <- socket_ct:kinds()].
+
+%% Before, while or after it hands its socket over: then the connection has ended, or is served. No descriptor is left.
+owner_that_is_killed(_Config) ->
+    use('Echo'),
+    Context = context(),
+    [begin
+         {First, Fd} = handed_over(Context, Kind),
+         Before = causeway_ct:descriptors(),
+         Outcomes = [begin
+                         {Client, Server} = pair(Kind, inet),
+                         Owner = spawn(fun() -> receive go -> ok end, _ = py_reactor_context:handoff(Context, Server, #{}), receive after infinity -> ok end end),
+                         ok = give(Kind, Server, Owner),
+                         Owner ! go,
+                         ok = spin_until(erlang:monotonic_time(microsecond) + Microseconds),
+                         exit(Owner, kill),
+                         Outcome = echoes(Client),
+                         ok = gen_tcp:close(Client),
+                         Outcome
+                     end || Microseconds <- lists:seq(0, 1600, 8)],
+         ct:log("~p: ~p served, ~p closed", [Kind, length([ok || served <- Outcomes]), length([ok || closed <- Outcomes])]),
+         ok = causeway_ct:wait_until(fun() -> 1 =:= socket_ct:active(Context) end),
+         ok = causeway_ct:settled(fun causeway_ct:descriptors/0, Before),
+         ok = gen_tcp:close(First),
+         ok = lost(Fd)
+     end || Kind <- socket_ct:kinds()].
+
+handed_over(Context, Kind) ->
+    {Client, Server} = pair(Kind, inet),
+    ok = py_reactor_context:handoff(Context, Server, #{}),
+    {Fd, _} = made(),
+    {Client, Fd}.
+
+give(plain, Socket, Owner) -> socket:setopt(Socket, otp, controlling_process, Owner);
+give(_Kind, Socket, Owner) -> gen_tcp:controlling_process(Socket, Owner).
+
+echoes(Client) ->
+    case gen_tcp:send(Client, <<"echo">>) =:= ok andalso gen_tcp:recv(Client, 4, 10000) of
+        {ok, <<"echo">>} -> served;
+        Result when Result =:= false; Result =:= {error, closed}; Result =:= {error, econnreset} -> closed
+    end.
+
+spin_until(End) ->
+    case erlang:monotonic_time(microsecond) < End of
+        true -> spin_until(End);
+        false -> ok
+    end.
 
 keys_of_the_caller_win(_Config) ->
     use('Echo'),

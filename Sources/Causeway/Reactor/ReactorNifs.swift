@@ -8,16 +8,9 @@ var reactorNifs: [ErlNifFunc] {
         /// handoff(Context, Fd, Info, Data)
         ///     -> ok | {error, badf | eperm | eexist | max_connections | no_protocol_factory | closed | emfile}
         /// The descriptor is the reactor's exactly when the result is ok. Data was read from it already.
-        nif("handoff", 4) { env, _, arguments in
-            guard let arguments, let context = resourceTypes.context.object(env, arguments[0]) else {
-                return enif_make_badarg(env)
-            }
-            guard let fd = descriptor(env, arguments[1]) else { return makeError(env, atoms.badf) }
-            guard enif_is_map(env, arguments[2]) != 0, enif_is_binary(env, arguments[3]) != 0 else {
-                return enif_make_badarg(env)
-            }
-            return handOff(env, fd, info: arguments[2], data: arguments[3], to: context)
-        },
+        nif("handoff", 4) { env, _, arguments in handOff(env, arguments, asDuplicate: false) },
+        /// handoff_duplicate(Context, Fd, Info, Data): the same for a duplicate, which is nobody's at no time.
+        nif("handoff_duplicate", 4) { env, _, arguments in handOff(env, arguments, asDuplicate: true) },
         /// handoff_check(Context, Fd) -> ok | {error, _}: what handoff would say now, without doing it.
         nif("handoff_check", 2) { env, _, arguments in
             guard let arguments, let context = resourceTypes.context.object(env, arguments[0]) else {
@@ -46,11 +39,31 @@ private struct Refusal: Error {
     init(_ reason: Term) { self.reason = reason }
 }
 
-private func handOff(_ env: EnvPointer?, _ fd: Int32, info: Term, data: Term, to context: Context) -> Term {
+private func handOff(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, asDuplicate: Bool) -> Term {
+    guard let arguments, let context = resourceTypes.context.object(env, arguments[0]) else {
+        return enif_make_badarg(env)
+    }
+    guard let fd = descriptor(env, arguments[1]) else { return makeError(env, atoms.badf) }
+    let (info, data) = (arguments[2], arguments[3])
+    guard enif_is_map(env, info) != 0, enif_is_binary(env, data) != 0 else { return enif_make_badarg(env) }
     do throws(Refusal) {
-        try handOff(fd, env, info: info, data: data, to: context)
+        if asDuplicate {
+            try handOffDuplicate(fd, env, info: info, data: data, to: context)
+        } else {
+            try handOff(fd, env, info: info, data: data, to: context)
+        }
         return atoms.ok
     } catch { return makeError(env, error.reason) }
+}
+
+private func handOffDuplicate(
+    _ fd: Int32, _ env: EnvPointer?, info: Term, data: Term, to context: Context
+) throws(Refusal) {
+    let duplicate: Descriptor
+    do throws(Errno) { duplicate = try Descriptor.duplicate(fd) } catch { throw Refusal(makeReason(env, error)) }
+    try handOff(duplicate.number, env, info: info, data: data, to: context)
+    // It is the reactor's now.
+    _ = duplicate.release()
 }
 
 private func handOff(_ fd: Int32, _ env: EnvPointer?, info: Term, data: Term, to context: Context)

@@ -38,7 +38,7 @@ all_at_once(_Config) ->
     After = settled(Peer, fun(Now) -> is_back(Now, Before) end),
     ct:log("~p~n~p", [Before, After]),
     ?assert(is_back(After, Before)),
-    [?assert(maps:get(Actor, Outcome) > 0) || Actor <- [steady, mortal, reset, stall, slow, leave, kill, starve]],
+    [?assert(maps:get(Actor, Outcome) > 0) || Actor <- [steady, mortal, orphan, reset, stall, slow, leave, kill, starve]],
     ?assertEqual([], logged(Peer, exception)),
     %% Descriptors were short again and again, which is said once.
     Shortages = logged(Peer, shortage),
@@ -46,12 +46,13 @@ all_at_once(_Config) ->
     ok = peer:stop(Peer).
 
 %% Lets all of them loose for so many milliseconds; how often each has done what it does.
-chaos(Peer, #{steady := Steady, mortal := Mortal}, Milliseconds) ->
+chaos(Peer, #{steady := Steady, mortal := Mortal, orphan := Orphan}, Milliseconds) ->
     End = erlang:monotonic_time(millisecond) + Milliseconds,
     Any = Steady ++ Mortal,
     Actors = [{Name, spawn_monitor(fun() -> exit({done, repeat(Act, End, 0)}) end)}
               || {Name, Number, Act} <- [{steady, 12, fun() -> behave(one_of(Steady)) end},
                                          {mortal, 4, fun() -> behave_while_it_lives(one_of(Mortal)) end},
+                                         {orphan, 2, fun() -> behave_without_owner(Orphan) end},
                                          {reset, 4, fun() -> reset(one_of(Any)) end},
                                          {stall, 4, fun() -> stall(one_of(Any)) end},
                                          {slow, 4, fun() -> slow(one_of(Steady)) end},
@@ -115,6 +116,25 @@ exchange(Client, Rounds) ->
         {error, Reason} when Reason =:= closed; Reason =:= econnreset; Reason =:= epipe -> ok
     end.
 
+%% The process that had the socket is killed while it hands it over, or afterwards. Where it came to that, that is of no
+%% importance to the connection; else it ends.
+behave_without_owner(Port) ->
+    {ok, Client} = connect(Port),
+    Data = some_bytes(),
+    case gen_tcp:send(Client, [<<"E">>, Data]) =:= ok andalso gen_tcp:recv(Client, byte_size(Data), ?PATIENCE) of
+        {ok, Data} ->
+            [begin
+                 More = some_bytes(),
+                 ok = gen_tcp:send(Client, More),
+                 ?assertEqual({ok, More}, gen_tcp:recv(Client, byte_size(More), ?PATIENCE))
+             end || _ <- lists:seq(1, 5)],
+            ok = gen_tcp:close(Client);
+        NotServed when NotServed =:= false; element(1, NotServed) =:= error ->
+            ok = gen_tcp:close(Client),
+            wait(5),
+            behave_without_owner(Port)
+    end.
+
 %% Those who do not
 
 reset(Port) ->
@@ -131,14 +151,15 @@ stall(Port) ->
         wait(1000 + rand:uniform(2000))
     end).
 
+%% One byte a second.
 slow(Port) ->
     with_connection(Port, fun(Client) ->
         ok = gen_tcp:send(Client, <<"E">>),
         [begin
-             wait(100),
+             wait(1000),
              ok = gen_tcp:send(Client, <<Byte>>),
              ?assertEqual({ok, <<Byte>>}, gen_tcp:recv(Client, 1, ?PATIENCE))
-         end || Byte <- lists:seq(1, 30)]
+         end || Byte <- lists:seq(1, 10)]
     end).
 
 %% Asks for 50 MB, and is gone in the middle of them.
@@ -209,8 +230,10 @@ start_server() ->
         {ok, _} = py:call(fault_protocols, counted, []),
         Ports = #{steady => [free_port(), free_port()], mortal => [free_port(), free_port()]},
         {ok, _} = supervisor:start_link({local, ?MODULE}, ?MODULE, Ports),
-        Caller ! {started, Ports},
-        receive after infinity -> ok end
+        {ok, Listener} = gen_tcp:listen(0, [binary, {ip, {127, 0, 0, 1}}, {active, false}, {backlog, 1024}]),
+        {ok, Orphan} = inet:port(Listener),
+        Caller ! {started, Ports#{orphan => Orphan}},
+        accept_orphans(Listener)
     end),
     receive {started, Ports} -> Ports end.
 
@@ -218,6 +241,32 @@ init(Ports) ->
     Children = [#{id => {Kind, Port}, start => {?MODULE, start_context, [Port]}}
                 || {Kind, OfKind} <- maps:to_list(Ports), Port <- OfKind],
     {ok, {#{strategy => one_for_one, intensity => 1000, period => 1}, Children}}.
+
+%% Accepts, and kills the process that hands the socket to a context: before, meanwhile or afterwards.
+accept_orphans(Listener) ->
+    case gen_tcp:accept(Listener) of
+        {ok, Socket} ->
+            Steady = [Context || {{steady, _}, Context, _, _} <- supervisor:which_children(?MODULE), is_pid(Context)],
+            Owner = spawn(fun() ->
+                receive go -> ok end,
+                _ = py_reactor_context:handoff(one_of(Steady), Socket, #{}),
+                receive after infinity -> ok end
+            end),
+            _ = gen_tcp:controlling_process(Socket, Owner),
+            Owner ! go,
+            End = erlang:monotonic_time(microsecond) + rand:uniform(300),
+            ok = spin_until(End),
+            exit(Owner, kill);
+        {error, emfile} ->
+            wait(20)
+    end,
+    accept_orphans(Listener).
+
+spin_until(End) ->
+    case erlang:monotonic_time(microsecond) < End of
+        true -> spin_until(End);
+        false -> ok
+    end.
 
 %% A context that accepts at a port. The one before it may just be about to close its listener there.
 start_context(Port) ->
