@@ -183,10 +183,19 @@ take(Kind, Native, Socket, Fd, Info) ->
 %% Lets the socket end with its owner. socket:close would put the descriptor into blocking mode before, and with it the
 %% duplicate: a reactor that accepts would wait in the kernel.
 leave(Socket) ->
-    {Owner, Monitor} = spawn_monitor(fun() -> receive done -> ok end end),
+    Caller = self(),
+    {Owner, Monitor} = spawn_monitor(fun() -> until_done(Caller, fun() -> ok end) end),
     ok = socket:setopt(Socket, otp, controlling_process, Owner),
     Owner ! done,
     receive {'DOWN', Monitor, process, Owner, _} -> ok end.
+
+%% Waits to be told `done', or does something when the process that would tell it is dead.
+until_done(Caller, WhenDead) ->
+    Monitor = erlang:monitor(process, Caller),
+    receive
+        done -> ok;
+        {'DOWN', Monitor, process, Caller, _} -> WhenDead()
+    end.
 
 %% Gives a duplicate to the reactor, then lets go of the original.
 give(Native, Fd, Info, Data, LetGo) ->
@@ -276,12 +285,17 @@ close(Port) ->
 take_server(listener, Native, {_, _, {Server, _}}, Fd, Info) ->
     give(Native, Fd, Info, <<>>, fun() -> finish(Server) end);
 take_server(Kind, Native, {_, _, {Server, _}} = Socket, Fd, Info) ->
+    %% While it is suspended it cannot see the end of its owner.
+    Caller = self(),
+    Guard = spawn(fun() -> until_done(Caller, fun() -> exit(Server, kill) end) end),
     try
         {ok, Options} = server_options(Kind, Socket),
         ok = sys:suspend(Server),
         take_suspended(Kind, Native, Socket, Options, Fd, Info)
     catch
         exit:_ -> {error, closed}
+    after
+        Guard ! done
     end.
 
 server_options(stream, Socket) -> inet:getopts(Socket, [packet]);

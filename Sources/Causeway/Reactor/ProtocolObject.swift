@@ -302,8 +302,8 @@ struct ProtocolObject {
 
     /// Counts what the protocol of a served connection has written, whoever has it written.
     private static func countWritten(_ size: Int, by me: PyPointer) {
-        guard let inbox = me.cast(to: ProtocolObject.self).pointee.inbox?.takeUnretainedValue() else { return }
-        count(inbox.statistics.bytesOut, size)
+        let inbox = me.cast(to: ProtocolObject.self).pointee.inbox?.takeUnretainedValue()
+        if let inbox { count(inbox.statistics.bytesOut, size) }
     }
 
     /// Notes whether the kernel lacked memory for a write.

@@ -60,7 +60,9 @@ private func handOffDuplicate(
     _ fd: Int32, _ env: EnvPointer?, info: Term, data: Term, to context: Context
 ) throws(Refusal) {
     let duplicate: Descriptor
-    do throws(Errno) { duplicate = try Descriptor.duplicate(fd) } catch { throw Refusal(makeReason(env, error)) }
+    do throws(Errno) { duplicate = try Descriptor.duplicate(fd) } catch {
+        throw Refusal(makeReason(env, error))
+    }
     try handOff(duplicate.number, env, info: info, data: data, to: context)
     // It is the reactor's now.
     _ = duplicate.release()
