@@ -333,15 +333,13 @@ class Ends(Told):
             pass
 
 
-@pytest.mark.parametrize(
-    ("request_", "error"), [(b"exit", SystemExit), (b"interrupt", KeyboardInterrupt)], ids=["exit", "interrupt"]
-)
-def test_what_is_no_exception_ends_run(told, request_, error, caplog):
+@pytest.mark.parametrize(("wish", "error"), [(b"exit", SystemExit), (b"interrupt", KeyboardInterrupt)])
+def test_what_is_no_exception_ends_run(told, wish, error, caplog):
     """Python's own wish to end is not one of a protocol that is to be logged."""
     ends = type("EndsHere", (Ends,), {"events": told.events})
     address = reactor.serve(("127.0.0.1", 0), ends)
     with connect(address) as client, connect(address) as other:
-        client.sendall(request_)
+        client.sendall(wish)
         with pytest.raises(error):
             reactor.run()
         assert client.recv(1) == other.recv(1) == b""
