@@ -37,9 +37,9 @@ def serve(where, factory=None, /, *, client_info=None, max_connections=10_000, b
 def run():
     """Serve what :func:`serve` was called for, until :func:`stop` is called or nothing is left.
 
-    A signal handler that raises, as Ctrl-C does, ends it too. At its end connections are closed, and
-    ``connection_lost()`` is called. What a protocol raises ends its connection and is logged by the logger
-    ``erlang.reactor``.
+    A signal handler that raises, as Ctrl-C does, ends it too, and so does a protocol that raises what is no
+    Exception, as SystemExit. At its end connections are closed, and ``connection_lost()`` is called. Any
+    Exception of a protocol ends its connection and is logged by the logger ``erlang.reactor``.
 
     Raises RuntimeError inside the BEAM, and where another thread is in run().
     """
