@@ -90,7 +90,7 @@ read_that_fails_there(Config) ->
     ok = fail('RECV', Fd, 'EIO', 1),
     ok = gen_tcp:send(Client, <<"lost">>),
     ok = expect_lost(),
-    {_, #{level := Level}} = expect_logged(<<"read">>, "Input/output error"),
+    {_, #{level := Level}} = expect_logged(text, "Input/output error"),
     ?assertEqual({debug, 1}, {Level, maps:get(errors, py_reactor_context:stats(context(Config)))}).
 
 %% A peer's doing is no error of ours.
@@ -101,7 +101,7 @@ peer_that_resets_there(Config) ->
     ok = inet:setopts(Client, [{linger, {true, 0}}]),
     ok = gen_tcp:close(Client),
     ok = expect_lost(),
-    {_, #{level := Level}} = expect_logged(<<"read">>, "Connection reset"),
+    {_, #{level := Level}} = expect_logged(text, "eset"),
     ?assertEqual({debug, 0}, {Level, maps:get(errors, py_reactor_context:stats(context(Config)))}).
 
 %% In the steady state of a context, whoever writes, and for streams as for datagrams.

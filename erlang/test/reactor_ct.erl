@@ -25,6 +25,8 @@ log(#{msg := {report, #{callback := Callback} = Report}, meta := Meta} = Event, 
     #{report_cb := Format} = Meta,
     {Text, Arguments} = Format(Report),
     Test ! {logged, Callback, unicode:characters_to_binary(io_lib:format(Text, Arguments)), Event};
+log(#{msg := {report, #{text := Text}}} = Event, #{config := #{test := Test}}) ->
+    Test ! {logged, text, Text, Event};
 log(_Event, _Config) ->
     ok.
 

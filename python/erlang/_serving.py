@@ -72,11 +72,12 @@ def report(exception, callback, connection, is_expected):
     log.log(level, "exception in %s of %r", callback, connection, exc_info=info)
 
 
-def report_text(text, fd):
-    """Log what is wrong with the system."""
+def report_text(text, fd, is_expected):
+    """Log what is wrong with the system, or with a peer."""
     import logging
 
-    logging.getLogger("erlang.reactor").error("%s (fd %d)", text, fd)
+    level = logging.DEBUG if is_expected else logging.ERROR
+    logging.getLogger("erlang.reactor").log(level, "%s (fd %d)", text, fd)
 
 
 def _descriptor(where, backlog):

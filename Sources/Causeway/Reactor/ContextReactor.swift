@@ -24,14 +24,15 @@ extension ContextThread: ReactorHost {
     }
 
     /// The same for what no callback has raised.
-    func report(_ text: String, of connection: Connection) {
+    func report(_ text: String, of connection: Connection, isExpected: Bool) {
         let report = Environment()
         let env = report.pointer
         let details = [
             (atoms.text, makeBinary(env, text)), (atoms.fd, enif_make_int(env, connection.fd)),
             (atoms.peer, peer(of: connection, env)),
         ]
-        let event = makeTuple(env, atoms.log, atoms.error, makeMap(env, details))
+        let level = isExpected ? atoms.debug : atoms.error
+        let event = makeTuple(env, atoms.log, level, makeMap(env, details))
         send(to: context.owner, report, makeTuple(env, atoms.causeway, event))
     }
 

@@ -121,13 +121,14 @@ final class PlainReactor: ReactorHost {
         }
     }
 
-    func report(_ text: String, of connection: Connection) {
+    func report(_ text: String, of connection: Connection, isExpected: Bool) {
         do throws(PythonError) {
             let module = try Object(PyImport_ImportModule("erlang._serving"))
             let function = try Object(PyObject_GetAttrString(module.pointer, "report_text"))
-            let arguments = try Object(PyTuple_New(2))
+            let arguments = try Object(PyTuple_New(3))
             PyTuple_SetItem(arguments.pointer, 0, try newString(text).take())
             PyTuple_SetItem(arguments.pointer, 1, try Object(PyLong_FromLong(Int(connection.fd))).take())
+            PyTuple_SetItem(arguments.pointer, 2, newBool(isExpected))
             _ = try Object(PyObject_Call(function.pointer, arguments.pointer, nil))
         } catch {
             unreported(of: nil)

@@ -457,8 +457,13 @@ final class Reactor {
             if isDone, connection.waitingAnswers.isEmpty { return close(connection) }
             setMode(.draining, of: connection)
         } catch {
-            // A peer that is gone takes nothing any more: the connection ends without what was left.
-            report("write_ready", of: connection, isExpected: PyErr_ExceptionMatches(cpython_OSError()) != 0)
+            if PyErr_ExceptionMatches(cpython_OSError()) != 0 {
+                // A peer that is gone takes nothing any more: the connection ends without what was left.
+                let text = Exception.takeText() ?? ""
+                host?.report("What was left could not be written: \(text)", of: connection, isExpected: true)
+            } else {
+                report("write_ready", of: connection)
+            }
             close(connection)
         }
     }
@@ -467,10 +472,9 @@ final class Reactor {
     private func failed(_ connection: Connection, _ error: Errno) {
         switch connection.kind {
         case .stream:
-            cpython_raise_errno(error.code)
-            // Neither is the protocol's mistake; a peer that has gone is nobody's.
-            if PyErr_ExceptionMatches(cpython_ConnectionError()) == 0 { count(inbox.statistics.errors) }
-            report("read", of: connection, isExpected: true)
+            // No mistake of the protocol's; that a peer has gone is nobody's.
+            if error.code != ECONNRESET { count(inbox.statistics.errors) }
+            host?.report("A read has failed: \(error)", of: connection, isExpected: true)
             close(connection)
         // What befell one datagram, such as a peer that does not listen, is not the end of a socket for all.
         case .datagrams: count(inbox.statistics.errors)
@@ -479,7 +483,7 @@ final class Reactor {
             // Somebody has shut it down: it would be ready for ever.
             if error.code == EINVAL || error.code == EBADF { return close(connection) }
             let now = monotonicNanoseconds()
-            if now > shortageUntil { host?.report(Reactor.shortage(error), of: connection) }
+            if now > shortageUntil { host?.report(Reactor.shortage(error), of: connection, isExpected: false) }
             shortageUntil = now + Reactor.shortageEnds
         }
     }

@@ -117,8 +117,9 @@ protocol ReactorHost: AnyObject {
     ///
     /// `isExpected` says that it is a peer's doing, such as a connection reset.
     func report(exceptionIn callback: StaticString, of connection: Connection?, isExpected: Bool)
-    /// Tells somebody of what is wrong with the system, not with a protocol. With the GIL.
-    func report(_ text: String, of connection: Connection)
+    /// Tells somebody of what is wrong with the system or, where it `isExpected`, with a peer, not with a protocol. No
+    /// Python is run to describe it, other than by logging itself. With the GIL.
+    func report(_ text: String, of connection: Connection, isExpected: Bool)
     /// From now on, or until now, a protocol is told of its end, for which it has more time than for what it does
     /// when the context has to end. With the GIL.
     func tidies(_ isTidying: Bool)
