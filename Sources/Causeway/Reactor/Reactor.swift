@@ -460,7 +460,7 @@ final class Reactor {
             if PyErr_ExceptionMatches(cpython_OSError()) != 0 {
                 // A peer that is gone takes nothing any more: the connection ends without what was left.
                 let text = Exception.takeText() ?? ""
-                host?.report("What was left could not be written: \(text)", of: connection, isExpected: true)
+                host?.report("The rest could not be written: \(text)", of: connection, isExpected: true)
             } else {
                 report("write_ready", of: connection)
             }
@@ -483,7 +483,9 @@ final class Reactor {
             // Somebody has shut it down: it would be ready for ever.
             if error.code == EINVAL || error.code == EBADF { return close(connection) }
             let now = monotonicNanoseconds()
-            if now > shortageUntil { host?.report(Reactor.shortage(error), of: connection, isExpected: false) }
+            if now > shortageUntil {
+                host?.report(Reactor.shortage(error), of: connection, isExpected: false)
+            }
             shortageUntil = now + Reactor.shortageEnds
         }
     }
