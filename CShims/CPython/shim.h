@@ -95,6 +95,7 @@ extern PyObject *PyType_GetModuleByDef(PyTypeObject *, struct PyModuleDef *) __a
 extern PyObject *PyObject_VectorcallMethod(PyObject *, PyObject *const *, size_t, PyObject *) __attribute__((weak));
 extern PyObject *PyObject_Vectorcall(PyObject *, PyObject *const *, size_t, PyObject *) __attribute__((weak));
 extern PyObject *PyUnicode_New(Py_ssize_t, Py_UCS4) __attribute__((weak));
+extern PyFrameObject *PyThreadState_GetFrame(PyThreadState *) __attribute__((weak));
 extern void Py_SetProgramName(const wchar_t *) __attribute__((weak));
 extern int Py_UTF8Mode __attribute__((weak));
 extern int PySys_AddAuditHook(int (*)(const char *, PyObject *, void *), void *) __attribute__((weak));
@@ -162,6 +163,21 @@ static inline PyObject *cpython_to_bytes(PyObject *number, Py_ssize_t count) {
 }
 static inline PyObject *cpython_call_method_named(PyObject *self, const char *name) {
     return PyObject_CallMethod(self, name, NULL);
+}
+
+/* Whether a thread is in Python's own code for imports, not in what it calls. With the GIL of its interpreter, under
+   which it does not run on. */
+static inline int cpython_is_importing(PyThreadState *thread) {
+    PyObject *frame = PyThreadState_GetFrame ? (PyObject *)PyThreadState_GetFrame(thread) : NULL;
+    PyObject *code = frame ? PyObject_GetAttrString(frame, "f_code") : NULL;
+    PyObject *file = code ? PyObject_GetAttrString(code, "co_filename") : NULL;
+    int is = file && PyUnicode_Check(file)
+        && PyUnicode_CompareWithASCIIString(file, "<frozen importlib._bootstrap>") == 0;
+    Py_XDECREF(file);
+    Py_XDECREF(code);
+    Py_XDECREF(frame);
+    PyErr_Clear();
+    return is;
 }
 
 /* Before Py_InitializeEx: a function that is asked before things happen which Python calls events. */

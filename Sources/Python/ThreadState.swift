@@ -37,6 +37,16 @@ public final class ThreadState {
         return body()
     }
 
+    /// By which others with the GIL know it, until it is ended.
+    public var address: UInt { UInt(bitPattern: state) }
+
+    /// Whether a thread is in Python's own code for imports, where it takes and gives back locks. Of a state that has not
+    /// ended, with the GIL.
+    public static func isImporting(_ address: UInt) -> Bool {
+        guard let state = OpaquePointer(bitPattern: address) else { return false }
+        return cpython_is_importing(state) != 0
+    }
+
     /// Ends the state, on its thread and without the GIL: what thread-local objects it held are gone.
     public func end() {
         enter()

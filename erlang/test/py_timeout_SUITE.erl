@@ -18,7 +18,8 @@ all() ->
      answered_calls_are_not_answered_again, stopped_context, killed_context, calls_below_others,
      interrupt_of_every_wait, interrupt_of_an_idle_context, interrupt_of_what_is_no_context, interrupt_spares_the_queue,
      interrupt_and_time_out, hundred_killed_in_a_loop, hundred_killed_in_a_sleep, hundred_killed_in_erlang_call,
-     schedulers_do_not_wait_for_the_lock, finally_may_sleep, thousand_around_their_duration].
+     schedulers_do_not_wait_for_the_lock, finally_may_sleep, thousand_around_their_duration,
+     interrupted_imports_hold_nobody_up].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
 
@@ -383,3 +384,20 @@ fence() ->
     Context = context(),
     {error, timeout} = py:call(Context, time, sleep, [60], 150),
     py_context:stop(Context).
+
+%% Python's locks of modules are Python code: an interruption between the taking of one and the block that gives it back
+%% would leave it to a thread that knows nothing of it.
+interrupted_imports_hold_nobody_up(Config) ->
+    Directory = proplists:get_value(priv_dir, Config),
+    Names = ["interrupted_" ++ integer_to_list(N) || N <- lists:seq(1, 20)],
+    [ok = file:write_file(filename:join(Directory, Name ++ ".py"), <<>>) || Name <- Names],
+    Arguments = [unicode:characters_to_binary(Directory), [list_to_binary(Name) || Name <- Names]],
+    Contexts = [context() || _ <- [1, 2, 3]],
+    Test = self(),
+    Importers = [spawn_link(fun() ->
+                                    [py:call(Context, ?HELPERS, import_anew, Arguments, N rem 4) || N <- lists:seq(1, 400)],
+                                    Test ! {self(), done}
+                            end) || Context <- Contexts],
+    [ok = causeway_ct:expect({Importer, done}) || Importer <- Importers],
+    [?assertEqual({ok, none}, py:call(Context, ?HELPERS, import_anew, Arguments, ?PATIENCE)) || Context <- Contexts],
+    [ok = py_context:stop(Context) || Context <- Contexts].

@@ -39,6 +39,8 @@ final class Context: Resource, @unchecked Sendable {
     let raised = Atomic<UInt64>(0)
     /// `threading.get_ident()` of the thread; 0 before it runs.
     let threadIdentifier = Atomic<UInt>(0)
+    /// Its Python thread state, for who has the GIL; 0 when it has none.
+    let threadState = Atomic<UInt>(0)
 
     /// Whether something was interrupted since imports were repaired. Only for the thread.
     private var hasInterrupted = false

@@ -65,6 +65,7 @@ final class ContextThread {
         self.threadState = threadState
         state = interpreter.state
         context.begin(in: interpreter)
+        context.threadState.store(threadState.address, ordering: .sequentiallyConsistent)
         runners = [CallRunner(context: context, state: state)]
         reactor = Reactor(inbox: context.reactor, state: state)
         reactor.host = self
@@ -288,6 +289,7 @@ final class ContextThread {
         // From here on the janitor gives back what is left of an interpreter without contexts.
         state.contexts.remove(context)
         let isReset = interpreter.reset(after: context)
+        context.threadState.store(0, ordering: .sequentiallyConsistent)
         leave()
         ContextRegistry.shared.remove(context)
         reactor.abandonPoller()

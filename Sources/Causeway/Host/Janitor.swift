@@ -12,6 +12,9 @@ final class Janitor: Sendable {
     /// is interrupted, and interrupted again: Python code may catch the first.
     private static let patience: Int64 = 20_000_000
 
+    /// How soon it looks again at a thread that is not to be interrupted just now, in nanoseconds.
+    private static let respite: Int64 = 1_000_000
+
     /// How many times as long it may take to free what it leaves behind: mostly that is only slow.
     private static let tidying = 20
 
@@ -71,13 +74,13 @@ final class Janitor: Sendable {
     /// The thread's life.
     func run(_ state: ModuleState, threadState: ThreadState) -> Never {
         while true {
-            let mustRepeat = doWork(threadState, state.interruption)
+            let pause = doWork(threadState, state.interruption)
             answerQuestions(threadState, state)
             if !state.leftovers.isEmpty, state.contexts.count == 0 {
                 threadState.withGIL { state.leftovers.giveBack(state.namespaces) }
             }
             if isAsked.exchange(false, ordering: .sequentiallyConsistent) { threadState.withGIL {} }
-            bell.wait(while: 0, nanoseconds: mustRepeat ? Janitor.patience : nil)
+            bell.wait(while: 0, nanoseconds: pause)
         }
     }
 
@@ -90,41 +93,59 @@ final class Janitor: Sendable {
         threadState.withGIL { for diagnosis in asked { diagnosis.answer(state) } }
     }
 
-    /// True when there are contexts to be interrupted again.
-    private func doWork(_ threadState: ThreadState, _ interruption: PyPointer) -> Bool {
+    /// Returns after how many nanoseconds it must look again; nil: when it is rung for.
+    private func doWork(_ threadState: ThreadState, _ interruption: PyPointer) -> Int64? {
         bell.store(0)
-        let (due, mustRepeat) = work.withLock { work in
-            var due = work.interruptions
-            work.interruptions = []
-            work.ending.removeAll { $0.context.hasEnded }
-            for index in work.ending.indices {
-                let context = work.ending[index].context
-                let activity = context.activity
-                let isSame = activity == work.ending[index].seen
-                work.ending[index].times = isSame ? work.ending[index].times + 1 : 0
-                let isTidying = context.isTidying.load(ordering: .relaxed)
-                if activity != 0, work.ending[index].times > (isTidying ? Janitor.tidying : 0) {
-                    due.append(Interruption(context: context, activity: activity, isRepeated: true))
-                }
-                work.ending[index].seen = activity
-            }
-            return (due, !work.ending.isEmpty)
+        let (asked, repeated, mustRepeat) = work.withLock { work in
+            defer { work.interruptions = [] }
+            let repeated = dueToEnd(&work)
+            return (work.interruptions, repeated, !work.ending.isEmpty)
         }
-        if !due.isEmpty {
+        var postponed: [Interruption] = []
+        if !asked.isEmpty || !repeated.isEmpty {
             threadState.withGIL {
-                for work in due where work.isDue {
-                    let context = work.context
-                    context.isInterrupted.store(true, ordering: .relaxed)
-                    if !work.isRepeated { context.raised.store(work.activity, ordering: .relaxed) }
-                    ThreadState.interrupt(
-                        thread: context.threadIdentifier.load(ordering: .relaxed), with: interruption)
-                    context.sleep.set(bits: Sleep.interrupted)
-                    context.sleep.wake()
-                    // It may wait for an Erlang function.
-                    context.doorbell.ring()
-                }
+                postponed = asked.filter { !raise(interruption, for: $0) }
+                for work in repeated { _ = raise(interruption, for: work) }
             }
         }
-        return mustRepeat
+        if postponed.isEmpty { return mustRepeat ? Janitor.patience : nil }
+        work.withLock { $0.interruptions += postponed }
+        return Janitor.respite
+    }
+
+    /// What contexts that must end execute for too long.
+    private func dueToEnd(_ work: inout Work) -> [Interruption] {
+        var due: [Interruption] = []
+        work.ending.removeAll { $0.context.hasEnded }
+        for index in work.ending.indices {
+            let context = work.ending[index].context
+            let activity = context.activity
+            let isSame = activity == work.ending[index].seen
+            work.ending[index].times = isSame ? work.ending[index].times + 1 : 0
+            let isTidying = context.isTidying.load(ordering: .relaxed)
+            if activity != 0, work.ending[index].times > (isTidying ? Janitor.tidying : 0) {
+                due.append(Interruption(context: context, activity: activity, isRepeated: true))
+            }
+            work.ending[index].seen = activity
+        }
+        return due
+    }
+
+    /// With the GIL. False where it is to be tried again.
+    ///
+    /// Python's locks of modules are Python code: an exception between the taking of one and the block that gives it
+    /// back would leave it taken for ever. A thread that waits for such a lock could not be interrupted anyway.
+    private func raise(_ interruption: PyPointer, for work: Interruption) -> Bool {
+        guard work.isDue else { return true }
+        let context = work.context
+        if ThreadState.isImporting(context.threadState.load(ordering: .sequentiallyConsistent)) { return false }
+        context.isInterrupted.store(true, ordering: .relaxed)
+        if !work.isRepeated { context.raised.store(work.activity, ordering: .relaxed) }
+        ThreadState.interrupt(thread: context.threadIdentifier.load(ordering: .relaxed), with: interruption)
+        context.sleep.set(bits: Sleep.interrupted)
+        context.sleep.wake()
+        // It may wait for an Erlang function.
+        context.doorbell.ring()
+        return true
     }
 }

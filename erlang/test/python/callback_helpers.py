@@ -1,6 +1,7 @@
 """What the suites of callbacks and py_timeout_SUITE need on the Python side: functions that call Erlang."""
 
 import concurrent.futures
+import importlib
 import pickle
 import sys
 import threading
@@ -21,6 +22,15 @@ def import_and_call(name, *arguments):
     names = {}
     exec(f"from erlang import {name} as function", names)
     return names["function"](*arguments)
+
+
+def import_anew(directory, names):
+    """Import modules as if it were for the first time."""
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    for name in names:
+        sys.modules.pop(name, None)
+        importlib.import_module(name)
 
 
 kept = {}
