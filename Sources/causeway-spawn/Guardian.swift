@@ -1,0 +1,186 @@
+import CPlatform
+import Glibc
+import Streams
+
+/// Why a program could not be started.
+struct Failure: Error {
+    let step: GuardianEvent.Step
+    let error: Int32
+    let detail: String
+
+    init(_ step: GuardianEvent.Step, _ error: Int32, _ detail: String = "") {
+        self.step = step
+        self.error = error
+        self.detail = detail
+    }
+}
+
+/// Looks after one program and all that it starts: none of it outlives the connection to the node.
+struct Guardian: ~Copyable {
+    private let control: SharedDescriptor
+    private let signals: Signals
+    private var delay: Int64 = 0
+    private var program: pid_t = -1
+    /// As `wait` tells it, once the program has ended.
+    private var status: Int32?
+    private var isTold = false
+    private var controlGroup: ControlGroup?
+
+    /// What a new fork of the helper does. The descriptors are the connection, the directory to start in, the
+    /// request, and the ends of the program's pipes.
+    static func run(_ descriptors: [SharedDescriptor]) -> Never {
+        _ = cplatform_be_subreaper()
+        cplatform_set_name("causeway-guard")
+        guard descriptors.count >= 3, let signals = Signals() else { _exit(1) }
+        var guardian = Guardian(control: descriptors[0], signals: signals)
+        guardian.serve(descriptors)
+        _exit(0)
+    }
+
+    private init(control: SharedDescriptor, signals: consuming Signals) {
+        self.control = control
+        self.signals = signals
+    }
+
+    private mutating func serve(_ descriptors: [SharedDescriptor]) {
+        do throws(Failure) {
+            try start(descriptors)
+        } catch {
+            controlGroup?.end()
+            let detail = error.detail.utf8.prefix(GuardianEvent.mostDetail)
+            return tell(.failed(step: error.step, error: error.error, detail: Array(detail)))
+        }
+        tell(.started(pid: program))
+        watch()
+        controlGroup?.end()
+        if let status, !isTold { tell(.exited(status: status, isAlone: true)) } else { tell(.gone) }
+    }
+
+    private mutating func start(_ descriptors: [SharedDescriptor]) throws(Failure) {
+        let request: ProcessRequest
+        do throws(WireError) {
+            request = try ProcessRequest(decoding: descriptors[2].bytes)
+        } catch { throw Failure(.request, EINVAL) }
+        delay = Int64(request.delayToKill)
+        let launch = try Launch(request, directory: descriptors[1], passed: Array(descriptors[3...]))
+        if let wanted = request.controlGroup {
+            controlGroup = ControlGroup(wanted)
+            try controlGroup?.make()
+        }
+        program = try launch.run(in: controlGroup)
+        // Nobody but the program holds its pipes, so that their end is seen.
+        launch.close()
+        descriptors[2].close()
+    }
+
+    /// Until no process is left.
+    private mutating func watch() {
+        var isEnding = false
+        while true {
+            wait(for: control.number, signals.number, milliseconds: -1)
+            if signals.take() { isEnding = true }
+            if !reap() { return }
+            if takeCommands() { isEnding = true }
+            if isEnding { return end() }
+        }
+    }
+
+    /// Takes what the node asks for. True where that is the end.
+    private func takeCommands() -> Bool {
+        while true {
+            do throws(Errno) {
+                guard
+                    let message = try Descriptor.receive(
+                        atMost: GuardianCommand.mostBytes, on: control.number)
+                else {
+                    return true
+                }
+                guard let command = try? GuardianCommand(decoding: message.bytes) else { return true }
+                switch command {
+                case .end: return true
+                case .signal(let number, let target): send(number, to: target)
+                }
+            } catch { return error.code != EAGAIN }
+        }
+    }
+
+    private func send(_ number: Int32, to target: GuardianCommand.Target) {
+        switch target {
+        // Until we have waited for it, the number is its own.
+        case .program: if status == nil { _ = kill(program, number) }
+        case .group: if status == nil { _ = kill(-program, number) }
+        case .tree:
+            for relative in ProcessTree.descendants(of: getpid()) { ProcessTree.signal(relative, number) }
+        }
+    }
+
+    /// Waits for the processes that have ended. False when none is left.
+    private mutating func reap() -> Bool {
+        var isLeft = true
+        while true {
+            var status: Int32 = 0
+            let pid = waitpid(-1, &status, WNOHANG)
+            if pid == program { self.status = status }
+            if pid <= 0 {
+                isLeft = pid == 0
+                break
+            }
+        }
+        // Where none is left, that is told in the end.
+        if let status, !isTold, isLeft {
+            isTold = true
+            tell(.exited(status: status, isAlone: false))
+        }
+        return isLeft
+    }
+
+    /// Ends all processes: first asks them, then kills until none is left.
+    private mutating func end() {
+        let me = getpid()
+        if delay > 0 {
+            for relative in ProcessTree.descendants(of: me) {
+                ProcessTree.signal(relative, SIGTERM)
+                // Who was stopped would not see it.
+                ProcessTree.signal(relative, SIGCONT)
+            }
+            let limit = monotonicNanoseconds() / 1_000_000 + delay
+            while true {
+                let left = limit - monotonicNanoseconds() / 1_000_000
+                if left <= 0 { break }
+                if !pause(milliseconds: Int32(clamping: left)) { return }
+            }
+        }
+        var pauses: Int32 = 1
+        repeat {
+            ProcessTree.freezeAndKill {
+                ProcessTree.children(of: me).map { Relative(pid: $0, parent: me) }
+            }
+            // What cannot end now, in the kernel, is looked after less and less often.
+            pauses = min(pauses * 2, 200)
+        } while pause(milliseconds: pauses)
+    }
+
+    /// Waits for the end of some process. False when none is left.
+    private mutating func pause(milliseconds: Int32) -> Bool {
+        if !reap() { return false }
+        wait(for: -1, signals.number, milliseconds: milliseconds)
+        _ = signals.take()
+        return reap()
+    }
+
+    private func tell(_ event: GuardianEvent) {
+        // Where the node is gone, nobody wants to know.
+        try? Descriptor.send(event.encoded, on: control.number)
+    }
+}
+
+extension SharedDescriptor {
+    /// All bytes of a file, into memory of fitting size: every page that a guardian touches is one of its own.
+    fileprivate var bytes: [UInt8] {
+        let size = lseek(number, 0, SEEK_END)
+        guard size > 0 else { return [] }
+        return [UInt8](unsafeUninitializedCapacity: Int(size)) { buffer, count in
+            count = max(0, pread(number, buffer.baseAddress, buffer.count, 0))
+        }
+    }
+}
