@@ -34,7 +34,8 @@ start_child(Name, Argument) ->
 %% @private
 -spec init(name()) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init(?MODULE) ->
-    Children = [worker(py_contexts),
+    Children = [worker(causeway_process_helper),
+                worker(py_contexts),
                 below(py_output_sup),
                 worker(py_callbacks),
                 #{id => py_pool_sup, start => {py_pool_sup, start_link, []}, type => supervisor},
