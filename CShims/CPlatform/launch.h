@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -18,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 extern int clone(int (*)(void *), void *, int, void *, ...);
@@ -38,6 +40,34 @@ static inline int cplatform_pipe_size(int fd, int size) { return fcntl(fd, 1031 
 static inline int cplatform_readable_bytes(int fd) {
     int count = 0;
     return ioctl(fd, FIONREAD, &count) < 0 ? -1 : count;
+}
+
+/* Both ends of a new terminal: the node's, and the program's, which is opened without its name. */
+static inline int cplatform_open_terminal(int *ends, unsigned short rows, unsigned short columns) {
+    struct winsize size = { .ws_row = rows, .ws_col = columns };
+    int locked = 0, theirs = -1, ours = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (ours < 0) return -1;
+    if (ioctl(ours, TIOCSPTLCK, &locked) == 0 && ioctl(ours, TIOCSWINSZ, &size) == 0)
+        theirs = ioctl(ours, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (theirs < 0) {
+        int error = errno;
+        close(ours);
+        errno = error;
+        return -1;
+    }
+    ends[0] = ours;
+    ends[1] = theirs;
+    return 0;
+}
+static inline int cplatform_resize_terminal(int fd, unsigned short rows, unsigned short columns) {
+    struct winsize size = { .ws_row = rows, .ws_col = columns };
+    return ioctl(fd, TIOCSWINSZ, &size);
+}
+/* The character that a terminal reads as the end of what is typed; -1 where it takes all as it is. */
+static inline int cplatform_end_character(int fd) {
+    struct termios terminal;
+    if (tcgetattr(fd, &terminal) < 0 || !(terminal.c_lflag & ICANON)) return -1;
+    return terminal.c_cc[VEOF] == _POSIX_VDISABLE ? -1 : terminal.c_cc[VEOF];
 }
 
 static inline ssize_t cplatform_send(int socket, const void *bytes, size_t size, const int *fds, int count) {
@@ -87,13 +117,16 @@ static inline int cplatform_close_from(unsigned int first) {
     return (int)syscall(SYS_close_range, first, ~0U, 0);
 }
 
-/* Signals as a program expects them, but those to wait for, which are blocked; -1 ends the list. */
-static inline int cplatform_signal_descriptor(const int *numbers) {
+/* Signals as a program expects them. What is forked has them so, too. */
+static inline void cplatform_reset_signals(void) {
     /* As the kernel has it: libc would keep the two that it uses itself from us. */
     struct { void *handler; unsigned long flags; void *restorer; uint64_t mask; } standard = { 0 };
-    sigset_t set;
     for (int number = 1; number <= 64; number++)
         syscall(SYS_rt_sigaction, number, &standard, NULL, sizeof standard.mask);
+}
+/* Where signals are waited for, which are blocked; 0 ends the list. */
+static inline int cplatform_signal_descriptor(const int *numbers) {
+    sigset_t set;
     sigemptyset(&set);
     for (; *numbers > 0; numbers++) sigaddset(&set, *numbers);
     sigprocmask(SIG_SETMASK, &set, NULL);
@@ -130,7 +163,7 @@ static inline int cplatform_spawn_helper(const char *path, int socket, int *pid)
 enum cplatform_step {
     cplatform_step_clone = 1, cplatform_step_session, cplatform_step_descriptors, cplatform_step_cgroup,
     cplatform_step_limit, cplatform_step_nice, cplatform_step_directory, cplatform_step_groups,
-    cplatform_step_gid, cplatform_step_uid, cplatform_step_exec
+    cplatform_step_gid, cplatform_step_uid, cplatform_step_exec, cplatform_step_terminal
 };
 
 struct cplatform_limit { int resource; uint64_t soft, hard; };
@@ -141,6 +174,8 @@ struct cplatform_launch {
     /* The same for /bin/sh, which runs files that name no interpreter. */
     char *const *shell_arguments;
     int stdio[3];
+    /* What is to be its controlling terminal; -1 where it has none. */
+    int terminal;
     /* The directory to start from, and where to go from there; NULL to stay. */
     int directory;
     const char *change_to;
@@ -166,6 +201,12 @@ static int cplatform_launched(void *argument) {
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     if (setsid() < 0) goto failed;
+    step = cplatform_step_terminal;
+    if (launch->terminal >= 0) {
+        if (ioctl(launch->terminal, TIOCSCTTY, 0) < 0) goto failed;
+        /* Who it runs as may open it by its name, too. */
+        if (launch->uid >= 0) (void)!fchown(launch->terminal, (uid_t)launch->uid, (gid_t)-1);
+    }
     step = cplatform_step_descriptors;
     /* All of them are above 2. */
     for (int number = 0; number < 3; number++)

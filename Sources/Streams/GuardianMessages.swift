@@ -14,6 +14,7 @@ public enum GuardianEvent: Equatable, Sendable {
     public enum Step: UInt8, Sendable, CaseIterable {
         // Those that the code between clone and exec names, by its numbers.
         case clone = 1, session, descriptors, joinGroup, limit, nice, directory, groups, group, user, exec
+        case terminal
         // Those before.
         case fork = 32, request, input, output, error, controlGroup
     }

@@ -30,6 +30,20 @@ extension Descriptor {
         return DescriptorPair(Descriptor(owning: ends.0), Descriptor(owning: ends.1))
     }
 
+    /// A new terminal: the end of who looks at it, and that of the program. Closed on exec.
+    ///
+    /// The corresponding C function is `openpty`.
+    public static func terminal(_ size: ProcessRequest.Terminal) throws(Errno) -> DescriptorPair {
+        var ends: (Int32, Int32) = (-1, -1)
+        _ = try retryingOnInterrupt {
+            unsafe withUnsafeMutableBytes(of: &ends) {
+                let numbers = unsafe $0.assumingMemoryBound(to: Int32.self).baseAddress
+                return unsafe cplatform_open_terminal(numbers, size.rows, size.columns)
+            }
+        }
+        return DescriptorPair(Descriptor(owning: ends.0), Descriptor(owning: ends.1))
+    }
+
     /// Sends a message, and with it descriptors, which stay open here. Never waits.
     ///
     /// - Throws: `EAGAIN` where there is no room, `EPIPE` where nobody is left to receive.

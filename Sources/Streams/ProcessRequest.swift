@@ -10,6 +10,22 @@ public struct ProcessRequest: Equatable, Sendable {
         case file(path: [UInt8], isAppended: Bool)
         /// For standard error: the same as standard output.
         case sameAsOutput
+        /// The program's terminal.
+        case terminal
+    }
+
+    /// How large a terminal is, in characters.
+    public struct Terminal: Equatable, Sendable {
+        /// Its height.
+        public var rows: UInt16
+        /// Its width.
+        public var columns: UInt16
+
+        /// A size.
+        public init(rows: UInt16, columns: UInt16) {
+            self.rows = rows
+            self.columns = columns
+        }
     }
 
     /// A user or a group.
@@ -94,6 +110,8 @@ public struct ProcessRequest: Equatable, Sendable {
     public var delayToKill: UInt32 = 500
     /// Its standard input, output and error.
     public var input = Stdio.passed, output = Stdio.passed, error = Stdio.passed
+    /// Its controlling terminal, whose end comes with the request; nil for none.
+    public var terminal: Terminal?
     /// Its control group.
     public var controlGroup: ControlGroup?
 
@@ -119,6 +137,10 @@ extension ProcessRequest {
         wire.put(limits) { $1.write(to: &$0) }
         wire.put(delayToKill)
         for stdio in [input, output, error] { stdio.write(to: &wire) }
+        wire.put(terminal) {
+            $0.put($1.rows)
+            $0.put($1.columns)
+        }
         wire.put(controlGroup) { $1.write(to: &$0) }
         return wire.bytes
     }
@@ -142,6 +164,9 @@ extension ProcessRequest {
         input = try Stdio(from: &wire)
         output = try Stdio(from: &wire)
         error = try Stdio(from: &wire)
+        terminal = try wire.optional { wire throws(WireError) in
+            Terminal(rows: try wire.number(), columns: try wire.number())
+        }
         controlGroup = try wire.optional { wire throws(WireError) in try ControlGroup(from: &wire) }
         try wire.end()
     }
@@ -157,6 +182,7 @@ extension ProcessRequest.Stdio {
             wire.put(path)
             wire.put(isAppended)
         case .sameAsOutput: wire.put(UInt8(3))
+        case .terminal: wire.put(UInt8(4))
         }
     }
 
@@ -167,6 +193,7 @@ extension ProcessRequest.Stdio {
         case 1: self = .null
         case 2: self = .file(path: try wire.text(), isAppended: try wire.bool())
         case 3: self = .sameAsOutput
+        case 4: self = .terminal
         default: throw WireError()
         }
     }

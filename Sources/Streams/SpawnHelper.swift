@@ -38,6 +38,14 @@ public final class SpawnHelper: Sendable {
         let flags = Int32(cplatform_path_only) | O_DIRECTORY | O_CLOEXEC
         theirs.append(SharedDescriptor(try retryingOnInterrupt { unsafe Glibc.open(".", flags) }))
         theirs.append(try SpawnHelper.file(with: request.encoded))
+        if let size = request.terminal {
+            let terminal = try Descriptor.terminal(size)
+            theirs.append(SharedDescriptor(terminal.second.release()))
+            // Each has a number of its own, as each is watched and closed for itself.
+            if request.input == .terminal { ends.input = .some(try Descriptor.duplicate(terminal.first.number)) }
+            ends.output = .some(terminal.first)
+            ends.hasTerminal = true
+        }
         if request.input == .passed {
             let pipe = try Descriptor.pipe()
             theirs.append(SharedDescriptor(pipe.first.release()))
@@ -92,6 +100,8 @@ public struct ProcessEnds: ~Copyable {
     public var output: Descriptor?
     /// The same for its standard error.
     public var error: Descriptor?
+    /// Whether `output` is its terminal, and `input`, where there is one, may be.
+    public var hasTerminal = false
 
     init(control: consuming Descriptor) { self.control = control }
 

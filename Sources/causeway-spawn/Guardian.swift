@@ -37,6 +37,30 @@ struct Guardian: ~Copyable {
         _exit(0)
     }
 
+    /// Does what starting a program does, up to that. What Swift's runtime finds out about types when they are used
+    /// for the first time, which takes longer than all the rest, is there in every fork then.
+    static func rehearse() {
+        var request = ProcessRequest()
+        request.path = Array("/".utf8)
+        request.arguments = [request.path]
+        request.environment = [request.path]
+        (request.input, request.output, request.error) = (.null, .null, .null)
+        guard let decoded = try? ProcessRequest(decoding: request.encoded) else { return }
+        let here = open("/", Int32(cplatform_path_only) | O_DIRECTORY | O_CLOEXEC)
+        if here < 0 { return }
+        if let launch = try? Launch(decoded, directory: SharedDescriptor(here), passed: []) {
+            // A directory is no program: it fails where it would be executed.
+            let group: ControlGroup? = nil
+            _ = try? launch.run(in: group)
+            launch.close()
+        }
+        let events: [GuardianEvent] = [
+            .started(pid: 0), .failed(step: .exec, error: 0, detail: []),
+            .exited(status: 0, isAlone: true),
+        ]
+        for event in events { _ = event.encoded }
+    }
+
     private init(control: SharedDescriptor, signals: consuming Signals) {
         self.control = control
         self.signals = signals

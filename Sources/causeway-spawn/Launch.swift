@@ -8,6 +8,8 @@ struct Launch {
     private let identity: Identity
     private let limits: [cplatform_limit]
     private let directory: SharedDescriptor
+    /// Its controlling terminal.
+    private let terminal: SharedDescriptor?
     /// What becomes its descriptors 0 to 2.
     private var stdio: [SharedDescriptor] = []
 
@@ -20,6 +22,7 @@ struct Launch {
         identity = try Identity(request)
         limits = try Launch.limits(request)
         var left = passed[...]
+        terminal = request.terminal == nil ? nil : left.popFirst()
         let each: [(ProcessRequest.Stdio, GuardianEvent.Step)] = [
             (request.input, .input), (request.output, .output), (request.error, .error),
         ]
@@ -37,6 +40,9 @@ struct Launch {
         case .sameAsOutput:
             guard step == .error, let output = stdio.last else { throw Failure(step, EINVAL) }
             return output
+        case .terminal:
+            guard let terminal else { throw Failure(step, EINVAL, "there is no terminal") }
+            return terminal
         case .null: return try open(Array("/dev/null".utf8), O_RDWR, step)
         case .file(let path, let isAppended):
             if step == .input { return try open(path, O_RDONLY, step) }
@@ -100,6 +106,7 @@ struct Launch {
         launch.stdio = (
             stdio[0].number, stdio[1].number, stdio[2].number
         )
+        launch.terminal = terminal?.number ?? -1
         launch.directory = directory.number
         launch.change_to = change.first
         launch.cgroup_count = Int32(clamping: memberNumbers.count)
@@ -131,7 +138,11 @@ struct Launch {
     }
 
     /// Closes all that the program has by now.
-    func close() { for descriptor in stdio + [directory] { descriptor.close() } }
+    func close() {
+        for descriptor in stdio { descriptor.close() }
+        terminal?.close()
+        directory.close()
+    }
 
     private func detail(_ step: GuardianEvent.Step) -> String {
         step == .directory ? request.directory.map { String(decoding: $0, as: UTF8.self) } ?? "" : ""

@@ -25,7 +25,9 @@ struct Zygote: ~Copyable {
         // Signals of a terminal go to the node's session.
         _ = setsid()
         _ = cplatform_be_subreaper()
+        cplatform_reset_signals()
         guard let signals = Signals() else { _exit(1) }
+        Guardian.rehearse()
         while requests?.number != nil || !guardians.isEmpty || hasOrphans {
             wait(for: requests?.number ?? -1, signals.number, milliseconds: hasOrphans ? 5 : -1)
             // Asked to end it does not: it ends with the node.

@@ -13,8 +13,9 @@
 -export([submit/4, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1]).
 -export([channel_new/1, channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3,
          channel_finish/1, channel_close/1, channel_abort/2, channel_info/1]).
--export([process_helper/1, process_open/1, process_event/1, process_read/3, process_available/1, process_write/3,
-         process_flush/1, process_close_input/1, process_signal/3, process_end/1, process_close/1]).
+-export([process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
+         process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
+         process_end/1, process_close/1]).
 -export_type([context/0, call/0, callback/0, ticket/0, process/0]).
 
 -on_load(may_be_loaded/0).
@@ -25,8 +26,9 @@
        output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1, channel_new/1,
        channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3, channel_finish/1,
        channel_close/1, channel_abort/2, channel_info/1,
-       process_helper/1, process_open/1, process_event/1, process_read/3, process_available/1, process_write/3,
-       process_flush/1, process_close_input/1, process_signal/3, process_end/1, process_close/1]).
+       process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
+       process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
+       process_end/1, process_close/1]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
@@ -250,9 +252,11 @@ process_open(_Request) -> erlang:nif_error(not_loaded).
         | {exited, causeway_process:ending(), IsAlone :: boolean()} | gone | wait | closed | badarg.
 process_event(_Process) -> erlang:nif_error(not_loaded).
 
-%% @doc Reads what there is, at most so many bytes.
--spec process_read(process(), stdout | stderr, pos_integer()) -> {ok, binary()} | wait | eof | {error, term()} | badarg.
-process_read(_Process, _Output, _MaxBytes) -> erlang:nif_error(not_loaded).
+%% @doc Reads what there is, at most so many bytes. After `last', with which there was no more, and `wait' the message
+%% follows only with `watch'; `yield' leaves the processor to the program where there is nothing.
+-spec process_read(process(), stdout | stderr, pos_integer(), watch | look | yield) ->
+          {ok | last, binary()} | wait | eof | {error, term()} | badarg.
+process_read(_Process, _Output, _MaxBytes, _Attention) -> erlang:nif_error(not_loaded).
 
 %% @doc How many bytes each output has, and which are over.
 -spec process_available(process()) -> {Stdout :: non_neg_integer() | eof, Stderr :: non_neg_integer() | eof} | badarg.
@@ -270,6 +274,15 @@ process_flush(_Process) -> erlang:nif_error(not_loaded).
 %% @doc Closes the program's standard input when all is written.
 -spec process_close_input(process()) -> ok | badarg.
 process_close_input(_Process) -> erlang:nif_error(not_loaded).
+
+%% @doc Reads no more of an output: the program cannot write it any more.
+-spec process_close_output(process(), stdout | stderr) -> ok | badarg.
+process_close_output(_Process, _Output) -> erlang:nif_error(not_loaded).
+
+%% @doc Changes the size of the program's terminal.
+-spec process_resize(process(), {Rows :: 1..65535, Columns :: 1..65535}) ->
+          ok | no_pty | closed | {error, term()} | badarg.
+process_resize(_Process, _Size) -> erlang:nif_error(not_loaded).
 
 %% @doc Sends a signal to the program, its process group or all of its tree.
 -spec process_signal(process(), pos_integer(), process | group | tree) -> ok | closed | badarg.

@@ -10,6 +10,7 @@
          format_status/1]).
 -export_type([ending/0]).
 
+-type sink() :: {py_byte_channel:channel(), ready | {reference(), binary()}}.
 -type ending() :: {status, 0..255} | {signal, pos_integer(), HasDumpedCore :: boolean()}.
 
 %% How many messages of a stream its owner may have in its mailbox before reading pauses, and for how many milliseconds that is
@@ -22,6 +23,12 @@
 %% How often, and for how many milliseconds each time, a helper is waited for that is behind.
 -define(TRIES, 10000).
 -define(NO_LIMIT, (1 bsl 59)).
+%% For how many microseconds the answer of a program is looked for that has answered as fast before.
+-define(QUICK, 50).
+%% And for how many of them without leaving the processor to it.
+-define(ALONE, 10).
+%% What a terminal may hold that does not tell how much it is.
+-define(TERMINAL_HOLDS, 131072).
 
 -record(state, {native :: causeway_nif:process(),
                 os_pid :: pos_integer(),
@@ -36,14 +43,26 @@
                 budget = ?MAILBOX :: integer(),
                 pause = ?PAUSE :: pos_integer(),
                 is_paused = false :: boolean(),
-                %% ready: to be read. watched: the core tells when there is something. eof: over.
-                stdout = ready :: ready | watched | eof,
-                stderr = ready :: ready | watched | eof,
+                %% ready: to be read. watched: the core tells when there is something. looked: it does not, and a
+                %% message to look again is on its way. eof: over.
+                stdout = ready :: ready | watched | looked | eof,
+                stderr = ready :: ready | watched | looked | eof,
+                is_looking = false :: boolean(),
                 is_pumping = false :: boolean(),
                 receivers = queue:new() :: queue:queue({gen_server:from(), reference() | undefined}),
                 high :: pos_integer(),
                 busy :: block | return,
                 writers = [] :: [gen_server:from()],
+                %% Channels in the place of the consumer, each with what it had no room for.
+                sinks = #{} :: #{stdout | stderr => sink()},
+                %% The channel that standard input comes from; a reference when it is to tell that there is more.
+                source :: {py_byte_channel:channel(), ready | full | reference()} | undefined,
+                is_terminal :: boolean(),
+                %% When something was written last, and until when the answer is looked for without being told: while
+                %% the program answers at once, that is faster than the BEAM's poll set.
+                written_at = 0 :: integer(),
+                hot_until = 0 :: integer(),
+                is_quick = false :: boolean(),
                 has_told_stdin = false :: boolean(),
                 waiting = [] :: [gen_server:from()],
                 grace :: non_neg_integer(),
@@ -110,11 +129,13 @@ launch(Parent, Module, Data, Extra, Request, Settings) ->
     case started(Request, ?TRIES) of
         {ok, Native, Pid} ->
             #{mode := Mode, window := Window, high_watermark := High, busy := Busy, exit_grace := Grace} = Settings,
-            State = #state{native = Native, os_pid = Pid, module = Module, data = Data, window = Window, high = High,
+            #{streams := Streams} = Settings,
+            State = #state{is_terminal = element(15, Request) =/= undefined, native = Native, os_pid = Pid, module = Module, data = Data, window = Window, high = High,
                            busy = Busy, grace = Grace,
                            owner = case Module of undefined -> Parent; _ -> undefined end,
                            mode = case Module of undefined -> count(Mode); _ -> active end},
-            list_to_tuple([ok, pump_later(told(State)) | timed_out_later(Extra)]);
+            Streaming = lists:foldl(fun({Which, Channel}, Old) -> streaming(Which, Channel, Old) end, State, Streams),
+            list_to_tuple([ok, pump_later(told(Streaming)) | timed_out_later(Extra)]);
         {error, Reason} ->
             refuse(Parent, Reason)
     end.
@@ -190,7 +211,7 @@ asked({command, Data}, {Pid, _} = From, #state{busy = Busy, high = High} = State
                 {ok, Queued} when Queued >= High, Busy =:= block ->
                     {noreply, State#state{writers = [From | State#state.writers]}};
                 {ok, _Queued} ->
-                    {reply, ok, State};
+                    {reply, ok, written(State)};
                 busy ->
                     {reply, busy, State};
                 {error, Reason} ->
@@ -203,6 +224,20 @@ asked({command, Data}, {Pid, _} = From, #state{busy = Busy, high = High} = State
     end;
 asked(close_stdin, _From, #state{native = Native} = State) ->
     {reply, causeway_nif:process_close_input(Native), State};
+asked({resize, Size}, _From, #state{native = Native} = State) ->
+    Result = case causeway_nif:process_resize(Native, Size) of
+                 ok -> ok;
+                 {error, _} = Error -> Error;
+                 Why -> {error, Why}
+             end,
+    {reply, Result, State};
+asked({stream, Which, Channel}, {Pid, _}, State) ->
+    case is_allowed(Pid, State) of
+        false -> {reply, {error, not_owner}, State};
+        true when is_map_key(Which, State#state.sinks); Which =:= stdin, State#state.source =/= undefined ->
+            {reply, {error, already_streamed}, State};
+        true -> pump(streaming(Which, Channel, State), ok)
+    end;
 asked({signal, _Number, Target}, _From, #state{ending = Ending} = State) when Ending =/= undefined, Target =/= tree ->
     {reply, {error, exited}, State};
 asked({signal, Number, Target}, _From, #state{native = Native} = State) ->
@@ -269,9 +304,23 @@ handle_info({causeway_process, stdout}, State) ->
 handle_info({causeway_process, stderr}, State) ->
     pump(State#state{stderr = readable(State#state.stderr)});
 handle_info({causeway_process, stdin}, State) ->
-    {noreply, flushed(causeway_nif:process_flush(State#state.native), State)};
+    Result = causeway_nif:process_flush(State#state.native),
+    {noreply, fed(unfilled(Result, flushed(Result, State)))};
+handle_info({py_byte_channel, Reference, readable}, #state{source = {Channel, Reference}} = State) ->
+    {noreply, fed(State#state{source = {Channel, ready}})};
+handle_info({py_byte_channel, Reference, writable} = Message, State) ->
+    case waiting_sink(Reference, State) of
+        {Which, Channel, Data} -> pump(offered(Which, Channel, Data, State));
+        none -> other(Message, State)
+    end;
+handle_info({?MODULE, feed}, State) ->
+    {noreply, fed(State)};
 handle_info({?MODULE, pump}, State) ->
     pump(State#state{is_pumping = false});
+handle_info({?MODULE, look}, State) ->
+    %% Whoever is to answer or to ask may need this scheduler.
+    true = erlang:yield(),
+    pump(looking(State#state{is_looking = false}));
 handle_info({?MODULE, resume}, State) ->
     pump(State#state{is_paused = false, budget = 0});
 handle_info({?MODULE, grace_over}, State) ->
@@ -292,10 +341,13 @@ handle_info({'EXIT', Owner, Reason}, #state{owner = Owner} = State) when is_pid(
     {stop, Reason, State};
 handle_info({'EXIT', _Other, _Reason}, #state{module = undefined} = State) ->
     {noreply, State};
-handle_info(Message, #state{module = undefined} = State) ->
+handle_info(Message, State) ->
+    other(Message, State).
+
+other(Message, #state{module = undefined} = State) ->
     unexpected(Message),
     {noreply, State};
-handle_info(Message, State) ->
+other(Message, State) ->
     inform(Message, State).
 
 readable(eof) -> eof;
@@ -321,7 +373,7 @@ unexpected(Message) ->
 
 command(true, Data, #state{native = Native} = State) ->
     case causeway_nif:process_write(Native, Data, ?NO_LIMIT) of
-        {ok, _Queued} -> {noreply, State};
+        {ok, _Queued} -> {noreply, written(State)};
         {error, Reason} -> {noreply, tell_stdin(Reason, State)};
         badarg -> unexpected({command, Data}), {noreply, State}
     end;
@@ -352,6 +404,9 @@ flushed({ok, Queued}, #state{high = High, writers = Writers} = State) when Write
     State#state{writers = []};
 flushed({ok, _Queued}, State) ->
     State;
+flushed({error, Reason}, #state{source = {_, _}, writers = Writers} = State) ->
+    wake(Writers, {error, Reason}),
+    source_over(Reason, State#state{writers = []});
 flushed({error, Reason}, State) ->
     tell_stdin(Reason, State).
 
@@ -370,6 +425,132 @@ tell_stdin(Reason, #state{owner = Owner} = State) when is_pid(Owner) ->
 tell_stdin(Reason, State) ->
     self() ! {self(), {stdin, Reason}},
     State#state{has_told_stdin = true}.
+
+%% --- standard input from a channel ---
+
+%% Writes what comes from the channel, until as much is queued as may be.
+fed(#state{source = {Channel, ready}} = State) -> feed(Channel, State, ?TURN);
+fed(State) -> State.
+
+feed(_Channel, State, 0) ->
+    self() ! {?MODULE, feed},
+    State;
+feed(Channel, #state{native = Native, high = High} = State, Turns) ->
+    case py_byte_channel:try_receive(Channel) of
+        {ok, Data} ->
+            case causeway_nif:process_write(Native, Data, ?NO_LIMIT) of
+                {ok, Queued} when Queued >= High -> State#state{source = {Channel, full}};
+                {ok, _Queued} -> feed(Channel, written(State), Turns - 1);
+                {error, Reason} -> source_over(Reason, State)
+            end;
+        {error, empty} ->
+            {ok, Reference} = py_byte_channel:notify(Channel, readable),
+            State#state{source = {Channel, Reference}};
+        {error, Why} ->
+            ok = causeway_nif:process_close_input(Native),
+            input_over(Why, State#state{source = undefined})
+    end.
+
+input_over(closed, State) -> State;
+input_over(Why, State) -> tell_stdin(Why, State).
+
+%% Half of it is written.
+unfilled({ok, Queued}, #state{source = {Channel, full}, high = High} = State) when Queued * 2 =< High ->
+    State#state{source = {Channel, ready}};
+unfilled(_Result, State) ->
+    State.
+
+%% Whoever sends to the program is told that it does not read.
+source_over(_Reason, #state{source = undefined} = State) ->
+    State;
+source_over(Reason, #state{source = {Channel, _}} = State) ->
+    ok = py_byte_channel:abort(Channel, Reason),
+    State#state{source = undefined}.
+
+%% --- outputs to channels ---
+
+streaming(stdin, Channel, State) ->
+    fed(State#state{source = {Channel, ready}});
+streaming(Which, Channel, State) ->
+    Streaming = State#state{sinks = (State#state.sinks)#{Which => {Channel, ready}}},
+    case output(Which, State) of
+        eof -> over(Which, Streaming);
+        _ -> Streaming
+    end.
+
+output(stdout, #state{stdout = Output}) -> Output;
+output(stderr, #state{stderr = Error}) -> Error.
+
+%% What the channel has no room for waits, and no more is read until it has.
+offered(Which, Channel, Data, #state{sinks = Sinks} = State) ->
+    case py_byte_channel:send(Channel, Data) of
+        ok ->
+            State#state{sinks = Sinks#{Which := {Channel, ready}}};
+        busy ->
+            {ok, Reference} = py_byte_channel:notify(Channel, writable),
+            State#state{sinks = Sinks#{Which := {Channel, {Reference, Data}}}};
+        {error, _Ended} ->
+            ok = causeway_nif:process_close_output(State#state.native, Which),
+            set(Which, eof, State#state{sinks = maps:remove(Which, Sinks)})
+    end.
+
+waiting_sink(Reference, #state{sinks = Sinks}) ->
+    case [{Which, Channel, Data} || {Which, {Channel, {Known, Data}}} <- maps:to_list(Sinks), Known =:= Reference] of
+        [Waiting] -> Waiting;
+        [] -> none
+    end.
+
+%% The end of an output.
+over(Which, #state{sinks = Sinks} = State) ->
+    case Sinks of
+        #{Which := {Channel, _}} -> ok = py_byte_channel:close(Channel);
+        #{} -> ok
+    end,
+    set(Which, eof, State#state{sinks = maps:remove(Which, Sinks)}).
+
+%% The end of all of them: those who receive learn whether they have got all.
+channels_over(Outcome, #state{sinks = Sinks} = State) ->
+    _ = [case Outcome of
+             ok -> ok = py_byte_channel:close(Channel);
+             _ -> ok = py_byte_channel:abort(Channel, Outcome)
+         end || {Channel, _} <- maps:values(Sinks)],
+    source_over(epipe, State#state{sinks = #{}}).
+
+%% --- answers that come at once ---
+
+written(#state{is_quick = IsQuick} = State) ->
+    Now = now_us(),
+    State#state{written_at = Now, hot_until = if IsQuick -> Now + ?QUICK; true -> 0 end}.
+
+%% Something has come: soon after it was written?
+heard(#state{written_at = WrittenAt} = State) ->
+    Now = now_us(),
+    case Now - WrittenAt < ?QUICK of
+        true -> State#state{is_quick = true, hot_until = Now + ?QUICK};
+        false -> State#state{is_quick = false, hot_until = 0}
+    end.
+
+attention(#state{hot_until = 0}) -> watch;
+attention(#state{ending = Ending}) when Ending =/= undefined -> watch;
+attention(#state{hot_until = Until}) ->
+    case Until - now_us() of
+        Left when Left > ?QUICK - ?ALONE -> look;
+        Left when Left > 0 -> yield;
+        _ -> watch
+    end.
+
+now_us() -> erlang:monotonic_time(microsecond).
+
+%% There is no more now: the core tells when there is, or it is looked for again.
+rest(Which, watch, State) ->
+    set(Which, watched, State);
+rest(Which, _Attention, #state{is_looking = IsLooking} = State) ->
+    _ = IsLooking orelse (self() ! {?MODULE, look}),
+    set(Which, looked, State#state{is_looking = true}).
+
+looking(#state{stdout = looked} = State) -> looking(State#state{stdout = ready});
+looking(#state{stderr = looked} = State) -> State#state{stderr = ready};
+looking(State) -> State.
 
 %% --- reading ---
 
@@ -402,16 +583,28 @@ pump_turn(#state{is_held = true} = State, _Turns) ->
     {ok, State};
 pump_turn(State, 0) ->
     {more, State};
-pump_turn(#state{stdout = Output, stderr = Error} = State, Turns) ->
+pump_turn(State, Turns) ->
     %% They take turns, so that neither waits for the end of the other.
-    Which = if Output =/= ready -> stderr;
-               Error =/= ready -> stdout;
-               Turns rem 2 =:= 0 -> stdout;
-               true -> stderr
-            end,
-    case wanted(State) of
-        {true, Wanting} -> read(Which, Wanting, Turns);
-        {false, Sated} -> {ok, Sated}
+    {First, Second} = case Turns rem 2 of 0 -> {stdout, stderr}; 1 -> {stderr, stdout} end,
+    case wanted(First, State) of
+        {true, Wanting} ->
+            read(First, Wanting, Turns);
+        {false, Sated} ->
+            case wanted(Second, Sated) of
+                {true, Wanting} -> read(Second, Wanting, Turns);
+                {false, Both} -> {ok, Both}
+            end
+    end.
+
+%% Whether there is something to be read that somebody wants.
+wanted(stdout, #state{stdout = Output} = State) when Output =/= ready ->
+    {false, State};
+wanted(stderr, #state{stderr = Error} = State) when Error =/= ready ->
+    {false, State};
+wanted(Which, #state{sinks = Sinks} = State) ->
+    case Sinks of
+        #{Which := {_Channel, Has}} -> {Has =:= ready, State};
+        #{} -> wanted(State)
     end.
 
 %% Whether the consumer wants more.
@@ -449,11 +642,13 @@ own_of(undefined) ->
     ?MAILBOX.
 
 read(Which, #state{native = Native, window = Window} = State, Turns) ->
-    case causeway_nif:process_read(Native, Which, Window) of
+    Attention = attention(State),
+    case causeway_nif:process_read(Native, Which, Window, Attention) of
         {ok, Data} -> deliver(Which, Data, consumed(Which, byte_size(Data), State), Turns);
-        wait -> pump_turn(set(Which, watched, State), Turns);
+        {last, Data} -> deliver(Which, Data, rest(Which, Attention, heard(consumed(Which, byte_size(Data), State))), Turns);
+        wait -> pump_turn(rest(Which, Attention, State), Turns);
         %% A read that fails is as final as the end.
-        _Over -> pump_turn(set(Which, eof, State), Turns)
+        _Over -> pump_turn(over(Which, State), Turns)
     end.
 
 set(stdout, Value, State) -> State#state{stdout = Value};
@@ -462,6 +657,9 @@ set(stderr, Value, State) -> State#state{stderr = Value}.
 consumed(stdout, Size, #state{left = {Output, Error}} = State) -> State#state{left = {Output - Size, Error}};
 consumed(stderr, Size, #state{left = {Output, Error}} = State) -> State#state{left = {Output, Error - Size}}.
 
+deliver(Which, Data, #state{sinks = Sinks} = State, Turns) when is_map_key(Which, Sinks) ->
+    #{Which := {Channel, ready}} = Sinks,
+    pump_turn(offered(Which, Channel, Data, State), Turns - 1);
 deliver(Which, Data, #state{owner = undefined, module = Module} = State, Turns) ->
     Function = callback(Which),
     case erlang:function_exported(Module, Function, 2) of
@@ -522,7 +720,10 @@ told(#state{native = Native} = State) ->
 
 has_ended(Ending, #state{native = Native} = State) ->
     {Output, Error} = causeway_nif:process_available(Native),
-    State#state{ending = Ending, left = {bytes(Output), bytes(Error)}}.
+    State#state{ending = Ending, left = {held_bytes(Output, State), bytes(Error)}}.
+
+held_bytes(Number, #state{is_terminal = true}) when is_integer(Number) -> ?TERMINAL_HOLDS;
+held_bytes(Number, _State) -> bytes(Number).
 
 bytes(eof) -> 0;
 bytes(Number) -> Number.
@@ -550,12 +751,18 @@ with_grace(#state{grace = Grace} = State) ->
 
 outputs(#state{stdout = eof, stderr = eof}) ->
     over;
-outputs(#state{native = Native, left = {Output, Error}, is_grace_over = IsGraceOver}) ->
-    case causeway_nif:process_available(Native) of
-        {eof, eof} -> over;
-        _ when IsGraceOver, Output =< 0, Error =< 0 -> held;
+outputs(#state{native = Native, left = {Output, Error}, sinks = Sinks, is_grace_over = IsGraceOver}) ->
+    %% What a channel has no room for is in no pipe any more.
+    case [waits || {_Channel, {_Reference, _Data}} <- maps:values(Sinks)] of
+        [] -> outputs(causeway_nif:process_available(Native), Output, Error, IsGraceOver);
         _ -> open
     end.
+
+outputs({eof, eof}, _Output, _Error, _IsGraceOver) -> over;
+outputs({HasOutput, HasError}, Output, Error, true)
+  when (Output =< 0 orelse HasOutput =:= 0 orelse HasOutput =:= eof),
+       (Error =< 0 orelse HasError =:= 0 orelse HasError =:= eof) -> held;
+outputs(_Available, _Output, _Error, _IsGraceOver) -> open.
 
 ended(#state{is_gone = true} = State, Reply) ->
     finish(State, Reply);
@@ -565,11 +772,13 @@ ended(#state{native = Native} = State, Reply) ->
     _ = causeway_nif:process_end(Native),
     changed(told(State#state{is_ending = true}), Reply).
 
-finish(#state{module = undefined} = State, Reply) ->
+finish(#state{module = undefined} = Streaming, Reply) ->
+    State = channels_over(outcome(Streaming), Streaming),
     Reason = reason(State),
     wake(State#state.writers, {error, closed}),
     finish(Reason, State#state{writers = []}, Reply);
-finish(#state{module = Module, data = Data} = State, _Reply) ->
+finish(#state{module = Module, data = Data} = Streaming, _Reply) ->
+    State = channels_over(outcome(Streaming), Streaming),
     Reason = reason(State),
     wake(State#state.writers, {error, closed}),
     wake(State#state.waiting, {ok, Reason}),
@@ -600,6 +809,10 @@ finish(Reason, #state{owner = Owner, waiting = Waiting} = State, Reply) ->
     %% This one message is all that it gets, whether it traps exits or not.
     unlink(Owner),
     stop(Reply, State#state{waiting = []}).
+
+%% Of a program whose guardian was killed nobody knows whether that was all.
+outcome(#state{ending = lost}) -> guardian_killed;
+outcome(_State) -> ok.
 
 stop(no_reply, State) -> {stop, normal, State};
 stop(Reply, State) -> {stop, normal, Reply, State}.
@@ -636,8 +849,9 @@ extra(Before, Extra, State) ->
     list_to_tuple(Before ++ [State, Extra]).
 
 %% @private
-terminate(Reason, #state{native = Native, module = Module, data = Data}) ->
+terminate(Reason, #state{native = Native, module = Module, data = Data} = State) ->
     ok = causeway_nif:process_close(Native),
+    _ = channels_over(case Reason of normal -> closed; _ -> Reason end, State),
     case Module =/= undefined andalso erlang:function_exported(Module, terminate, 2) of
         true -> Module:terminate(Reason, Data);
         false -> ok

@@ -2,13 +2,14 @@
 %% @doc What a program is started with: from the options of {@link causeway_process_stream} to what the core takes.
 -module(causeway_process_options).
 
--export([parse/3, mode/1, signal/1, take/3, with/3]).
+-export([parse/3, mode/1, signal/1, size/1, channel/1, take/3, with/3]).
 -export_type([request/0, settings/0, mode/0]).
 
 -type request() :: tuple().
 %% As `RequestTerm.swift' reads it.
 -type settings() :: #{window := pos_integer(), high_watermark := pos_integer(), busy := block | return,
                       exit_grace := non_neg_integer(), mode := mode(), start := [gen_server:start_opt()],
+                      streams := [{stdin | stdout | stderr, py_byte_channel:channel()}],
                       name := undefined | term()}.
 -type mode() :: active | once | passive | {active, non_neg_integer()}.
 
@@ -36,13 +37,22 @@ parse(Command, Arguments, Options) ->
     end.
 
 request(Path, Arguments, Given) ->
-    {Output, Error} = outputs(Given),
+    Size = option(pty, fun terminal/2, undefined, Given),
+    {Output, Error} = outputs(Given, Size),
     {Path, [option(arg0, fun text/2, Path, Given) | Arguments], environment(maps:get(env, Given, [])),
      option(cd, fun path/2, undefined, Given), option(uid, fun account/2, undefined, Given),
      option(gid, fun account/2, undefined, Given), groups(Given), option(umask, fun mask/2, undefined, Given),
      option(nice, fun nice/2, undefined, Given), limits(maps:get(rlimits, Given, [])),
-     option(delay_to_sigkill, fun milliseconds/2, 500, Given), option(stdin, fun input/2, pipe, Given),
-     Output, Error, cgroup(Given)}.
+     option(delay_to_sigkill, fun milliseconds/2, 500, Given), piped(option(stdin, fun input/2, default(Size), Given), Size),
+     piped(Output, Size), piped(Error, undefined), Size, cgroup(Given)}.
+
+%% With a terminal all that is not said to be something else is that.
+default(undefined) -> pipe;
+default(_Size) -> pty.
+
+%% What goes to and from a channel is a pipe as others are: or the terminal.
+piped({channel, _}, Size) -> default(Size);
+piped(Other, _Size) -> Other.
 
 settings(Given) ->
     #{window => option(stdio_window, fun window/2, ?WINDOW, Given),
@@ -51,6 +61,8 @@ settings(Given) ->
       exit_grace => option(exit_grace, fun milliseconds/2, ?EXIT_GRACE, Given),
       mode => option(mode, fun mode/2, active, Given),
       name => maps:get(name, Given, undefined),
+      streams => [{Which, Channel} || Which <- [stdin, stdout, stderr],
+                                      {channel, Channel} <- [maps:get(Which, Given, undefined)]],
       start => [{Key, maps:get(Key, Given)} || Key <- [timeout, debug, spawn_opt, hibernate_after], is_map_key(Key, Given)]}.
 
 %% @doc Checks a mode.
@@ -61,6 +73,30 @@ mode(Mode) ->
     catch
         throw:{?MODULE, Reason} -> {error, Reason}
     end.
+
+%% @doc Checks the size of a terminal.
+-spec size(term()) -> {ok, {pos_integer(), pos_integer()}} | {error, term()}.
+size(Size) ->
+    try
+        {ok, terminal(size, Size)}
+    catch
+        throw:{?MODULE, Reason} -> {error, Reason}
+    end.
+
+%% @doc Checks a channel.
+-spec channel(term()) -> ok | {error, term()}.
+channel(Channel) when is_reference(Channel) ->
+    try py_byte_channel:info(Channel) of
+        #{} -> ok;
+        {error, _} = Error -> Error
+    catch
+        error:badarg -> no_channel(Channel)
+    end;
+channel(Other) ->
+    no_channel(Other).
+
+no_channel(Other) ->
+    py_call:badarg("a byte channel is needed, from py_byte_channel:new/0,1 or from Python, not ~tP", [Other, 9]).
 
 %% @doc Takes an option out that is none of a handle.
 -spec take(atom(), term(), term()) -> {term(), term()}.
@@ -110,7 +146,7 @@ key(Key) ->
 known() ->
     [arg0, busy, capture_stderr_only, cd, cgroup, cgroup_base, cgroup_controllers, cgroup_path, cgroup_sets, debug,
      delay_to_sigkill, env, exit_grace, gid, groups, hibernate_after, high_watermark, mode, name, nice, parallelism,
-     rlimits, spawn_opt, stderr, stderr_to_stdout, stdin, stdio_window, stdout, timeout, uid, umask].
+     pty, rlimits, spawn_opt, stderr, stderr_to_stdout, stdin, stdio_window, stdout, timeout, uid, umask].
 
 option(Key, Check, Default, Given) ->
     case Given of
@@ -243,11 +279,24 @@ changed(Value) -> text(env, Value).
 
 input(_Key, Value) when Value =:= pipe; Value =:= null -> Value;
 input(Key, {file, Path}) -> {file, path(Key, Path), false};
-input(Key, Other) -> wrong("~ts must be pipe, null or {file, Path}, not ~tP", [Key, Other, 9]).
+input(_Key, {channel, Channel}) -> {channel, checked(Channel)};
+input(Key, Other) -> wrong("~ts must be pipe, null, {file, Path} or {channel, Channel}, not ~tP", [Key, Other, 9]).
 
-outputs(Given) ->
-    Output = option(stdout, fun output/2, pipe, Given),
-    Error = option(stderr, fun output/2, pipe, Given),
+checked(Channel) ->
+    case channel(Channel) of
+        ok -> Channel;
+        {error, Reason} -> throw({?MODULE, Reason})
+    end.
+
+terminal(_Key, {Rows, Columns} = Size) when is_integer(Rows), Rows > 0, Rows < 65536,
+                                            is_integer(Columns), Columns > 0, Columns < 65536 ->
+    Size;
+terminal(Key, Other) ->
+    wrong("~ts must be {Rows, Columns}, each from 1 to 65535, not ~tP", [Key, Other, 9]).
+
+outputs(Given, Size) ->
+    Output = terminal_output(option(stdout, fun output/2, default(Size), Given), Size),
+    Error = option(stderr, fun output/2, default(Size), Given),
     case {flag(capture_stderr_only, Given), flag(stderr_to_stdout, Given), Output} of
         {true, false, _} -> {null, Error};
         {false, true, stdout} -> wrong("stdout must not be stdout", []);
@@ -256,6 +305,10 @@ outputs(Given) ->
         {false, false, stdout} -> wrong("stdout must not be stdout", []);
         {false, false, _} -> {Output, Error}
     end.
+
+%% What comes from the terminal comes as standard output.
+terminal_output(pipe, {_, _}) -> pty;
+terminal_output(Output, _Size) -> Output.
 
 flag(Key, Given) ->
     case maps:get(Key, Given, false) of
@@ -267,8 +320,10 @@ output(_Key, Value) when Value =:= null; Value =:= stdout -> Value;
 output(_Key, Value) when Value =:= pipe; Value =:= separate -> pipe;
 output(Key, {file, Path}) -> {file, path(Key, Path), false};
 output(Key, {file, Path, append}) -> {file, path(Key, Path), true};
+output(_Key, {channel, Channel}) -> {channel, checked(Channel)};
 output(Key, Other) ->
-    wrong("~ts must be separate, null, {file, Path} or {file, Path, append}, or for stderr stdout, not ~tP", [Key, Other, 9]).
+    wrong("~ts must be separate, null, {file, Path}, {file, Path, append} or {channel, Channel}, or for stderr stdout, "
+          "not ~tP", [Key, Other, 9]).
 
 %% --- control groups ---
 

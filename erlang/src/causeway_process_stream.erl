@@ -39,8 +39,12 @@
 %% others stay as the node has them.</dd>
 %% <dt>`uid', `gid', `groups'</dt><dd>Names or numbers. A user's group and other groups come with it.</dd>
 %% <dt>`rlimits'</dt><dd>As `#{nofile => 100, cpu => {Soft, Hard}}'; a limit may be `infinity'.</dd>
-%% <dt>`stdin', `stdout', `stderr'</dt><dd>`null', `{file, Path}', `{file, Path, append}', or for `stderr' `stdout'.
+%% <dt>`stdin', `stdout', `stderr'</dt><dd>`null', `{file, Path}', `{file, Path, append}', `{channel, Channel}' as in
+%% {@link stream/3}, or for `stderr' `stdout'.
 %% `stderr_to_stdout' and `capture_stderr_only' are the same as `stderr => stdout' and `stdout => null'.</dd>
+%% <dt>`pty'</dt><dd>`{Rows, Columns}': a terminal of its own, which standard input and outputs are where they are not
+%% said to be something else. What comes from it comes as standard output. {@link resize/2} changes it, {@link
+%% close_stdin/1} types its end of input (^D), and what is written as `<<3>>' is ^C.</dd>
 %% <dt>`mode'</dt><dd>`active', `{active, Number}', `once' or `passive'.</dd>
 %% <dt>`stdio_window'</dt><dd>How many bytes are read at a time, at most 65536, which is the default.</dd>
 %% <dt>`high_watermark', `busy'</dt><dd>From how many queued bytes on, 1 MB by default, {@link command/2} waits (`block',
@@ -62,6 +66,7 @@
 
 -export([open/1, open/2, open/3, start_link/2, start_link/3, start_link/4, start_link/5, child_spec/1]).
 -export([command/2, close_stdin/1, close/1, connect/2, kill/2, await/2, recv/2, set_mode/2, os_pid/1]).
+-export([stream/3, resize/2]).
 -export([run/1, run/2, run/3, guardian_path/0, muontrap_path/0]).
 -export_type([handle/0, text/0, options/0, reason/0, output/0]).
 
@@ -208,6 +213,36 @@ recv(Handle, Timeout) ->
 set_mode(Handle, Mode) ->
     case causeway_process_options:mode(Mode) of
         {ok, Mode} -> ask(Handle, {mode, Mode}, {error, closed});
+        {error, _} = Error -> Error
+    end.
+
+%% @doc Joins a standard stream with a byte channel ({@link py_byte_channel}), in the place of the owner.
+%%
+%% What the program writes goes to the channel as far as that has room: give it a `max_size', as without one it takes
+%% all. At the end of the output the channel is closed; when the handle is closed or crashes before, or the guardian is
+%% killed, it is aborted. When whoever receives closes or aborts the channel, the program cannot write that output any more.
+%%
+%% For `stdin' the program gets what comes from the channel, as far as it reads it, and the end when the channel is
+%% closed; also when it was aborted, which the owner is told by `{Handle, {stdin, {aborted, Reason}}}'. When the program
+%% does not read any more, or has ended, the channel is aborted with `epipe'.
+%%
+%% The option `{channel, Channel}' does the same from the beginning. The owner is told the end of the program as without.
+-spec stream(handle(), stdin | stdout | stderr, py_byte_channel:channel()) ->
+          ok | {error, closed | not_owner | not_local | already_streamed | {badarg, binary()}}.
+stream(Handle, Which, Channel) when Which =:= stdin; Which =:= stdout; Which =:= stderr ->
+    case causeway_process_options:channel(Channel) of
+        ok -> ask(Handle, {stream, Which, Channel}, {error, closed});
+        {error, _} = Error -> Error
+    end;
+stream(_Handle, Other, _Channel) ->
+    py_call:badarg("a standard stream is stdin, stdout or stderr, not ~tP", [Other, 9]).
+
+%% @doc Changes the size of the program's terminal, of which it is told by SIGWINCH.
+-spec resize(handle(), {Rows :: pos_integer(), Columns :: pos_integer()}) ->
+          ok | {error, closed | no_pty | {badarg, binary()}}.
+resize(Handle, Size) ->
+    case causeway_process_options:size(Size) of
+        {ok, _} -> ask(Handle, {resize, Size}, {error, closed});
         {error, _} = Error -> Error
     end.
 

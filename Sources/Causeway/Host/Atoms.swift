@@ -113,6 +113,11 @@ struct Atoms: Sendable {
     var tree: Term = 0
     var unified: Term = 0
     var helper: Term = 0
+    var pty: Term = 0
+    var noPty: Term = 0
+    var last: Term = 0
+    var look: Term = 0
+    var yield: Term = 0
 
     /// No atoms yet: constant, so that the global below costs nothing to reach.
     init() {}
@@ -231,6 +236,11 @@ struct Atoms: Sendable {
         tree = atom("tree")
         unified = atom("v2")
         helper = atom("helper")
+        pty = atom("pty")
+        noPty = atom("no_pty")
+        last = atom("last")
+        look = atom("look")
+        yield = atom("yield")
     }
 }
 

@@ -42,13 +42,21 @@ var processNifs: [ErlNifFunc] {
         nif("process_event", 1) { env, _, arguments in
             process(env, arguments)?.event(env) ?? atoms.badarg
         },
-        /// process_read(Process, stdout | stderr, MaxBytes) -> {ok, Binary} | wait | eof | {error, Posix} | badarg
-        nif("process_read", 3) { env, _, arguments in
+        /// process_read(Process, stdout | stderr, MaxBytes, watch | look | yield)
+        ///     -> {ok, Binary} | {last, Binary} | wait | eof | {error, Posix} | badarg
+        nif("process_read", 4) { env, _, arguments in
             guard let process = process(env, arguments), let arguments,
                 let limit = integer(env, arguments[2]),
                 limit > 0
             else { return atoms.badarg }
-            return process.read(env, arguments[1] == atoms.stderr ? .error : .standard, atMost: limit)
+            let attention: ProcessStream.Attention =
+                switch arguments[3] {
+                case atoms.look: .look
+                case atoms.yield: .yield
+                default: .watch
+                }
+            let output: ProcessStream.Output = arguments[1] == atoms.stderr ? .error : .standard
+            return process.read(env, output, atMost: limit, attention)
         },
         /// process_available(Process) -> {Stdout, Stderr}, each bytes that can be read, or eof | badarg
         nif("process_available", 1) { env, _, arguments in
@@ -69,6 +77,19 @@ var processNifs: [ErlNifFunc] {
             guard let process = process(env, arguments) else { return atoms.badarg }
             process.closeInput(env)
             return atoms.ok
+        },
+        /// process_close_output(Process, stdout | stderr) -> ok | badarg
+        nif("process_close_output", 2) { env, _, arguments in
+            guard let process = process(env, arguments), let arguments else { return atoms.badarg }
+            process.closeOutput(env, arguments[1] == atoms.stderr ? .error : .standard)
+            return atoms.ok
+        },
+        /// process_resize(Process, {Rows, Columns}) -> ok | no_pty | closed | {error, Posix} | badarg
+        nif("process_resize", 2) { env, _, arguments in
+            guard let process = process(env, arguments), let arguments,
+                let size = terminalSize(env, arguments[1])
+            else { return atoms.badarg }
+            return process.resize(env, size)
         },
         /// process_signal(Process, Number, process | group | tree) -> ok | closed | badarg
         nif("process_signal", 3) { env, _, arguments in

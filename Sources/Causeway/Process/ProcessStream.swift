@@ -18,12 +18,29 @@ final class ProcessStream: Resource, @unchecked Sendable {
         var isInputClosing = false
         /// What a write has failed with.
         var inputError: Errno?
+        /// Whether the last byte that was taken ends a line, which a terminal's end of input needs to know.
+        var endsLine = true
         var hasLargeInput = false
         var hasLargeOutput = false
     }
 
     /// Which of the program's outputs.
-    enum Output { case standard, error }
+    enum Output {
+        case standard, error
+
+        /// As Erlang has it.
+        fileprivate var name: Term { self == .standard ? atoms.stdout : atoms.stderr }
+    }
+
+    /// What happens where there is no more to be read.
+    enum Attention {
+        /// The owner is told when there is: it need not come again before.
+        case watch
+        /// The owner comes again at once.
+        case look
+        /// It does, and leaves the processor to the program for now, which may wait for it.
+        case yield
+    }
 
     /// How much is read at a time, up to which size it is copied, and how many writes are done in one call.
     private static let largestRead = 65536
@@ -33,6 +50,7 @@ final class ProcessStream: Resource, @unchecked Sendable {
     private static let largePipe: Int32 = 256 << 10
 
     private let owner: ErlNifPid
+    private let hasTerminal: Bool
     private let state: Mutex<State>
 
     /// For the process that calls the NIF.
@@ -40,6 +58,7 @@ final class ProcessStream: Resource, @unchecked Sendable {
         var owner = ErlNifPid()
         _ = enif_self(env, &owner)
         self.owner = owner
+        hasTerminal = ends.hasTerminal
         var state = State()
         state.control = WatchedDescriptor(ends.control)
         if let input = ends.input { state.input = WatchedDescriptor(input) }
@@ -102,9 +121,9 @@ final class ProcessStream: Resource, @unchecked Sendable {
 
     // MARK: Its outputs
 
-    /// Reads at most so many bytes: `{ok, Binary}`, `wait` where the owner is told when there are some, `eof`, or an
-    /// error, which is as final.
-    func read(_ env: EnvPointer?, _ which: Output, atMost limit: Int) -> Term {
+    /// Reads at most so many bytes: `{ok, Binary}`, `{last, Binary}` where there were no more, `wait` where there are
+    /// none, `eof`, or an error, which is as final.
+    func read(_ env: EnvPointer?, _ which: Output, atMost limit: Int, _ attention: Attention) -> Term {
         state.withLock { state in
             var descriptor = which == .standard ? state.output : state.error
             defer {
@@ -114,22 +133,31 @@ final class ProcessStream: Resource, @unchecked Sendable {
             let number = descriptor.number
             do throws(Errno) {
                 let wanted = min(limit, ProcessStream.largestRead)
-                let count = max(0, Int(cplatform_readable_bytes(number)))
-                let part =
-                    try count <= ProcessStream.smallRead
-                    ? readSmall(env, number, min(wanted, ProcessStream.smallRead))
-                    : readLarge(env, number, min(wanted, count))
+                // What is looked for is little, if there is anything.
+                let count = attention == .watch ? max(0, Int(cplatform_readable_bytes(number))) : 0
+                let isSmall = count <= ProcessStream.smallRead
+                let size = min(wanted, isSmall ? ProcessStream.smallRead : count)
+                let part = try isSmall ? readSmall(env, number, size) : readLarge(env, number, size)
                 if part.size == ProcessStream.largestRead, !state.hasLargeOutput {
                     // It writes faster than we read: then fewer changes between it and us are worth the memory.
                     state.hasLargeOutput = true
                     _ = cplatform_pipe_size(number, ProcessStream.largePipe)
                 }
-                guard part.size == 0 else { return makeTuple(env, atoms.ok, part.term) }
+                if part.size > 0 {
+                    let isLast = isSmall && part.size < size
+                    // What has come since is told, too.
+                    if isLast, attention == .watch { watch(env, &descriptor, for: which.name) }
+                    return makeTuple(env, isLast ? atoms.last : atoms.ok, part.term)
+                }
                 descriptor.close(env, of: self)
                 return atoms.eof
             } catch {
                 if error.code == EAGAIN {
-                    watch(env, &descriptor, for: which == .standard ? atoms.stdout : atoms.stderr)
+                    switch attention {
+                    case .watch: watch(env, &descriptor, for: which.name)
+                    case .look: break
+                    case .yield: _ = sched_yield()
+                    }
                     return atoms.wait
                 }
                 descriptor.close(env, of: self)
@@ -196,6 +224,7 @@ final class ProcessStream: Resource, @unchecked Sendable {
             if let error = state.inputError { return makeError(env, error) }
             guard state.input.isOpen, !state.isInputClosing else { return makeError(env, atoms.closed) }
             if state.queue.count >= limit { return atoms.busy }
+            if hasTerminal, let last = payload.bytes.last { state.endsLine = last == UInt8(ascii: "\n") }
             let isFirst = state.queue.isEmpty
             state.queue.append(payload)
             return isFirst ? flush(env, &state) : queued(env, state)
@@ -233,15 +262,51 @@ final class ProcessStream: Resource, @unchecked Sendable {
         makeTuple(env, atoms.ok, enif_make_long(env, state.queue.count))
     }
 
-    /// Closes the program's standard input when what waits is written.
+    /// Closes the program's standard input when what waits is written. A terminal has its end typed.
     func closeInput(_ env: EnvPointer?) {
         state.withLock { state in
+            if hasTerminal, state.input.isOpen, !state.isInputClosing {
+                let character = cplatform_end_character(state.input.number)
+                // After half a line the first one ends that.
+                let end = [UInt8](
+                    repeating: UInt8(truncatingIfNeeded: character), count: state.endsLine ? 1 : 2)
+                if character >= 0 {
+                    let isFirst = state.queue.isEmpty
+                    end.withUnsafeBytes { state.queue.append(Payload(copying: $0)) }
+                    if isFirst { _ = flush(env, &state) }
+                }
+            }
             state.isInputClosing = true
             if state.queue.isEmpty { state.input.close(env, of: self) }
         }
     }
 
+    // MARK: Its terminal
+
+    /// Makes the terminal larger or smaller, of which the program is told by SIGWINCH.
+    func resize(_ env: EnvPointer?, _ size: ProcessRequest.Terminal) -> Term {
+        state.withLock { state in
+            guard hasTerminal else { return atoms.noPty }
+            guard state.output.isOpen else { return atoms.closed }
+            let number = state.output.number
+            do throws(Errno) {
+                _ = try retryingOnInterrupt { cplatform_resize_terminal(number, size.rows, size.columns) }
+                return atoms.ok
+            } catch { return makeError(env, error) }
+        }
+    }
+
     // MARK: The end
+
+    /// Nobody wants that output any more: the program cannot write it.
+    func closeOutput(_ env: EnvPointer?, _ which: Output) {
+        state.withLock { state in
+            switch which {
+            case .standard: state.output.close(env, of: self)
+            case .error: state.error.close(env, of: self)
+            }
+        }
+    }
 
     /// Closes all. The guardian ends what still runs. Any number of times.
     func close(_ env: EnvPointer?) {
@@ -294,6 +359,7 @@ extension GuardianEvent.Step {
         case .group: "gid"
         case .user: "uid"
         case .exec: "exec"
+        case .terminal: "pty"
         case .input: "stdin"
         case .output: "stdout"
         case .error: "stderr"

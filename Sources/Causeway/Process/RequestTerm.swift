@@ -7,7 +7,7 @@ extension ProcessRequest {
     init?(_ env: EnvPointer?, _ term: Term) {
         var count: Int32 = 0
         var elements: UnsafePointer<Term>?
-        guard enif_get_tuple(env, term, &count, &elements) != 0, count == 15, let elements,
+        guard enif_get_tuple(env, term, &count, &elements) != 0, count == 16, let elements,
             let path = bytes(env, elements[0]), let arguments = list(env, elements[1], bytes),
             let environment = list(env, elements[2], bytes),
             let directory = optional(env, elements[3], bytes),
@@ -18,7 +18,8 @@ extension ProcessRequest {
             let limits = list(env, elements[9], limit),
             let delay = number(env, elements[10], as: UInt32.self), let input = stdio(env, elements[11]),
             let output = stdio(env, elements[12]), let error = stdio(env, elements[13]),
-            let controlGroup = optional(env, elements[14], cgroup)
+            let terminal = optional(env, elements[14], terminalSize),
+            let controlGroup = optional(env, elements[15], cgroup)
         else { return nil }
         self.init()
         self.path = path
@@ -35,6 +36,7 @@ extension ProcessRequest {
         self.input = input
         self.output = output
         self.error = error
+        self.terminal = terminal
         self.controlGroup = controlGroup
     }
 }
@@ -92,10 +94,19 @@ private func stdio(_ env: EnvPointer?, _ term: Term) -> ProcessRequest.Stdio? {
     if term == atoms.pipe { return .passed }
     if term == atoms.null { return .null }
     if term == atoms.stdout { return .sameAsOutput }
+    if term == atoms.pty { return .terminal }
     guard let parts = tuple(env, term, of: 3), parts[0] == atoms.file, let path = bytes(env, parts[1]) else {
         return nil
     }
     return .file(path: path, isAppended: parts[2] == atoms.true)
+}
+
+/// From `{Rows, Columns}`.
+func terminalSize(_ env: EnvPointer?, _ term: Term) -> ProcessRequest.Terminal? {
+    guard let parts = tuple(env, term, of: 2), let rows = number(env, parts[0], as: UInt16.self),
+        let columns = number(env, parts[1], as: UInt16.self)
+    else { return nil }
+    return ProcessRequest.Terminal(rows: rows, columns: columns)
 }
 
 private func cgroup(_ env: EnvPointer?, _ term: Term) -> ProcessRequest.ControlGroup? {
