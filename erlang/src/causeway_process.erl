@@ -10,7 +10,8 @@
          format_status/1]).
 -export_type([ending/0]).
 
--type sink() :: {py_byte_channel:channel(), ready | {reference(), binary()}}.
+%% With what the core calls who waits to send, and the message by which it tells that there is room.
+-type sink() :: {py_byte_channel:channel(), ready | {Waiter :: reference(), Tag :: reference()}}.
 -type ending() :: {status, 0..255} | {signal, pos_integer(), HasDumpedCore :: boolean()}.
 
 %% How many messages of a stream its owner may have in its mailbox before reading pauses, and for how many milliseconds that is
@@ -27,6 +28,7 @@
 -define(QUICK, 50).
 %% And for how many of them without leaving the processor to it.
 -define(ALONE, 10).
+-define(MOST_SKIPPED, 1024).
 %% What a terminal may hold that does not tell how much it is.
 -define(TERMINAL_HOLDS, 131072).
 
@@ -53,7 +55,7 @@
                 high :: pos_integer(),
                 busy :: block | return,
                 writers = [] :: [gen_server:from()],
-                %% Channels in the place of the consumer, each with what it had no room for.
+                %% Channels in the place of the consumer.
                 sinks = #{} :: #{stdout | stderr => sink()},
                 %% The channel that standard input comes from; a reference when it is to tell that there is more.
                 source :: {py_byte_channel:channel(), ready | full | reference()} | undefined,
@@ -61,8 +63,11 @@
                 %% When something was written last, and until when the answer is looked for without being told: while
                 %% the program answers at once, that is faster than the BEAM's poll set.
                 written_at = 0 :: integer(),
-                hot_until = 0 :: integer(),
+                looks_for = nothing :: nothing | {answer | command, Until :: integer()},
                 is_quick = false :: boolean(),
+                %% For how many answers it is not done, after so many more each time that it was in vain.
+                skipped = 0 :: non_neg_integer(),
+                penalty = 1 :: pos_integer(),
                 has_told_stdin = false :: boolean(),
                 waiting = [] :: [gen_server:from()],
                 grace :: non_neg_integer(),
@@ -308,10 +313,10 @@ handle_info({causeway_process, stdin}, State) ->
     {noreply, fed(unfilled(Result, flushed(Result, State)))};
 handle_info({py_byte_channel, Reference, readable}, #state{source = {Channel, Reference}} = State) ->
     {noreply, fed(State#state{source = {Channel, ready}})};
-handle_info({py_byte_channel, Reference, writable} = Message, State) ->
-    case waiting_sink(Reference, State) of
-        {Which, Channel, Data} -> pump(offered(Which, Channel, Data, State));
-        none -> other(Message, State)
+handle_info(Tag, #state{sinks = Sinks} = State) when is_reference(Tag), map_size(Sinks) > 0 ->
+    case waiting_sink(Tag, State) of
+        {Which, Channel, Waiter} -> pump(offered(causeway_nif:channel_finish(Waiter), Which, Channel, State));
+        none -> other(Tag, State)
     end;
 handle_info({?MODULE, feed}, State) ->
     {noreply, fed(State)};
@@ -472,7 +477,7 @@ source_over(Reason, #state{source = {Channel, _}} = State) ->
 streaming(stdin, Channel, State) ->
     fed(State#state{source = {Channel, ready}});
 streaming(Which, Channel, State) ->
-    Streaming = State#state{sinks = (State#state.sinks)#{Which => {Channel, ready}}},
+    Streaming = sink(Which, {Channel, ready}, State),
     case output(Which, State) of
         eof -> over(Which, Streaming);
         _ -> Streaming
@@ -481,21 +486,29 @@ streaming(Which, Channel, State) ->
 output(stdout, #state{stdout = Output}) -> Output;
 output(stderr, #state{stderr = Error}) -> Error.
 
-%% What the channel has no room for waits, and no more is read until it has.
-offered(Which, Channel, Data, #state{sinks = Sinks} = State) ->
-    case py_byte_channel:send(Channel, Data) of
-        ok ->
-            State#state{sinks = Sinks#{Which := {Channel, ready}}};
+%% What the channel has no room for waits in it, and no more is read until it has.
+sent(Which, Channel, Data, State) ->
+    case causeway_nif:channel_send(Channel, Data) of
         busy ->
-            {ok, Reference} = py_byte_channel:notify(Channel, writable),
-            State#state{sinks = Sinks#{Which := {Channel, {Reference, Data}}}};
-        {error, _Ended} ->
-            ok = causeway_nif:process_close_output(State#state.native, Which),
-            set(Which, eof, State#state{sinks = maps:remove(Which, Sinks)})
+            Tag = make_ref(),
+            case causeway_nif:channel_wait(Channel, Data, Tag) of
+                Waiter when is_reference(Waiter) -> sink(Which, {Channel, {Waiter, Tag}}, State);
+                Outcome -> offered(Outcome, Which, Channel, State)
+            end;
+        Outcome ->
+            offered(Outcome, Which, Channel, State)
     end.
 
-waiting_sink(Reference, #state{sinks = Sinks}) ->
-    case [{Which, Channel, Data} || {Which, {Channel, {Known, Data}}} <- maps:to_list(Sinks), Known =:= Reference] of
+offered(ok, Which, Channel, State) ->
+    sink(Which, {Channel, ready}, State);
+offered(_Ended, Which, _Channel, #state{sinks = Sinks} = State) ->
+    ok = causeway_nif:process_close_output(State#state.native, Which),
+    set(Which, eof, State#state{sinks = maps:remove(Which, Sinks)}).
+
+sink(Which, Sink, #state{sinks = Sinks} = State) -> State#state{sinks = Sinks#{Which => Sink}}.
+
+waiting_sink(Tag, #state{sinks = Sinks}) ->
+    case [{Which, Channel, Waiter} || {Which, {Channel, {Waiter, Known}}} <- maps:to_list(Sinks), Known =:= Tag] of
         [Waiting] -> Waiting;
         [] -> none
     end.
@@ -518,21 +531,25 @@ channels_over(Outcome, #state{sinks = Sinks} = State) ->
 
 %% --- answers that come at once ---
 
-written(#state{is_quick = IsQuick} = State) ->
+written(#state{is_quick = true, skipped = 0} = State) ->
     Now = now_us(),
-    State#state{written_at = Now, hot_until = if IsQuick -> Now + ?QUICK; true -> 0 end}.
+    State#state{written_at = Now, looks_for = {answer, Now + ?QUICK}};
+written(#state{skipped = Skipped} = State) ->
+    State#state{written_at = now_us(), looks_for = nothing, skipped = max(0, Skipped - 1)}.
 
 %% Something has come: soon after it was written?
 heard(#state{written_at = WrittenAt} = State) ->
     Now = now_us(),
     case Now - WrittenAt < ?QUICK of
-        true -> State#state{is_quick = true, hot_until = Now + ?QUICK};
-        false -> State#state{is_quick = false, hot_until = 0}
+        true when State#state.skipped =:= 0 ->
+            State#state{is_quick = true, looks_for = {command, Now + ?QUICK}, penalty = max(1, State#state.penalty div 2)};
+        IsQuick ->
+            State#state{is_quick = IsQuick, looks_for = nothing}
     end.
 
-attention(#state{hot_until = 0}) -> watch;
+attention(#state{looks_for = nothing}) -> watch;
 attention(#state{ending = Ending}) when Ending =/= undefined -> watch;
-attention(#state{hot_until = Until}) ->
+attention(#state{looks_for = {_What, Until}}) ->
     case Until - now_us() of
         Left when Left > ?QUICK - ?ALONE -> look;
         Left when Left > 0 -> yield;
@@ -542,8 +559,10 @@ attention(#state{hot_until = Until}) ->
 now_us() -> erlang:monotonic_time(microsecond).
 
 %% There is no more now: the core tells when there is, or it is looked for again.
+rest(Which, watch, #state{looks_for = {answer, _}, penalty = Penalty} = State) ->
+    set(Which, watched, State#state{looks_for = nothing, skipped = Penalty, penalty = min(2 * Penalty, ?MOST_SKIPPED)});
 rest(Which, watch, State) ->
-    set(Which, watched, State);
+    set(Which, watched, State#state{looks_for = nothing});
 rest(Which, _Attention, #state{is_looking = IsLooking} = State) ->
     _ = IsLooking orelse (self() ! {?MODULE, look}),
     set(Which, looked, State#state{is_looking = true}).
@@ -659,7 +678,7 @@ consumed(stderr, Size, #state{left = {Output, Error}} = State) -> State#state{le
 
 deliver(Which, Data, #state{sinks = Sinks} = State, Turns) when is_map_key(Which, Sinks) ->
     #{Which := {Channel, ready}} = Sinks,
-    pump_turn(offered(Which, Channel, Data, State), Turns - 1);
+    pump_turn(sent(Which, Channel, Data, State), Turns - 1);
 deliver(Which, Data, #state{owner = undefined, module = Module} = State, Turns) ->
     Function = callback(Which),
     case erlang:function_exported(Module, Function, 2) of
@@ -753,7 +772,7 @@ outputs(#state{stdout = eof, stderr = eof}) ->
     over;
 outputs(#state{native = Native, left = {Output, Error}, sinks = Sinks, is_grace_over = IsGraceOver}) ->
     %% What a channel has no room for is in no pipe any more.
-    case [waits || {_Channel, {_Reference, _Data}} <- maps:values(Sinks)] of
+    case [waits || {_Channel, {_Waiter, _Tag}} <- maps:values(Sinks)] of
         [] -> outputs(causeway_nif:process_available(Native), Output, Error, IsGraceOver);
         _ -> open
     end.
