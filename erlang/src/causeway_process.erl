@@ -468,8 +468,10 @@ unfilled(_Result, State) ->
 %% Whoever sends to the program is told that it does not read.
 source_over(_Reason, #state{source = undefined} = State) ->
     State;
-source_over(Reason, #state{source = {Channel, _}} = State) ->
+source_over(Reason, #state{source = {Channel, Waits}} = State) ->
     ok = py_byte_channel:abort(Channel, Reason),
+    %% Which has told it.
+    receive {py_byte_channel, Waits, readable} -> ok after 0 -> ok end,
     State#state{source = undefined}.
 
 %% --- outputs to channels ---

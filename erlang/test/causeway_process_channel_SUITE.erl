@@ -170,7 +170,7 @@ aborted_by_the_sender(_Config) ->
 %% Who sends to a program that does not read, or is gone, hears of it.
 unread_input(_Config) ->
     Channel = channel(),
-    Handle = shell("exec <&-; echo closed; read x", #{stdin => {channel, Channel}}),
+    Handle = shell("exec <&-; echo closed; exec sleep 1000", #{stdin => {channel, Channel}}),
     ?assertEqual(<<"closed\n">>, line(Handle)),
     _ = py_byte_channel:send(Channel, <<"nobody reads this">>),
     ok = causeway_ct:wait_until(fun() -> maps:get(aborted, py_byte_channel:info(Channel)) end),
