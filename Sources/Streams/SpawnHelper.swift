@@ -42,7 +42,9 @@ public final class SpawnHelper: Sendable {
             let terminal = try Descriptor.terminal(size)
             theirs.append(SharedDescriptor(terminal.second.release()))
             // Each has a number of its own, as each is watched and closed for itself.
-            if request.input == .terminal { ends.input = .some(try Descriptor.duplicate(terminal.first.number)) }
+            if request.input == .terminal {
+                ends.input = .some(try Descriptor.duplicate(terminal.first.number))
+            }
             ends.output = .some(terminal.first)
             ends.hasTerminal = true
         }

@@ -134,7 +134,7 @@ struct Launch {
         if launch.failed_step == 0 { return pid }
         if pid > 0 { _ = try? retryingOnInterrupt { waitpid(pid, nil, 0) } }
         let step = UInt8(exactly: launch.failed_step).flatMap(GuardianEvent.Step.init(rawValue:)) ?? .clone
-        throw Failure(step, launch.failed_errno, detail(step))
+        throw Failure(step, launch.failed_errno, detail(step, launch.failed_errno))
     }
 
     /// Closes all that the program has by now.
@@ -144,8 +144,13 @@ struct Launch {
         directory.close()
     }
 
-    private func detail(_ step: GuardianEvent.Step) -> String {
-        step == .directory ? request.directory.map { String(decoding: $0, as: UTF8.self) } ?? "" : ""
+    private func detail(_ step: GuardianEvent.Step, _ error: Int32) -> String {
+        switch step {
+        case .directory: request.directory.map { String(decoding: $0, as: UTF8.self) } ?? ""
+        case .groups where error == EPERM, .group where error == EPERM, .user where error == EPERM:
+            "only root may run a program as somebody else"
+        default: ""
+        }
     }
 }
 

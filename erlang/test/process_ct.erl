@@ -2,7 +2,7 @@
 -module(process_ct).
 
 -export([start/1, open/1, open/2, shell/1, shell/2, line/1, collect/1, exit_reason/1]).
--export([is_alive/1, gone/1, guardians/0, numbers/1, hierarchy/1]).
+-export([is_alive/1, gone/1, guardians/0, zombies/0, named/1, numbers/1, hierarchy/1]).
 
 -define(PATIENCE, 30000).
 
@@ -85,11 +85,34 @@ is_alive(Process) ->
 gone(Processes) ->
     causeway_ct:wait_until(fun() -> not lists:any(fun is_alive/1, Processes) end).
 
-%% @doc How many guardians this node has, and children that nobody has waited for.
+%% @doc How many guardians this node has.
 -spec guardians() -> non_neg_integer().
 guardians() ->
+    count(fun is_guardian/1).
+
+count(Is) ->
     {ok, All} = file:list_dir("/proc"),
-    length([Process || [Digit | _] = Process <- All, Digit >= $0, Digit =< $9, is_guardian(Process)]).
+    length([Process || [Digit | _] = Process <- All, Digit >= $0, Digit =< $9, Is(Process)]).
+
+%% @doc How many guardians and helpers have ended without anybody having waited for them.
+-spec zombies() -> non_neg_integer().
+zombies() ->
+    count(fun(Process) ->
+              case file:read_file(["/proc/", Process, "/stat"]) of
+                  {ok, Stat} -> nomatch =/= re:run(Stat, "\\(causeway[^)]*\\) Z ");
+                  {error, _} -> false
+              end
+          end).
+
+%% @doc How many processes have a text in their command line.
+-spec named(string()) -> non_neg_integer().
+named(Text) ->
+    count(fun(Process) ->
+              case file:read_file(["/proc/", Process, "/cmdline"]) of
+                  {ok, Line} -> nomatch =/= binary:match(Line, list_to_binary(Text));
+                  {error, _} -> false
+              end
+          end).
 
 is_guardian(Process) ->
     case {file:read_file(["/proc/", Process, "/comm"]), file:read_link(["/proc/", Process, "/exe"])} of

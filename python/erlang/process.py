@@ -1,9 +1,9 @@
 """Programs of the operating system, as Erlang's ``causeway_process_stream`` runs them.
 
-``open`` starts a program whose standard streams are byte channels, with files and an asyncio interface on top;
-``run`` runs one to its end and returns its output. All of the output is there before the end is told, a program
-waits where nobody reads what it writes, and nothing of it is left when its ``Process`` is closed or gone, or the
-node ends, however it does.
+``open`` starts a program whose standard streams are byte channels, with files and an asyncio interface on
+top; ``run`` runs one to its end and returns its output. All of the output is there before the end is told, a
+program waits where nobody reads what it writes, and nothing of it is left when its ``Process`` is closed or
+gone, or the node ends, however it does.
 
 Inside the BEAM only; in a plain ``python3`` both raise RuntimeError, and ``subprocess`` is what there is.
 """
@@ -45,15 +45,16 @@ class IncompleteOutput(Incomplete):
     """It wrote too much."""
 
 
-def open(command, arguments=(), *, stdin=None, stdout=None, stderr=None, pty=None, buffer=65536, **options):  # noqa: A001
+def open(command, arguments=(), *, stdin=None, stdout=None, stderr=None, pty=None, buffer=65536, **options):
     """Start a program, found on the PATH unless it has a slash, and return its Process.
 
-    ``arguments`` are str, bytes or paths. ``stdin``, ``stdout`` and ``stderr`` are "pipe", the default, "null", a
-    path, or ("append", path); for ``stderr`` "stdout", too. ``pty=(rows, columns)`` gives it a terminal, which they
-    are then unless they are said to be something else. At most ``buffer`` bytes wait in each direction, beside what
-    is in the pipe. Other options are those of causeway_process_stream: cd, env, where None removes a variable, arg0,
-    umask, nice, uid, gid, groups, rlimits, where None is no limit, delay_to_sigkill and exit_grace in milliseconds,
-    cgroup, cgroup_path, cgroup_base, cgroup_controllers, cgroup_sets.
+    ``arguments`` are str, bytes or paths. ``stdin``, ``stdout`` and ``stderr`` are "pipe", the default,
+    "null", a path, or ("append", path); for ``stderr`` "stdout", too. ``pty=(rows, columns)`` gives it a
+    terminal, which they are then unless they are said to be something else. At most ``buffer`` bytes wait in
+    each direction, beside what is in the pipe. Other options are those of causeway_process_stream: cd, env,
+    where None removes a variable, arg0, umask, nice, uid, gid, groups, rlimits, where None is no limit,
+    delay_to_sigkill and exit_grace in milliseconds, cgroup, cgroup_path, cgroup_base, cgroup_controllers,
+    cgroup_sets.
 
     Raises OSError with the errno where it cannot be started (FileNotFoundError, PermissionError and so on),
     ValueError for a wrong option, RuntimeError outside the BEAM.
@@ -79,12 +80,12 @@ def open(command, arguments=(), *, stdin=None, stdout=None, stderr=None, pty=Non
             raise _error(reason, text, command)
 
 
-def run(command, arguments=(), *, input=b"", timeout=None, max_output=67108864, **options):  # noqa: A002
+def run(command, arguments=(), *, input=b"", timeout=None, max_output=67108864, **options):
     """Run a program to its end and return a Completed: how it has ended, and what it has written.
 
-    ``input`` is bytes that it reads, ``timeout`` in seconds, and ``max_output`` in bytes: what takes longer or is more
-    ends the program, and raises IncompleteTime, which is a TimeoutError, or IncompleteOutput, with what was there.
-    Otherwise as ``open``, with the same options and errors.
+    ``input`` is bytes that it reads, ``timeout`` in seconds, and ``max_output`` in bytes: what takes longer
+    or is more ends the program, and raises IncompleteTime, which is a TimeoutError, or IncompleteOutput,
+    with what was there. Otherwise as ``open``, with the same options and errors.
     """
     _need_beam("run")
     given = _options(options)
@@ -112,11 +113,12 @@ def run(command, arguments=(), *, input=b"", timeout=None, max_output=67108864, 
 class Process:
     """A program that runs, from ``open``.
 
-    It lives as long as this object, or one of its channels and files, unless it ends before. Leaving a ``with`` or ``async with`` closes it.
+    It lives as long as this object, or one of its channels and files, unless it ends before. Leaving a
+    ``with`` or ``async with`` closes it.
 
-    ``stdin_channel``, ``stdout_channel`` and ``stderr_channel`` are its streams as ByteChannels, for any number of
-    threads and asyncio tasks, or None where they are something else. ``stdin``, ``stdout`` and ``stderr`` are the same
-    as binary files: use one or the other. ``pid`` is the number of its process.
+    ``stdin_channel``, ``stdout_channel`` and ``stderr_channel`` are its streams as ByteChannels, for any
+    number of threads and asyncio tasks, or None where they are something else. ``stdin``, ``stdout`` and
+    ``stderr`` are the same as binary files: use one or the other. ``pid`` is the number of its process.
     """
 
     def __init__(self, owner, pid, streams, ended):
@@ -157,14 +159,17 @@ class Process:
 
     @property
     def returncode(self):
-        """The exit status, or minus the number of the signal that has ended it; None while it runs or where it was
-        closed before it ended."""
+        """The exit status, or minus the number of the signal that has ended it; None while it runs or where
+        it was closed before it ended.
+        """
         end = self._end(lambda: self._ended.try_receive_bytes())
         return None if end is None else _returncode(end[0])
 
     @property
     def is_output_held(self):
-        """Whether it has ended while a process that it had started still had its output open, which was cut off."""
+        """Whether it has ended while a process that it had started still had its output open, which was cut
+        off.
+        """
         end = self._end(lambda: self._ended.try_receive_bytes())
         return end is not None and end[1]
 
@@ -178,11 +183,11 @@ class Process:
         return None
 
     def wait(self, timeout=None):
-        """Wait until it has ended, all of its output is read or in the channels, and nothing of it is left; return
-        ``returncode``.
+        """Wait until it has ended, all of its output is read or in the channels, and nothing of it is left;
+        return ``returncode``.
 
-        ``timeout`` is in seconds; after it a TimeoutError is raised. More output than the buffers hold has to be read
-        meanwhile.
+        ``timeout`` is in seconds; after it a TimeoutError is raised. More output than the buffers hold has
+        to be read meanwhile.
         """
         milliseconds = -1 if timeout is None else max(0, round(timeout * 1000))
         end = self._end(lambda: self._ended.receive_bytes(timeout_ms=milliseconds))
@@ -196,8 +201,9 @@ class Process:
             return _returncode(end.reason[0])
 
     async def async_communicate(self, data=b""):
-        """Write ``data``, close standard input, read both outputs to their ends and wait; return them as a pair of
-        bytes."""
+        """Write ``data``, close standard input, read both outputs to their ends and wait; return them as a
+        pair of bytes.
+        """
         import asyncio  # a megabyte in every interpreter: only who uses it pays for it
 
         output, errors, _ = await asyncio.gather(
@@ -217,8 +223,8 @@ class Process:
         self.stdin_channel.close()
 
     def send_signal(self, signal, target="process"):
-        """Send a signal, by its number or name: to the process, or to its "group", or to the whole "tree" of what it
-        has started.
+        """Send a signal, by its number or name: to the process, or to its "group", or to the whole "tree" of
+        what it has started.
 
         Raises ProcessLookupError where it has ended, ValueError for what is no signal.
         """
@@ -240,7 +246,8 @@ class Process:
         self._ask(("resize", (rows, columns)))
 
     def close(self):
-        """Let go of it: it and all that it has started are ended, by SIGTERM and then SIGKILL. Does not wait for that.
+        """Let go of it: it and all that it has started are ended, by SIGTERM and then SIGKILL. Does not wait
+        for that.
 
         What was not read is lost.
         """
@@ -288,8 +295,8 @@ async def _all_of(channel):
 def _need_beam(name):
     if not _causeway.in_beam():
         raise RuntimeError(
-            f"erlang.process.{name}() needs a BEAM, whose guardian looks after the program: this Python runs by "
-            "itself. Use subprocess here, or start Python from Erlang with the application causeway"
+            f"erlang.process.{name}() needs a BEAM, whose guardian looks after the program: this Python runs "
+            "by itself. Use subprocess here, or start Python from Erlang with the application causeway"
         )
 
 

@@ -264,7 +264,11 @@ def from_threads():
 
     def work(number):
         try:
-            assert process.run("sh", ["-c", f"echo {number}; exit {number}"]) == (number, f"{number}\n".encode(), b"")
+            assert process.run("sh", ["-c", f"echo {number}; exit {number}"]) == (
+                number,
+                f"{number}\n".encode(),
+                b"",
+            )
         except BaseException as error:
             failures.append(error)
 
