@@ -23,6 +23,10 @@ public final class SpawnHelper: Sendable {
         socket = sockets.takeFirst()
     }
 
+    /// How large the message of a request is at most: a larger one comes in a file, after the directory, and the message
+    /// is one byte then.
+    public static let mostBytes = 4096
+
     /// The socket by which requests go to it: writable while it takes more.
     public var descriptor: Int32 { socket.number }
 
@@ -37,7 +41,11 @@ public final class SpawnHelper: Sendable {
         // Where the node is now, not where it was when the helper started.
         let flags = Int32(cplatform_path_only) | O_DIRECTORY | O_CLOEXEC
         theirs.append(SharedDescriptor(try retryingOnInterrupt { unsafe Glibc.open(".", flags) }))
-        theirs.append(try SpawnHelper.file(with: request.encoded))
+        var message = request.encoded
+        if message.count > SpawnHelper.mostBytes {
+            theirs.append(try SpawnHelper.file(with: message))
+            message = [0]
+        }
         if let size = request.terminal {
             let terminal = try Descriptor.terminal(size)
             theirs.append(SharedDescriptor(terminal.second.release()))
@@ -56,7 +64,7 @@ public final class SpawnHelper: Sendable {
         if request.output == .passed { ends.output = .some(try SpawnHelper.outputPipe(&theirs)) }
         if request.error == .passed { ends.error = .some(try SpawnHelper.outputPipe(&theirs)) }
         try ends.makeNonBlocking()
-        try socket.send([1], with: theirs.map(\.number))
+        try socket.send(message, with: theirs.map(\.number))
         for descriptor in theirs { descriptor.close() }
         return ends
     }
@@ -67,7 +75,7 @@ public final class SpawnHelper: Sendable {
         return pipe.first
     }
 
-    /// In a file, as it may be larger than any message.
+    /// For what may be larger than any message.
     private static func file(with bytes: [UInt8]) throws(Errno) -> SharedDescriptor {
         let file = SharedDescriptor(try retryingOnInterrupt { cplatform_memory_file() })
         let number = file.number

@@ -26,14 +26,14 @@ struct Guardian: ~Copyable {
     private var isTold = false
     private var controlGroup: ControlGroup?
 
-    /// What a new fork of the helper does. The descriptors are the connection, the directory to start in, the
-    /// request, and the ends of the program's pipes.
-    static func run(_ descriptors: [SharedDescriptor]) -> Never {
+    /// What a new fork of the helper does. The message is the request. Its descriptors are the connection, the
+    /// directory to start in, the file of a request that is too large, and the ends of the program's pipes.
+    static func run(_ message: Descriptor.Message) -> Never {
         _ = cplatform_be_subreaper()
         cplatform_set_name("causeway-guard")
-        guard descriptors.count >= 3, let signals = Signals() else { _exit(1) }
-        var guardian = Guardian(control: descriptors[0], signals: signals)
-        guardian.serve(descriptors)
+        guard let control = message.descriptors.first, let signals = Signals() else { _exit(1) }
+        var guardian = Guardian(control: control, signals: signals)
+        guardian.serve(message)
         _exit(0)
     }
 
@@ -66,9 +66,9 @@ struct Guardian: ~Copyable {
         self.signals = signals
     }
 
-    private mutating func serve(_ descriptors: [SharedDescriptor]) {
+    private mutating func serve(_ message: Descriptor.Message) {
         do throws(Failure) {
-            try start(descriptors)
+            try start(message)
         } catch {
             controlGroup?.end()
             let detail = error.detail.utf8.prefix(GuardianEvent.mostDetail)
@@ -80,13 +80,17 @@ struct Guardian: ~Copyable {
         if let status, !isTold { tell(.exited(status: status, isAlone: true)) } else { tell(.gone) }
     }
 
-    private mutating func start(_ descriptors: [SharedDescriptor]) throws(Failure) {
+    private mutating func start(_ message: Descriptor.Message) throws(Failure) {
+        var descriptors = message.descriptors.dropFirst()
+        guard let directory = descriptors.popFirst() else { throw Failure(.request, EINVAL) }
+        let file = message.bytes.count == 1 ? descriptors.popFirst() : nil
         let request: ProcessRequest
         do throws(WireError) {
-            request = try ProcessRequest(decoding: descriptors[2].bytes)
+            request = try ProcessRequest(decoding: file?.bytes ?? message.bytes)
         } catch { throw Failure(.request, EINVAL) }
+        file?.close()
         delay = Int64(request.delayToKill)
-        let launch = try Launch(request, directory: descriptors[1], passed: Array(descriptors[3...]))
+        let launch = try Launch(request, directory: directory, passed: Array(descriptors))
         if let wanted = request.controlGroup {
             controlGroup = ControlGroup(wanted)
             try controlGroup?.make()
@@ -94,7 +98,6 @@ struct Guardian: ~Copyable {
         program = try launch.run(in: controlGroup)
         // Nobody but the program holds its pipes, so that their end is seen.
         launch.close()
-        descriptors[2].close()
     }
 
     /// Until no process is left.

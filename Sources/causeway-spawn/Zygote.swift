@@ -44,7 +44,7 @@ struct Zygote: ~Copyable {
             let received: Descriptor.Message?
             do throws(Errno) {
                 // The value is in an optional, which has to be asked for it.
-                guard let message = try requests?.receive(atMost: 1) else {
+                guard let message = try requests?.receive(atMost: SpawnHelper.mostBytes) else {
                     requests = nil
                     return
                 }
@@ -61,7 +61,7 @@ struct Zygote: ~Copyable {
         let pid = Glibc.fork()
         if pid == 0 {
             requests = nil
-            Guardian.run(message.descriptors)
+            Guardian.run(message)
         }
         if pid > 0 {
             guardians.insert(pid)

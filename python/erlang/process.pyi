@@ -12,7 +12,7 @@ from erlang._channel import ByteChannel
 __all__ = ["Completed", "Incomplete", "IncompleteOutput", "IncompleteTime", "Process", "open", "run"]
 
 _Text: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
-_Stream: TypeAlias = _Text | tuple[Literal["append"], _Text]
+_File: TypeAlias = _Text | tuple[Literal["append"], _Text]
 
 class Completed(NamedTuple):
     returncode: int
@@ -31,9 +31,9 @@ def open(
     command: _Text,
     arguments: Iterable[_Text] = (),
     *,
-    stdin: _Stream | None = None,
-    stdout: _Stream | None = None,
-    stderr: _Stream | None = None,
+    stdin: _File | None = None,
+    stdout: _File | None = None,
+    stderr: _File | None = None,
     pty: tuple[int, int] | None = None,
     buffer: int = 65536,
     **options: Any,
