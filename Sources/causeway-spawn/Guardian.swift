@@ -90,7 +90,7 @@ struct Guardian: ~Copyable {
         } catch { throw Failure(.request, EINVAL) }
         file?.close()
         delay = Int64(request.delayToKill)
-        let launch = try Launch(request, directory: directory, passed: Array(descriptors))
+        let launch = try Launch(request, directory: directory, passed: descriptors)
         if let wanted = request.controlGroup {
             controlGroup = ControlGroup(wanted)
             try controlGroup?.make()

@@ -15,13 +15,13 @@ struct Launch {
 
     /// `passed` are the ends of those that come with the request.
     init(
-        _ request: ProcessRequest, directory: SharedDescriptor, passed: [SharedDescriptor]
+        _ request: ProcessRequest, directory: SharedDescriptor, passed: ArraySlice<SharedDescriptor>
     ) throws(Failure) {
         self.request = request
         self.directory = directory
         identity = try Identity(request)
         limits = try Launch.limits(request)
-        var left = passed[...]
+        var left = passed
         terminal = request.terminal == nil ? nil : left.popFirst()
         let each: [(ProcessRequest.Stdio, GuardianEvent.Step)] = [
             (request.input, .input), (request.output, .output), (request.error, .error),
