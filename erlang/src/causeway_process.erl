@@ -10,25 +10,16 @@
          format_status/1]).
 -export_type([ending/0]).
 
-%% With what the core calls who waits to send, and the message by which it tells that there is room.
--type sink() :: {py_byte_channel:channel(), ready | {Waiter :: reference(), Tag :: reference()}}.
 -type ending() :: {status, 0..255} | {signal, pos_integer(), HasDumpedCore :: boolean()}.
 
-%% How many messages of a stream its owner may have in its mailbox before reading pauses, and for how many milliseconds that is
-%% first and at most until it is looked at again.
+%% How many messages of a stream its owner may have in its mailbox before reading pauses, and for how many
+%% milliseconds that is first and at most until it is looked at again.
 -define(MAILBOX, 64).
 -define(PAUSE, 1).
 -define(LONGEST_PAUSE, 64).
 %% How many chunks are read before others have their turn.
 -define(TURN, 16).
-%% How often, and for how many milliseconds each time, a helper is waited for that is behind.
--define(TRIES, 10000).
 -define(NO_LIMIT, (1 bsl 59)).
-%% For how many microseconds the answer of a program is looked for that has answered as fast before.
--define(QUICK, 50).
-%% And for how many of them without leaving the processor to it.
--define(ALONE, 10).
--define(MOST_SKIPPED, 1024).
 %% What a terminal may hold that does not tell how much it is.
 -define(TERMINAL_HOLDS, 131072).
 
@@ -56,18 +47,11 @@
                 busy :: block | return,
                 writers = [] :: [gen_server:from()],
                 %% Channels in the place of the consumer.
-                sinks = #{} :: #{stdout | stderr => sink()},
+                sinks = #{} :: causeway_process_sinks:sinks(),
                 %% The channel that standard input comes from; a reference when it is to tell that there is more.
                 source :: {py_byte_channel:channel(), ready | full | reference()} | undefined,
                 is_terminal :: boolean(),
-                %% When something was written last, and until when the answer is looked for without being told: while
-                %% the program answers at once, that is faster than the BEAM's poll set.
-                written_at = 0 :: integer(),
-                looks_for = nothing :: nothing | {answer | command, Until :: integer()},
-                is_quick = false :: boolean(),
-                %% For how many answers it is not done, after so many more each time that it was in vain.
-                skipped = 0 :: non_neg_integer(),
-                penalty = 1 :: pos_integer(),
+                pace = causeway_process_pace:new() :: causeway_process_pace:pace(),
                 has_told_stdin = false :: boolean(),
                 waiting = [] :: [gen_server:from()],
                 grace :: non_neg_integer(),
@@ -131,12 +115,12 @@ refuse(Parent, Reason) ->
     {stop, {shutdown, {?MODULE, Reason}}}.
 
 launch(Parent, Module, Data, Extra, Request, Settings) ->
-    case started(Request, ?TRIES) of
+    case causeway_process_launch:start(Request) of
         {ok, Native, Pid} ->
             #{mode := Mode, window := Window, high_watermark := High, busy := Busy, exit_grace := Grace} = Settings,
-            #{streams := Streams} = Settings,
-            State = #state{is_terminal = element(15, Request) =/= undefined, native = Native, os_pid = Pid, module = Module, data = Data, window = Window, high = High,
-                           busy = Busy, grace = Grace,
+            #{streams := Streams, is_terminal := IsTerminal} = Settings,
+            State = #state{native = Native, os_pid = Pid, module = Module, data = Data, window = Window, high = High,
+                           busy = Busy, grace = Grace, is_terminal = IsTerminal,
                            owner = case Module of undefined -> Parent; _ -> undefined end,
                            mode = case Module of undefined -> count(Mode); _ -> active end},
             Streaming = lists:foldl(fun({Which, Channel}, Old) -> streaming(Which, Channel, Old) end, State, Streams),
@@ -155,47 +139,6 @@ timed_out_later([Timeout]) when is_integer(Timeout) ->
     [];
 timed_out_later(Extra) ->
     Extra.
-
-started(Request, Tries) ->
-    case process_open(Request) of
-        {ok, Native} ->
-            answered(Native);
-        gone ->
-            case causeway_process_helper:start() of
-                ok when Tries > 0 -> started(Request, Tries - 1);
-                ok -> {error, {helper, epipe, <<"the helper causeway-spawn ends as soon as it is started">>}};
-                {error, _} = Error -> Error
-            end;
-        busy when Tries > 0 ->
-            %% It starts some thousand programs a second, and cannot tell when it has room again.
-            receive after 1 -> started(Request, Tries - 1) end;
-        busy ->
-            {error, {helper, eagain, <<"the helper causeway-spawn does not get on">>}};
-        {error, Reason} ->
-            {error, {start, Reason, <<"there is no pipe or descriptor left">>}};
-        badarg ->
-            {error, {badarg, <<"the options do not fit together">>}}
-    end.
-
-process_open(Request) ->
-    try
-        causeway_nif:process_open(Request)
-    catch
-        %% The application has never run in this node.
-        error:not_loaded -> gone
-    end.
-
-answered(Native) ->
-    case causeway_nif:process_event(Native) of
-        {started, Pid} -> {ok, Native, Pid};
-        wait -> receive {causeway_process, control} -> answered(Native) end;
-        {failed, exec, Reason, <<>>} -> {error, Reason};
-        {failed, Step, Reason, Detail} -> {error, {Step, Reason, why(Step, Reason, Detail)}};
-        _Lost -> {error, {helper, epipe, <<"the guardian of the program was killed">>}}
-    end.
-
-why(Step, Reason, <<>>) -> py_call:error_text("~ts: ~ts", [Step, file:format_error(Reason)]);
-why(_Step, Reason, Detail) -> <<Detail/binary, ": ", (unicode:characters_to_binary(file:format_error(Reason)))/binary>>.
 
 %% --- calls ---
 
@@ -314,8 +257,8 @@ handle_info({causeway_process, stdin}, State) ->
 handle_info({py_byte_channel, Reference, readable}, #state{source = {Channel, Reference}} = State) ->
     {noreply, fed(State#state{source = {Channel, ready}})};
 handle_info(Tag, #state{sinks = Sinks} = State) when is_reference(Tag), map_size(Sinks) > 0 ->
-    case waiting_sink(Tag, State) of
-        {Which, Channel, Waiter} -> pump(offered(causeway_nif:channel_finish(Waiter), Which, Channel, State));
+    case causeway_process_sinks:told(Tag, Sinks) of
+        {Outcome, Which, After} -> pump(offered({Outcome, After}, Which, State));
         none -> other(Tag, State)
     end;
 handle_info({?MODULE, feed}, State) ->
@@ -479,7 +422,7 @@ source_over(Reason, #state{source = {Channel, Waits}} = State) ->
 streaming(stdin, Channel, State) ->
     fed(State#state{source = {Channel, ready}});
 streaming(Which, Channel, State) ->
-    Streaming = sink(Which, {Channel, ready}, State),
+    Streaming = State#state{sinks = causeway_process_sinks:add(Which, Channel, State#state.sinks)},
     case output(Which, State) of
         eof -> over(Which, Streaming);
         _ -> Streaming
@@ -488,83 +431,34 @@ streaming(Which, Channel, State) ->
 output(stdout, #state{stdout = Output}) -> Output;
 output(stderr, #state{stderr = Error}) -> Error.
 
-%% What the channel has no room for waits in it, and no more is read until it has.
-sent(Which, Channel, Data, State) ->
-    case causeway_nif:channel_send(Channel, Data) of
-        busy ->
-            Tag = make_ref(),
-            case causeway_nif:channel_wait(Channel, Data, Tag) of
-                Waiter when is_reference(Waiter) -> sink(Which, {Channel, {Waiter, Tag}}, State);
-                Outcome -> offered(Outcome, Which, Channel, State)
-            end;
-        Outcome ->
-            offered(Outcome, Which, Channel, State)
-    end.
-
-offered(ok, Which, Channel, State) ->
-    sink(Which, {Channel, ready}, State);
-offered(_Ended, Which, _Channel, #state{sinks = Sinks} = State) ->
-    ok = causeway_nif:process_close_output(State#state.native, Which),
-    set(Which, eof, State#state{sinks = maps:remove(Which, Sinks)}).
-
-sink(Which, Sink, #state{sinks = Sinks} = State) -> State#state{sinks = Sinks#{Which => Sink}}.
-
-waiting_sink(Tag, #state{sinks = Sinks}) ->
-    case [{Which, Channel, Waiter} || {Which, {Channel, {Waiter, Known}}} <- maps:to_list(Sinks), Known =:= Tag] of
-        [Waiting] -> Waiting;
-        [] -> none
-    end.
-
 %% The end of an output.
 over(Which, #state{sinks = Sinks} = State) ->
-    case Sinks of
-        #{Which := {Channel, _}} -> ok = py_byte_channel:close(Channel);
-        #{} -> ok
-    end,
-    set(Which, eof, State#state{sinks = maps:remove(Which, Sinks)}).
+    set(Which, eof, State#state{sinks = causeway_process_sinks:close(Which, Sinks)}).
+
+%% After some was sent.
+offered({ok, Sinks}, _Which, State) ->
+    State#state{sinks = Sinks};
+offered({ended, Sinks}, Which, #state{native = Native} = State) ->
+    ok = causeway_nif:process_close_output(Native, Which),
+    set(Which, eof, State#state{sinks = Sinks}).
 
 %% The end of all of them: those who receive learn whether they have got all.
 channels_over(Outcome, #state{sinks = Sinks} = State) ->
-    _ = [case Outcome of
-             ok -> ok = py_byte_channel:close(Channel);
-             _ -> ok = py_byte_channel:abort(Channel, Outcome)
-         end || {Channel, _} <- maps:values(Sinks)],
+    ok = causeway_process_sinks:end_all(Outcome, Sinks),
     source_over(epipe, State#state{sinks = #{}}).
 
-%% --- answers that come at once ---
+%% --- reading ---
 
-written(#state{is_quick = true, skipped = 0} = State) ->
-    Now = now_us(),
-    State#state{written_at = Now, looks_for = {answer, Now + ?QUICK}};
-written(#state{skipped = Skipped} = State) ->
-    State#state{written_at = now_us(), looks_for = nothing, skipped = max(0, Skipped - 1)}.
+written(#state{pace = Pace} = State) -> State#state{pace = causeway_process_pace:written(Pace)}.
 
-%% Something has come: soon after it was written?
-heard(#state{written_at = WrittenAt} = State) ->
-    Now = now_us(),
-    case Now - WrittenAt < ?QUICK of
-        true when State#state.skipped =:= 0 ->
-            State#state{is_quick = true, looks_for = {command, Now + ?QUICK}, penalty = max(1, State#state.penalty div 2)};
-        IsQuick ->
-            State#state{is_quick = IsQuick, looks_for = nothing}
-    end.
+heard(#state{pace = Pace} = State) -> State#state{pace = causeway_process_pace:heard(Pace)}.
 
-attention(#state{looks_for = nothing}) -> watch;
-attention(#state{ending = Ending}) when Ending =/= undefined -> watch;
-attention(#state{looks_for = {_What, Until}}) ->
-    case Until - now_us() of
-        Left when Left > ?QUICK - ?ALONE -> look;
-        Left when Left > 0 -> yield;
-        _ -> watch
-    end.
-
-now_us() -> erlang:monotonic_time(microsecond).
+attention(#state{ending = undefined, pace = Pace}) -> causeway_process_pace:attention(Pace);
+attention(_State) -> watch.
 
 %% There is no more now: the core tells when there is, or it is looked for again.
-rest(Which, watch, #state{looks_for = {answer, _}, penalty = Penalty} = State) ->
-    set(Which, watched, State#state{looks_for = nothing, skipped = Penalty, penalty = min(2 * Penalty, ?MOST_SKIPPED)});
-rest(Which, watch, State) ->
-    set(Which, watched, State#state{looks_for = nothing});
+rest(Which, watch, #state{pace = Pace} = State) ->
+    set(Which, watched, State#state{pace = causeway_process_pace:watched(Pace)});
 rest(Which, _Attention, #state{is_looking = IsLooking} = State) ->
     _ = IsLooking orelse (self() ! {?MODULE, look}),
     set(Which, looked, State#state{is_looking = true}).
@@ -572,8 +466,6 @@ rest(Which, _Attention, #state{is_looking = IsLooking} = State) ->
 looking(#state{stdout = looked} = State) -> looking(State#state{stdout = ready});
 looking(#state{stderr = looked} = State) -> State#state{stderr = ready};
 looking(State) -> State.
-
-%% --- reading ---
 
 pump_later(#state{is_pumping = true} = State) ->
     State;
@@ -623,9 +515,9 @@ wanted(stdout, #state{stdout = Output} = State) when Output =/= ready ->
 wanted(stderr, #state{stderr = Error} = State) when Error =/= ready ->
     {false, State};
 wanted(Which, #state{sinks = Sinks} = State) ->
-    case Sinks of
-        #{Which := {_Channel, Has}} -> {Has =:= ready, State};
-        #{} -> wanted(State)
+    case is_map_key(Which, Sinks) of
+        true -> {causeway_process_sinks:is_ready(Which, Sinks), State};
+        false -> wanted(State)
     end.
 
 %% Whether the consumer wants more.
@@ -666,7 +558,9 @@ read(Which, #state{native = Native, window = Window} = State, Turns) ->
     Attention = attention(State),
     case causeway_nif:process_read(Native, Which, Window, Attention) of
         {ok, Data} -> deliver(Which, Data, consumed(Which, byte_size(Data), State), Turns);
-        {last, Data} -> deliver(Which, Data, rest(Which, Attention, heard(consumed(Which, byte_size(Data), State))), Turns);
+        {last, Data} ->
+            Consumed = consumed(Which, byte_size(Data), State),
+            deliver(Which, Data, rest(Which, Attention, heard(Consumed)), Turns);
         wait -> pump_turn(rest(Which, Attention, State), Turns);
         %% A read that fails is as final as the end.
         _Over -> pump_turn(over(Which, State), Turns)
@@ -679,8 +573,7 @@ consumed(stdout, Size, #state{left = {Output, Error}} = State) -> State#state{le
 consumed(stderr, Size, #state{left = {Output, Error}} = State) -> State#state{left = {Output, Error - Size}}.
 
 deliver(Which, Data, #state{sinks = Sinks} = State, Turns) when is_map_key(Which, Sinks) ->
-    #{Which := {Channel, ready}} = Sinks,
-    pump_turn(sent(Which, Channel, Data, State), Turns - 1);
+    pump_turn(offered(causeway_process_sinks:send(Which, Data, Sinks), Which, State), Turns - 1);
 deliver(Which, Data, #state{owner = undefined, module = Module} = State, Turns) ->
     Function = callback(Which),
     case erlang:function_exported(Module, Function, 2) of
@@ -774,9 +667,9 @@ outputs(#state{stdout = eof, stderr = eof}) ->
     over;
 outputs(#state{native = Native, left = {Output, Error}, sinks = Sinks, is_grace_over = IsGraceOver}) ->
     %% What a channel has no room for is in no pipe any more.
-    case [waits || {_Channel, {_Waiter, _Tag}} <- maps:values(Sinks)] of
-        [] -> outputs(causeway_nif:process_available(Native), Output, Error, IsGraceOver);
-        _ -> open
+    case causeway_process_sinks:is_waiting(Sinks) of
+        false -> outputs(causeway_nif:process_available(Native), Output, Error, IsGraceOver);
+        true -> open
     end.
 
 outputs({eof, eof}, _Output, _Error, _IsGraceOver) -> over;

@@ -9,6 +9,7 @@
 %% As `RequestTerm.swift' reads it.
 -type settings() :: #{window := pos_integer(), high_watermark := pos_integer(), busy := block | return,
                       exit_grace := non_neg_integer(), mode := mode(), start := [gen_server:start_opt()],
+                      is_terminal := boolean(),
                       streams := [{stdin | stdout | stderr, py_byte_channel:channel()}],
                       name := undefined | term()}.
 -type mode() :: active | once | passive | {active, non_neg_integer()}.
@@ -63,6 +64,7 @@ settings(Given) ->
       exit_grace => option(exit_grace, fun milliseconds/2, ?EXIT_GRACE, Given),
       mode => option(mode, fun mode/2, active, Given),
       name => maps:get(name, Given, undefined),
+      is_terminal => undefined =/= option(pty, fun terminal/2, undefined, Given),
       streams => [{Which, Channel} || Which <- [stdin, stdout, stderr],
                                       {channel, Channel} <- [maps:get(Which, Given, undefined)]],
       start => [{Key, maps:get(Key, Given)} || Key <- [timeout, debug, spawn_opt, hibernate_after], is_map_key(Key, Given)]}.

@@ -49,8 +49,9 @@ exits_and_signals(_Config) ->
 one_exit_message(_Config) ->
     [begin
          process_flag(trap_exit, Trap),
-         Handle = shell("echo x; exit 1"),
+         Handle = shell("read go; echo x; exit 1"),
          Monitor = monitor(process, Handle),
+         ok = ?STREAM:command(Handle, "\n"),
          ?assertEqual({<<"x\n">>, <<>>, {exit_status, 1}}, collect(Handle)),
          receive {'DOWN', Monitor, process, Handle, Reason} -> ?assertEqual(normal, Reason) end,
          ?assertEqual([], causeway_ct:mailbox())

@@ -13,7 +13,7 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [is_a_terminal, size, interrupt, job_control, end_of_input, end_of_half_a_line, input_of_raw_terminal, nothing_is_lost,
+    [is_a_terminal, outputs_closed, size, interrupt, job_control, end_of_input, end_of_half_a_line, input_of_raw_terminal, nothing_is_lost,
      standard_files, separate_error, background, hang_up, errors, nothing_is_left].
 
 init_per_suite(Config) -> process_ct:start(Config).
@@ -48,6 +48,12 @@ is_a_terminal(_Config) ->
     %% Without the option there is none.
     {<<>>, Error, {exit_status, _}} = collect(shell("echo by name > /dev/tty", #{})),
     ?assertNotEqual(<<>>, Error).
+
+%% Who closes its outputs has its terminal still, and no signal.
+outputs_closed(_Config) ->
+    [?assertEqual({<<"up\r\n">>, <<>>, {exit_status, 6}},
+                  collect(shell("echo up; exec </dev/null >/dev/null 2>&1; sleep 0.05; exit 6", #{pty => ?SIZE})))
+     || _ <- lists:seq(1, 20)].
 
 size(_Config) ->
     Handle = shell("trap 'stty size; exit' WINCH; stty size; while :; do sleep 0.01; done", #{pty => {10, 200}}),

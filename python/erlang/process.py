@@ -63,6 +63,9 @@ def open(command, arguments=(), *, stdin=None, stdout=None, stderr=None, pty=Non
     given = _options(options, stdin=stdin, stdout=stdout, stderr=stderr)
     if pty is not None:
         given["pty"] = tuple(pty)
+    if buffer > 0:
+        # What is read at once is no more than there is room for.
+        given.setdefault("stdio_window", min(buffer, 65536))
     streams = {}
     for name, what in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
         # What goes to a terminal comes as standard output.

@@ -149,7 +149,7 @@ final class ProcessStream: Resource, @unchecked Sendable {
                     if isLast, attention == .watch { watch(env, &descriptor, for: which.name) }
                     return makeTuple(env, isLast ? atoms.last : atoms.ok, part.term)
                 }
-                descriptor.close(env, of: self)
+                end(env, &descriptor, which)
                 return atoms.eof
             } catch {
                 if error.code == EAGAIN {
@@ -160,10 +160,15 @@ final class ProcessStream: Resource, @unchecked Sendable {
                     }
                     return atoms.wait
                 }
-                descriptor.close(env, of: self)
+                end(env, &descriptor, which)
                 return makeError(env, error)
             }
         }
+    }
+
+    /// There is no more. A terminal stays: its end is a signal to the program, which may only have closed its outputs.
+    private func end(_ env: EnvPointer?, _ descriptor: inout WatchedDescriptor, _ which: Output) {
+        if !hasTerminal || which == .error { descriptor.close(env, of: self) }
     }
 
     private func readSmall(
