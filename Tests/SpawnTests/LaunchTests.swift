@@ -62,10 +62,36 @@ struct LaunchTests {
         #expect(try output(request) == "name||*\n")
     }
 
-    @Test("a large request", arguments: [100_000])
-    func large(size: Int) throws {
-        let text = String(repeating: "x", count: size)
-        #expect(try output(ProcessRequest("/bin/echo", text, text)) == "\(text) \(text)\n")
+    @Test("a request that is a message, or, where it is larger, comes in a file")
+    func large() throws {
+        let rest = ProcessRequest("/bin/echo", "").encoded.count
+        let limit = SpawnHelper.mostBytes - rest
+        for size in [0, 1, limit - 1, limit, limit + 1, 100_000] {
+            let text = String(repeating: "x", count: size)
+            #expect(try output(ProcessRequest("/bin/echo", text)) == text + "\n")
+        }
+    }
+
+    @Test("a terminal is the controlling one, of the size that was asked for")
+    func terminal() throws {
+        var request = ProcessRequest(script: "tty >/dev/null && stty size </dev/tty; echo e >&2; test -t 0")
+        request.terminal = .init(rows: 12, columns: 345)
+        (request.input, request.output, request.error) = (.terminal, .terminal, .terminal)
+        #expect(try output(request) == "12 345\r\ne\r\n")
+        request.error = .passed
+        let running = try Running(request, by: helper)
+        #expect(try running.exited() == 0)
+        #expect(running.output == "12 345\r\n")
+        #expect(running.errors == "e\n")
+    }
+
+    @Test("a terminal that was not asked for is refused")
+    func noTerminal() throws {
+        var request = ProcessRequest("/bin/true")
+        request.input = .terminal
+        let failed = try failure(request)
+        #expect(failed.step == .input)
+        #expect(failed.error == EINVAL)
     }
 
     @Test("the name that a program sees is the first argument")

@@ -103,6 +103,8 @@ messages(_Config) ->
     ok = causeway_ct:expect({cast, hello}),
     Handle ! {anything, else},
     ok = causeway_ct:expect({info, {anything, else}}),
+    %% It has no owner to be changed.
+    Handle ! {self(), {connect, self()}},
     %% Anybody may command and close it.
     spawn_link(fun() -> Handle ! {self(), {command, <<"x\n">>}} end),
     ok = causeway_ct:expect({stdout, <<"x\n">>}),
@@ -148,6 +150,10 @@ names(_Config) ->
     Global = shell("read x", [{name, {global, process_of_a_test}}]),
     ok = ?STREAM:close({global, process_of_a_test}),
     ok = causeway_ct:expect({'EXIT', Global, normal}),
+    Via = shell("read x", #{name => {via, global, process_of_a_test}}),
+    ?assertEqual(Via, global:whereis_name(process_of_a_test)),
+    ok = ?STREAM:close({via, global, process_of_a_test}),
+    ok = causeway_ct:expect({'EXIT', Via, normal}),
     ?assertEqual(undefined, ?STREAM:os_pid(process_of_a_test)),
     ok = ?STREAM:close(process_of_a_test).
 
