@@ -431,9 +431,14 @@ streaming(Which, Channel, State) ->
 output(stdout, #state{stdout = Output}) -> Output;
 output(stderr, #state{stderr = Error}) -> Error.
 
-%% The end of an output.
-over(Which, #state{sinks = Sinks} = State) ->
-    set(Which, eof, State#state{sinks = causeway_process_sinks:close(Which, Sinks)}).
+%% The end of an output. A guardian that was killed was so before: then it is aborted with the others.
+over(Which, #state{sinks = Sinks} = State) when is_map_key(Which, Sinks) ->
+    case told(State) of
+        #state{ending = lost} = Lost -> set(Which, eof, Lost);
+        Told -> set(Which, eof, Told#state{sinks = causeway_process_sinks:close(Which, Sinks)})
+    end;
+over(Which, State) ->
+    set(Which, eof, State).
 
 %% After some was sent.
 offered({ok, Sinks}, _Which, State) ->

@@ -236,7 +236,7 @@ groups_of_version_1(_Config) ->
             Handle = shell(["cat ", Memory, "/", Name, "/memory.limit_in_bytes ", Pids, "/", Name, "/pids.max; read x"],
                            #{cgroup_controllers => ["memory", pids], cgroup_path => Name,
                              cgroup_sets => [{memory, "memory.limit_in_bytes", 268435456}, {<<"pids">>, "pids.max", "20"}]}),
-            ?assertEqual(<<"268435456\n20\n">>, line(Handle)),
+            ?assertEqual([268435456, 20], tree(Handle, <<>>, 2)),
             ok = ?STREAM:close(Handle),
             ok = causeway_ct:wait_until(fun() -> not (filelib:is_dir(Memory ++ "/" ++ Name) orelse filelib:is_dir(Pids ++ "/" ++ Name)) end);
         _ -> {skip, "no control groups of version 1 that may be made"}
