@@ -141,7 +141,7 @@ known({Key, Value}) -> {key(Key), Value};
 known(Other) -> wrong("~tP is no option", [Other, 9]).
 
 key(Key) ->
-    Name = try unicode:characters_to_list(if is_atom(Key) -> atom_to_list(Key); true -> Key end) catch _:_ -> [] end,
+    Name = try unicode:characters_to_list(if is_atom(Key) -> atom_to_list(Key); true -> Key end) catch error:badarg -> [] end,
     case [Known || Known <- known(), atom_to_list(Known) =:= Name] of
         [Known] -> Known;
         [] -> wrong("~tP is no option; there are ~tp", [Key, 9, known()])

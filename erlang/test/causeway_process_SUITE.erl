@@ -236,7 +236,7 @@ input_past_the_mark(_Config) ->
     closed(Handle),
     %% Who waits is answered when the program reads.
     Waiting = open(["cat"], #{high_watermark => 100000, stdout => null}),
-    ok = ?STREAM:kill(Waiting, stop),
+    ok = process_ct:stop(Waiting),
     Self = self(),
     Writer = spawn_link(fun() -> receive go -> ok end, Self ! {written, ?STREAM:command(Waiting, Data)}, receive stop -> ok end end),
     ok = ?STREAM:connect(Waiting, Writer),

@@ -118,7 +118,7 @@ closed(Handle) ->
 input_waits(_Config) ->
     Channel = channel(100000),
     Handle = open(["cat"], #{stdin => {channel, Channel}, stdout => null, high_watermark => 100000}),
-    ok = ?STREAM:kill(Handle, stop),
+    ok = process_ct:stop(Handle),
     Sent = fill(Channel, binary:copy(<<"x">>, 10000), 0),
     %% What the pipe, the queue and the channel hold.
     ?assert(Sent < 1000000),

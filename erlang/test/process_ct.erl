@@ -2,7 +2,7 @@
 -module(process_ct).
 
 -export([start/1, open/1, open/2, shell/1, shell/2, line/1, collect/1, exit_reason/1]).
--export([is_alive/1, gone/1, guardians/0, zombies/0, named/1, numbers/1, hierarchy/1]).
+-export([is_alive/1, stop/1, gone/1, guardians/0, zombies/0, named/1, numbers/1, hierarchy/1]).
 
 -define(PATIENCE, 30000).
 
@@ -79,6 +79,13 @@ is_alive(Process) ->
         {error, _} ->
             false
     end.
+
+%% @doc Stops a program, and waits until it is.
+-spec stop(pid()) -> ok.
+stop(Handle) ->
+    ok = causeway_process_stream:kill(Handle, stop),
+    Stat = ["/proc/", integer_to_list(causeway_process_stream:os_pid(Handle)), "/stat"],
+    causeway_ct:wait_until(fun() -> {ok, Text} = file:read_file(Stat), nomatch =/= re:run(Text, "\\) T ") end).
 
 %% @doc Waits until processes are gone.
 -spec gone([pos_integer()]) -> ok.

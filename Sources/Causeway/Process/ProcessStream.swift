@@ -38,7 +38,7 @@ final class ProcessStream: Resource, @unchecked Sendable {
         case watch
         /// The owner comes again at once.
         case look
-        /// It does, and leaves the processor to the program for now, which may wait for it.
+        /// It does, and leaves the processor to the program meanwhile, which may wait for it.
         case yield
     }
 
