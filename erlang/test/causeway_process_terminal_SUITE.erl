@@ -78,16 +78,17 @@ job_control(_Config) ->
     _ = until(Handle, <<"go> ">>),
     ok = ?STREAM:command(Handle, "sleep 1000; echo status=$?\n"),
     _ = until(Handle, <<"$?\r\n">>),
-    ok = causeway_ct:wait_until(fun() -> has_child(?STREAM:os_pid(Handle)) end),
+    %% Then it is in the foreground.
+    ok = causeway_ct:wait_until(fun() -> child(?STREAM:os_pid(Handle)) =:= {ok, <<"sleep\n">>} end),
     ok = ?STREAM:command(Handle, <<3>>),
     ok = ?STREAM:command(Handle, "echo still $((40 + 2))\n"),
     _ = until(Handle, <<"still 42">>),
     ok = ?STREAM:command(Handle, "exit 5\n"),
     {_, <<>>, {exit_status, 5}} = collect(Handle).
 
-has_child(Pid) ->
+child(Pid) ->
     {ok, List} = file:read_file(io_lib:format("/proc/~b/task/~b/children", [Pid, Pid])),
-    List =/= <<>>.
+    file:read_file(["/proc/", string:trim(List), "/comm"]).
 
 end_of_input(_Config) ->
     Handle = open(["cat"], #{pty => ?SIZE}),
