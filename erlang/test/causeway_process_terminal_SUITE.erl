@@ -88,7 +88,7 @@ job_control(_Config) ->
 
 child(Pid) ->
     {ok, List} = file:read_file(io_lib:format("/proc/~b/task/~b/children", [Pid, Pid])),
-    file:read_file(["/proc/", string:trim(List), "/comm"]).
+    file:read_file(["/proc/", string:trim(binary_to_list(List)), "/comm"]).
 
 end_of_input(_Config) ->
     Handle = open(["cat"], #{pty => ?SIZE}),
