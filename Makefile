@@ -92,8 +92,8 @@ PACKAGE := $(shell cd python && find erlang -name '*.py' -o -name '*.pyi' -o -na
 
 # What Erlang and Python load; the library is the same file for both.
 .PHONY: native
-native: $(PRIV)/libcauseway.so $(PRIV)/causeway_loader.so python/_causeway.abi3.so $(PRIV)/python/erlang \
-    $(PRIV)/python/_causeway.abi3.so
+native: $(PRIV)/libcauseway.so $(PRIV)/causeway_loader.so $(PRIV)/causeway-spawn python/_causeway.abi3.so \
+    $(PRIV)/python/erlang $(PRIV)/python/_causeway.abi3.so
 
 # swift build knows what is out of date. It leaves its products alone if nothing is, and then nothing
 # below is done again.
@@ -102,12 +102,16 @@ swift-build: setup
 	@echo "== swift build"
 	@swift build -c release --product causeway
 	@swift build -c release --product causeway_loader
+	@swift build -c release --product causeway-spawn
 $(RELEASE)/%.so: swift-build ;
+$(RELEASE)/causeway-spawn: swift-build ;
 
 # install, unlike cp, makes a new file: a node that runs keeps the one it has mapped.
 $(PRIV)/libcauseway.so: $(RELEASE)/libcauseway.so
 	install -D --strip $< $@
 $(PRIV)/causeway_loader.so: $(RELEASE)/libcauseway_loader.so
+	install -D --strip $< $@
+$(PRIV)/causeway-spawn: $(RELEASE)/causeway-spawn
 	install -D --strip $< $@
 python/_causeway.abi3.so: $(PRIV)/libcauseway.so
 	install $< $@

@@ -25,11 +25,17 @@ let plainC: [LinkerSetting] = [
             + ["--gc-sections", "--as-needed"].flatMap { ["-Xlinker", $0] })
 ]
 
+// The guardian has nothing of the dynamic linker in it: it is forked for every program.
+let staticProgram: [LinkerSetting] = [
+    .unsafeFlags(["-static-executable", "-Xlinker", "--gc-sections"], .when(configuration: .release))
+]
+
 let package = Package(
     name: "causeway",
     products: [
         .library(name: "causeway", type: .dynamic, targets: ["Causeway"]),
         .library(name: "causeway_loader", type: .dynamic, targets: ["NifLoader"]),
+        .executable(name: "causeway-spawn", targets: ["causeway-spawn"]),
     ],
     dependencies: [
         // For the load generator of the benchmarks only.
@@ -49,11 +55,17 @@ let package = Package(
             name: "Causeway", dependencies: ["Streams", "Beam", "Python", "CPlatform"],
             swiftSettings: common, linkerSettings: staticRuntime),
         .executableTarget(
+            name: "causeway-spawn", dependencies: ["Streams", "CPlatform"],
+            swiftSettings: common, linkerSettings: staticProgram),
+        .executableTarget(
             name: "causeway-load",
             dependencies: [
                 "Streams", "CPlatform", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Tests/Benchmarks/Load", swiftSettings: common),
         .testTarget(name: "StreamsTests", dependencies: ["Streams"], swiftSettings: common),
+        .testTarget(
+            name: "SpawnTests", dependencies: ["Streams", "CPlatform", "causeway-spawn"],
+            swiftSettings: common),
     ]
 )

@@ -17,6 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "launch.h"
+
 extern void *memmem(const void *, size_t, const void *, size_t);
 extern int pthread_setname_np(pthread_t, const char *);
 

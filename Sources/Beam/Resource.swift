@@ -123,6 +123,20 @@ extension Resource {
         return enif_select(env, descriptor, ErlNifSelectFlags(rawValue: 1), memory, &owner, reference) >= 0
     }
 
+    /// Asks the BEAM to send `owner` a message once, when the descriptor is readable, or writable. Asked again, it
+    /// replaces what was asked before.
+    ///
+    /// The message is a term of `env`. Only from a NIF. The corresponding C function is `enif_select_x`.
+    public func select(
+        _ env: EnvPointer?, _ descriptor: Int32, forWriting: Bool, owner: ErlNifPid, message: Term
+    ) -> Bool {
+        var owner = owner
+        guard let memory else { return false }
+        // ERL_NIF_SELECT_CUSTOM_MSG with ERL_NIF_SELECT_WRITE or _READ.
+        let flags = ErlNifSelectFlags(rawValue: 16 | (forWriting ? 2 : 1))
+        return enif_select_x(env, descriptor, flags, memory, &owner, message, nil) >= 0
+    }
+
     /// Takes a descriptor out of the BEAM's poll set; `selectStopped` follows when it may be closed.
     public func selectStop(_ env: EnvPointer?, _ descriptor: Int32, undefined: Term) {
         guard let memory else { return }

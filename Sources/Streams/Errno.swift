@@ -21,23 +21,37 @@ public struct Errno: Error, Equatable, Sendable, CustomStringConvertible {
     /// match on.
     public var name: StaticString? {
         switch code {
+        case E2BIG: "e2big"
         case EACCES: "eacces"
         case EAGAIN: "eagain"
         case EBADF: "ebadf"
+        case EBUSY: "ebusy"
         case ECONNABORTED: "econnaborted"
         case ECONNRESET: "econnreset"
         case EEXIST: "eexist"
         case EINVAL: "einval"
+        case EIO: "eio"
+        case EISDIR: "eisdir"
+        case ELOOP: "eloop"
         case EMFILE: "emfile"
+        case ENAMETOOLONG: "enametoolong"
         case ENFILE: "enfile"
         case ENOBUFS: "enobufs"
+        case ENODEV: "enodev"
         case ENOENT: "enoent"
+        case ENOEXEC: "enoexec"
         case ENOMEM: "enomem"
         case ENOSPC: "enospc"
+        case ENOSYS: "enosys"
         case ENOTCONN: "enotconn"
+        case ENOTDIR: "enotdir"
+        case ENXIO: "enxio"
         case EPERM: "eperm"
         case EPIPE: "epipe"
+        case EROFS: "erofs"
+        case ESRCH: "esrch"
         case ETIMEDOUT: "etimedout"
+        case ETXTBSY: "etxtbsy"
         default: nil
         }
     }

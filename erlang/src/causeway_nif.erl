@@ -13,7 +13,10 @@
 -export([submit/4, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1]).
 -export([channel_new/1, channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3,
          channel_finish/1, channel_close/1, channel_abort/2, channel_info/1]).
--export_type([context/0, call/0, callback/0, ticket/0]).
+-export([process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
+         process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
+         process_end/1, process_close/1]).
+-export_type([context/0, call/0, callback/0, ticket/0, process/0]).
 
 -on_load(may_be_loaded/0).
 
@@ -22,7 +25,10 @@
        context_stats/1, context_diagnose/2, is_object/1, object_context/1, callbacks_update/1, callback_begin/1, callback_answer/2,
        output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1, channel_new/1,
        channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3, channel_finish/1,
-       channel_close/1, channel_abort/2, channel_info/1]).
+       channel_close/1, channel_abort/2, channel_info/1,
+       process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
+       process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
+       process_end/1, process_close/1]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
@@ -32,6 +38,8 @@
 %% A call of an Erlang function by Python. When the last reference is gone, Python is told that there is no answer.
 -opaque ticket() :: reference().
 %% A thread of Python that waits until its output is passed on, or until the last reference is gone.
+-opaque process() :: reference().
+%% A program that runs for an Erlang process. When that ends, so does the program.
 
 %% @doc Loads the core. libpython must be open already.
 %%
@@ -228,3 +236,62 @@ channel_abort(_Channel, _Reason) -> erlang:nif_error(not_loaded).
 %% @doc How a channel stands.
 -spec channel_info(reference()) -> py_byte_channel:info() | badarg.
 channel_info(_Channel) -> erlang:nif_error(not_loaded).
+
+%% @doc Starts the helper that starts programs; the caller gets `{causeway, {helper, ok | {error, Posix}}}'.
+-spec process_helper(Path :: binary()) -> ok | {error, term()}.
+process_helper(_Path) -> erlang:nif_error(not_loaded).
+
+%% @doc Has a program started. After `busy' it may be tried again, after `gone' when there is a helper.
+-spec process_open(causeway_process_options:request()) -> {ok, process()} | busy | gone | {error, term()} | badarg.
+process_open(_Request) -> erlang:nif_error(not_loaded).
+
+%% @doc What the guardian tells next. Whenever something here is `wait', the message `{causeway_process, control |
+%% stdin | stdout | stderr}' follows when it is to be tried again.
+-spec process_event(process()) ->
+          {started, pos_integer()} | {failed, Step :: atom(), Reason :: term(), Detail :: binary()}
+        | {exited, causeway_process:ending(), IsAlone :: boolean()} | gone | wait | closed | badarg.
+process_event(_Process) -> erlang:nif_error(not_loaded).
+
+%% @doc Reads what there is, at most so many bytes. After `last', with which there was no more, and `wait' the message
+%% follows only with `watch'; `yield' leaves the processor to the program where there is nothing.
+-spec process_read(process(), stdout | stderr, pos_integer(), watch | look | yield) ->
+          {ok | last, binary()} | wait | eof | {error, term()} | badarg.
+process_read(_Process, _Output, _MaxBytes, _Attention) -> erlang:nif_error(not_loaded).
+
+%% @doc How many bytes each output has, and which are over.
+-spec process_available(process()) -> {Stdout :: non_neg_integer() | eof, Stderr :: non_neg_integer() | eof} | badarg.
+process_available(_Process) -> erlang:nif_error(not_loaded).
+
+%% @doc Writes what there is room for and queues the rest, unless as many bytes as `Limit' are queued already.
+-spec process_write(process(), iodata(), Limit :: pos_integer()) ->
+          {ok, Queued :: non_neg_integer()} | busy | {error, closed | term()} | badarg.
+process_write(_Process, _Data, _Limit) -> erlang:nif_error(not_loaded).
+
+%% @doc Writes what is queued.
+-spec process_flush(process()) -> {ok, Queued :: non_neg_integer()} | {error, closed | term()} | badarg.
+process_flush(_Process) -> erlang:nif_error(not_loaded).
+
+%% @doc Closes the program's standard input when all is written.
+-spec process_close_input(process()) -> ok | badarg.
+process_close_input(_Process) -> erlang:nif_error(not_loaded).
+
+%% @doc Reads no more of an output: the program cannot write it any more.
+-spec process_close_output(process(), stdout | stderr) -> ok | badarg.
+process_close_output(_Process, _Output) -> erlang:nif_error(not_loaded).
+
+%% @doc Changes the size of the program's terminal.
+-spec process_resize(process(), {Rows :: 1..65535, Columns :: 1..65535}) ->
+          ok | no_pty | closed | {error, term()} | badarg.
+process_resize(_Process, _Size) -> erlang:nif_error(not_loaded).
+
+%% @doc Sends a signal to the program, its process group or all of its tree.
+-spec process_signal(process(), pos_integer(), process | group | tree) -> ok | closed | badarg.
+process_signal(_Process, _Number, _Target) -> erlang:nif_error(not_loaded).
+
+%% @doc Ends all that is left of the program; the event `gone' tells when that is done.
+-spec process_end(process()) -> ok | closed | badarg.
+process_end(_Process) -> erlang:nif_error(not_loaded).
+
+%% @doc Lets go of all; the guardian ends what is left.
+-spec process_close(process()) -> ok | badarg.
+process_close(_Process) -> erlang:nif_error(not_loaded).

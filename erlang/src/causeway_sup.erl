@@ -8,7 +8,7 @@
 -export_type([name/0]).
 
 %% The top one, and those below it whose children are no contexts.
--type name() :: ?MODULE | py_output_sup | py_venv_sup | py_stream_sup.
+-type name() :: ?MODULE | py_output_sup | py_venv_sup | py_stream_sup | causeway_process_sup.
 
 %% @doc Starts all of it.
 -spec start_link() -> supervisor:startlink_ret().
@@ -21,7 +21,7 @@ start_link(Name) ->
     supervisor:start_link({local, Name}, ?MODULE, Name).
 
 %% @doc Starts a child where children come and go.
--spec start_child(py_venv_sup | py_stream_sup, map()) -> {ok, pid()} | {error, term()}.
+-spec start_child(py_venv_sup | py_stream_sup | causeway_process_sup, map() | tuple()) -> {ok, pid()} | {error, term()}.
 start_child(Name, Argument) ->
     try supervisor:start_child(Name, [Argument]) of
         {ok, Pid} -> {ok, Pid};
@@ -34,12 +34,14 @@ start_child(Name, Argument) ->
 %% @private
 -spec init(name()) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init(?MODULE) ->
-    Children = [worker(py_contexts),
+    Children = [worker(causeway_process_helper),
+                worker(py_contexts),
                 below(py_output_sup),
                 worker(py_callbacks),
                 #{id => py_pool_sup, start => {py_pool_sup, start_link, []}, type => supervisor},
                 below(py_venv_sup),
                 below(py_stream_sup),
+                below(causeway_process_sup),
                 #{id => py_reactor_default, start => {py_reactor_context, start_default, []}, shutdown => 5000}],
     {ok, {#{strategy => rest_for_one, intensity => 10, period => 10}, Children}};
 %% What takes Python's output: where that fails, contexts go on.
@@ -49,7 +51,10 @@ init(py_output_sup) ->
 init(py_venv_sup) ->
     come_and_go(py_venv_maker, 10000, py_venvs);
 init(py_stream_sup) ->
-    come_and_go(py_stream, 1000, py_streams).
+    come_and_go(py_stream, 1000, py_streams);
+%% The owners of programs that Python has opened.
+init(causeway_process_sup) ->
+    come_and_go(causeway_process_python, 1000).
 
 worker(Module) -> #{id => Module, start => {Module, start_link, []}}.
 
@@ -58,5 +63,8 @@ below(Name) -> #{id => Name, start => {?MODULE, start_link, [Name]}, type => sup
 %% With the table by which they are found.
 come_and_go(Module, Shutdown, Table) ->
     Table = ets:new(Table, [named_table, public, {read_concurrency, true}]),
+    come_and_go(Module, Shutdown).
+
+come_and_go(Module, Shutdown) ->
     Child = #{id => Module, start => {Module, start_link, []}, restart => temporary, shutdown => Shutdown},
     {ok, {#{strategy => simple_one_for_one}, [Child]}}.

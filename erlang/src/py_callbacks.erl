@@ -55,7 +55,7 @@ ask(Name, Request) ->
 init([]) ->
     %% For terminate/2.
     process_flag(trap_exit, true),
-    {ok, update(#{})}.
+    {ok, update(causeway_process_python:functions())}.
 
 %% @private
 handle_call({register, Name, Function}, _From, Functions) ->

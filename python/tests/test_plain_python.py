@@ -9,7 +9,7 @@ import pytest
 
 import _causeway
 import erlang
-from erlang import reactor
+from erlang import process, reactor
 
 PACKAGE = Path(erlang.__file__).parent.parent
 FIND_PYTHONS = PACKAGE.parent / ".ci/find-pythons"
@@ -56,6 +56,12 @@ def test_what_needs_a_beam(name, arguments):
 def test_output_needs_a_beam(name, arguments):
     with pytest.raises(RuntimeError, match="needs a BEAM"):
         getattr(_causeway, name)(*arguments)
+
+
+@pytest.mark.parametrize("name", ["open", "run"])
+def test_programs_need_a_beam(name):
+    with pytest.raises(RuntimeError, match=rf"erlang\.process\.{name}\(\) needs a BEAM.*subprocess"):
+        getattr(process, name)("true")
 
 
 def test_nothing_is_changed():

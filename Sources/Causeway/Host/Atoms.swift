@@ -96,6 +96,28 @@ struct Atoms: Sendable {
     var readable: Term = 0
     var writable: Term = 0
     var badarg: Term = 0
+    var causewayProcess: Term = 0
+    var control: Term = 0
+    var stdin: Term = 0
+    var stdout: Term = 0
+    var wait: Term = 0
+    var eof: Term = 0
+    var exited: Term = 0
+    var status: Term = 0
+    var signal: Term = 0
+    var failed: Term = 0
+    var pipe: Term = 0
+    var null: Term = 0
+    var program: Term = 0
+    var group: Term = 0
+    var tree: Term = 0
+    var unified: Term = 0
+    var helper: Term = 0
+    var pty: Term = 0
+    var noPty: Term = 0
+    var last: Term = 0
+    var look: Term = 0
+    var yield: Term = 0
 
     /// No atoms yet: constant, so that the global below costs nothing to reach.
     init() {}
@@ -197,6 +219,28 @@ struct Atoms: Sendable {
         readable = atom("readable")
         writable = atom("writable")
         badarg = atom("badarg")
+        causewayProcess = atom("causeway_process")
+        control = atom("control")
+        stdin = atom("stdin")
+        stdout = atom("stdout")
+        wait = atom("wait")
+        eof = atom("eof")
+        exited = atom("exited")
+        status = atom("status")
+        signal = atom("signal")
+        failed = atom("failed")
+        pipe = atom("pipe")
+        null = atom("null")
+        program = atom("process")
+        group = atom("group")
+        tree = atom("tree")
+        unified = atom("v2")
+        helper = atom("helper")
+        pty = atom("pty")
+        noPty = atom("no_pty")
+        last = atom("last")
+        look = atom("look")
+        yield = atom("yield")
     }
 }
 

@@ -12,6 +12,7 @@ struct ResourceTypes {
     var channelWaiter = ResourceType<ErlangWaiter>()
     var notification = ResourceType<Notification>()
     var message = ResourceType<HeldMessage>()
+    var process = ResourceType<ProcessStream>()
 
     init() {}
 
@@ -26,7 +27,8 @@ struct ResourceTypes {
             let channel = ResourceType<ChannelHandle>(env, name: "byte_channel"),
             let channelWaiter = ResourceType<ErlangWaiter>(env, name: "byte_channel_waiter"),
             let notification = ResourceType<Notification>(env, name: "byte_channel_notification"),
-            let message = ResourceType<HeldMessage>(env, name: "message")
+            let message = ResourceType<HeldMessage>(env, name: "message"),
+            let process = ResourceType<ProcessStream>(env, name: "process_stream")
         else { return false }
         self.context = context
         self.call = call
@@ -38,6 +40,7 @@ struct ResourceTypes {
         self.channelWaiter = channelWaiter
         self.notification = notification
         self.message = message
+        self.process = process
         return true
     }
 }
