@@ -9,8 +9,8 @@
 -export_type([python/0, reason/0]).
 
 -type python() :: #{executable := binary(), version := [integer()], library := binary()}.
--type reason() :: {python_not_found | python_failed | python_too_old | no_shared_libpython
-                   | python_load_failed | python_start_failed | python_already_started, Text :: binary()}
+-type reason() :: {python_not_found | python_failed | python_not_cpython | python_too_old | python_free_threaded
+                   | no_shared_libpython | python_load_failed | python_start_failed | python_already_started, Text :: binary()}
                 | {atom(), binary()}.
 
 -define(KEY, {?MODULE, started}).
@@ -123,6 +123,7 @@ executable(Wanted) ->
         "if '.so' not in name: name = 'libpython%d.%d%s.so.1.0' % (*sys.version_info[:2], getattr(sys, 'abiflags', ''))\n"
         "places = [g('LIBDIR') or '', os.path.join(g('LIBDIR') or '', g('MULTIARCH') or ''), os.path.join(sys.base_prefix, 'lib')]\n"
         "found = [p for p in (os.path.join(d, name) for d in places if d) if os.path.exists(p)]\n"
+        "print('causeway-kind', sys.implementation.name, 'free-threaded' if g('Py_GIL_DISABLED') else 'locked')\n"
         "print('causeway-version', *sys.version_info[:3])\n"
         "print('causeway-executable', sys.executable)\n"
         "print('causeway-library', found[0] if found else '')\n"
@@ -164,9 +165,10 @@ answer(Executable, Output) ->
                                  <<"causeway-", Rest/binary>> <- [Line],
                                  [Key, Value] <- [binary:split(Rest, <<" ">>)]]),
     case Answers of
-        #{<<"version">> := VersionText, <<"library">> := Library, <<"looked">> := Looked, <<"executable">> := Real} ->
+        #{<<"kind">> := Kind, <<"version">> := VersionText, <<"library">> := Library, <<"looked">> := Looked,
+          <<"executable">> := Real} ->
             case version(VersionText) of
-                {ok, Version} -> check(#{executable => Real, version => Version, library => Library}, Looked);
+                {ok, Version} -> check(Kind, #{executable => Real, version => Version, library => Library}, Looked);
                 error -> no_python(Executable, Output)
             end;
         _ ->
@@ -182,6 +184,18 @@ version(Text) ->
 
 no_python(Executable, Output) ->
     {error, {python_failed, text("~ts is no Python 3: it said ~ts", [Executable, Output])}}.
+
+check(<<"cpython locked">>, Python, Looked) ->
+    check(Python, Looked);
+check(<<"cpython ", _/binary>>, #{executable := Executable, version := Version}, _) ->
+    {error, {python_free_threaded,
+             text("~ts is a free-threaded Python ~ts, for which causeway is not built: choose one with its global lock "
+                  "(no t at the end of its name) by the application variable `python' or CAUSEWAY_PYTHON",
+                  [Executable, dotted(Version)])}};
+check(Kind, #{executable := Executable}, _) ->
+    {error, {python_not_cpython,
+             text("~ts is ~ts; causeway embeds CPython only: choose one by the application variable `python' or "
+                  "CAUSEWAY_PYTHON", [Executable, hd(binary:split(Kind, <<" ">>))])}}.
 
 check(#{version := Version, executable := Executable}, _) when Version < ?OLDEST ->
     {error, {python_too_old,

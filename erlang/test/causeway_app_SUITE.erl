@@ -9,7 +9,7 @@ suite() -> [{timetrap, {seconds, 120}}].
 
 all() ->
     [start_and_stop_a_hundred_times, names_and_modules_survive_a_stop, calls_without_the_application, missing_python,
-     missing_python_by_variable, variable_before_environment, python_too_old, real_python_too_old, python_without_library,
+     missing_python_by_variable, variable_before_environment, python_too_old, real_python_too_old, python_that_is_no_cpython, python_without_its_lock, python_without_library,
      library_that_is_none, python_that_fails, python_that_is_something_else, failed_start_then_right_python,
      another_python_after_the_first, chatty_python, second_load_is_refused, upgrade_of_the_module_is_refused,
      purge_does_not_harm, init_stop_while_python_loops, init_stop_while_every_context_loops, init_stop_while_python_is_stubborn,
@@ -93,6 +93,16 @@ real_python_too_old(_Config) ->
 
 works(Candidate) ->
     string:find(os:cmd(Candidate ++ " -c 'print(\"it\" + \"works\")' 2>&1"), "itworks") =/= nomatch.
+
+python_that_is_no_cpython(Config) ->
+    Other = fake_python(Config, "other", "import sysconfig; sys.implementation.name = 'pypy'"),
+    says(start_error(python_not_cpython, [{"CAUSEWAY_PYTHON", Other}]), ["pypy", "CPython", "CAUSEWAY_PYTHON"]).
+
+%% A Python that says that it was built without a global lock, as python3.13t is.
+python_without_its_lock(Config) ->
+    Free = fake_python(Config, "free", "import sysconfig; old = sysconfig.get_config_var; "
+                                       "sysconfig.get_config_var = lambda name: 1 if name == 'Py_GIL_DISABLED' else old(name)"),
+    says(start_error(python_free_threaded, [{"CAUSEWAY_PYTHON", Free}]), ["free-threaded", "CAUSEWAY_PYTHON"]).
 
 python_without_library(Config) ->
     Static = fake_python(Config, "static", "import sysconfig; sysconfig.get_config_var = lambda name: {'INSTSONAME': 'libpython3.99.a', 'LIBDIR': '/nowhere/lib'}.get(name); "
