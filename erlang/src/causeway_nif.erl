@@ -18,6 +18,8 @@
          process_end/1, process_close/1]).
 -export_type([context/0, call/0, callback/0, ticket/0, process/0]).
 
+-include_lib("kernel/include/logger.hrl").
+
 -on_load(may_be_loaded/0).
 
 -nifs([start_python/2, python_version/0, duplicate/1, context_threads/0,
@@ -48,7 +50,7 @@
 -spec load() -> ok | {error, {atom(), binary()}}.
 load() ->
     case is_loaded() of
-        true -> ok;
+        true -> already_loaded();
         false -> load_library()
     end.
 
@@ -66,8 +68,13 @@ load_library() ->
 %% where this is no ok.
 may_be_loaded() ->
     case persistent_term:get(?MODULE, not_loaded) of
-        not_loaded -> ok;
-        loaded -> already_loaded()
+        not_loaded ->
+            ok;
+        loaded ->
+            {error, {_, Text}} = Refusal = already_loaded(),
+            %% The code server logs the refusal, but only the first words of a text in it.
+            ?LOG_ERROR("~ts", [Text]),
+            Refusal
     end.
 
 already_loaded() ->

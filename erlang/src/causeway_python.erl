@@ -56,6 +56,13 @@ start({ok, #{library := Library, executable := Executable} = Python}) ->
     end.
 
 load(Library) ->
+    %% An earlier start may have failed after that.
+    case causeway_nif:is_loaded() of
+        true -> ok;
+        false -> load_both(Library)
+    end.
+
+load_both(Library) ->
     case causeway_loader:load() of
         ok ->
             case causeway_loader:open_global(Library) of
