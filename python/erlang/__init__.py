@@ -10,7 +10,7 @@ so that ``except Exception`` lets it through.
 
 from _causeway import Atom, CallInterrupted, Pid, Ref, Term, in_beam, self, send, whereis
 from erlang._callbacks import ErlangError, call
-from erlang._callbacks import function as _function
+from erlang._callbacks import attribute as _attribute
 from erlang._channel import ByteChannel, ByteChannelAborted, ByteChannelBusy, ByteChannelClosed
 
 __all__ = [
@@ -48,9 +48,4 @@ def atom(name):
 
 def __getattr__(name):
     """A registered Erlang function is an attribute of this module, unless something else has its name."""
-    function = _function(name)
-    if function is None:
-        raise AttributeError(
-            f"module 'erlang' has no attribute {name!r}, nor has Erlang registered such a function"
-        )
-    return function
+    return _attribute(name)

@@ -50,9 +50,24 @@ def call(name, /, *arguments):
             raise ErlangError(f"the process of the Erlang function {name!r} ended before it answered", "exit")
 
 
-def function(name):
-    """The registered Erlang function of a name as a Python function, or None."""
-    return partial(call, name) if _causeway._is_function(name) else None
+class _NeedsBeam(AttributeError, RuntimeError):
+    """Raised where an Erlang function is looked up in a plain ``python3``.
+
+    It is an AttributeError, so that ``hasattr`` answers, and the RuntimeError of all that needs a BEAM.
+    """
+
+
+def attribute(name):
+    """The registered Erlang function of a name as a Python function.
+
+    Raises AttributeError for a name that is not registered, which outside the BEAM is a RuntimeError, too.
+    """
+    if _causeway._is_function(name):
+        return partial(call, name)
+    missing = f"module 'erlang' has no attribute {name!r}"
+    if _causeway.in_beam() or name.startswith("__"):
+        raise AttributeError(f"{missing}, nor has Erlang registered such a function", name=name)
+    raise _NeedsBeam(f"{missing}, and {_needs_beam(name)}", name=name)
 
 
 def _error(name, text, kind, reason, stacktrace):
@@ -66,11 +81,15 @@ def _error(name, text, kind, reason, stacktrace):
 
 def _unknown(name):
     if not _causeway.in_beam():
-        return RuntimeError(
-            "erlang.call() needs a BEAM: this Python runs by itself. "
-            "Start Python from Erlang with the application causeway"
-        )
+        return RuntimeError(_needs_beam("call"))
     return NameError(
         f"no Erlang function is registered as {name!r}: py:register_function({name}, Fun) does that",
         name=name,
+    )
+
+
+def _needs_beam(name):
+    return (
+        f"erlang.{name}() needs a BEAM: this Python runs by itself. "
+        "Start Python from Erlang with the application causeway"
     )

@@ -42,11 +42,33 @@ def test_there_is_no_beam():
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("send", (None, 1)), ("send", ()), ("whereis", ("init",)), ("whereis", (1,)), ("whereis", ())],
+    [
+        *[("send", (None, 1)), ("send", ()), ("whereis", ("init",)), ("whereis", (1,)), ("whereis", ())],
+        *[("self", ()), ("call", ("name", 1)), ("call", ("name",))],
+    ],
 )
 def test_what_needs_a_beam(name, arguments):
     with pytest.raises(RuntimeError, match=rf"erlang\.{name}\(\) needs a BEAM"):
         getattr(erlang, name)(*arguments)
+
+
+def test_erlang_function_as_attribute():
+    with pytest.raises(RuntimeError, match=r"erlang\.price\(\) needs a BEAM"):
+        erlang.price("tea")
+    # Whoever only looks is told as Python tells it.
+    with pytest.raises(AttributeError, match="needs a BEAM") as raised:
+        erlang.price  # noqa: B018
+    assert raised.value.name == "price"
+    assert not hasattr(erlang, "price")
+    assert getattr(erlang, "price", 3) == 3
+    with pytest.raises(ImportError):
+        from erlang import price  # noqa: F401
+
+
+def test_special_names_are_no_erlang_functions():
+    with pytest.raises(AttributeError, match="has no attribute '__path_hooks__'") as raised:
+        erlang.__path_hooks__  # noqa: B018
+    assert not isinstance(raised.value, RuntimeError)
 
 
 @pytest.mark.parametrize(
