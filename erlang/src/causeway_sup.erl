@@ -8,7 +8,7 @@
 -export_type([name/0]).
 
 %% The top one, and those below it whose children are no contexts.
--type name() :: ?MODULE | py_output_sup | py_venv_sup | py_stream_sup | causeway_process_sup.
+-type name() :: ?MODULE | py_output_sup | py_callbacks_sup | py_venv_sup | py_stream_sup | causeway_process_sup.
 
 %% @doc Starts all of it.
 -spec start_link() -> supervisor:startlink_ret().
@@ -37,7 +37,7 @@ init(?MODULE) ->
     Children = [worker(causeway_process_helper),
                 worker(py_contexts),
                 below(py_output_sup),
-                worker(py_callbacks),
+                below(py_callbacks_sup),
                 #{id => py_pool_sup, start => {py_pool_sup, start_link, []}, type => supervisor},
                 below(py_venv_sup),
                 below(py_stream_sup),
@@ -47,6 +47,10 @@ init(?MODULE) ->
 %% What takes Python's output: where that fails, contexts go on.
 init(py_output_sup) ->
     {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, [worker(py_logger), worker(py_output)]}};
+%% Who runs the functions that Python calls: where that fails, contexts go on, and the functions are kept here.
+init(py_callbacks_sup) ->
+    _ = py_callbacks:new_table(),
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, [worker(py_callbacks)]}};
 %% Who is stopped while it makes an environment kills its program and removes what is half made.
 init(py_venv_sup) ->
     come_and_go(py_venv_maker, 10000, py_venvs);

@@ -4,7 +4,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, register/2, register/3, unregister/1]).
+-export([start_link/0, new_table/0, register/2, register/3, unregister/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 -export_type([name/0, callable/0]).
 
@@ -13,11 +13,20 @@
 
 %% How long the text of an error may be: errors of nested calls hold each other.
 -define(TEXT_LIMIT, 1000).
+%% The functions by name. The supervisor has it: they outlive this process.
+-define(TABLE, ?MODULE).
 
 %% @doc Starts the server.
 -spec start_link() -> {ok, pid()} | {error, term()}.
 start_link() ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
+
+%% @doc Makes the table of functions, which is the caller's. Causeway's own are in it.
+-spec new_table() -> ets:table().
+new_table() ->
+    Table = ets:new(?TABLE, [named_table, public]),
+    true = ets:insert(Table, maps:to_list(causeway_process_python:functions())),
+    Table.
 
 %% @doc Lets Python call a fun by a name; an earlier function of that name is replaced.
 -spec register(py:name(), fun(([term()]) -> term())) -> ok | py:error().
@@ -51,55 +60,57 @@ ask(Name, Request) ->
     end.
 
 %% @private
--spec init([]) -> {ok, #{name() => callable()}}.
+-spec init([]) -> {ok, no_state}.
 init([]) ->
     %% For terminate/2.
     process_flag(trap_exit, true),
-    {ok, update(causeway_process_python:functions())}.
+    ok = tell_names(),
+    {ok, no_state}.
 
 %% @private
-handle_call({register, Name, Function}, _From, Functions) ->
-    {reply, ok, update(Functions#{Name => Function})};
-handle_call({unregister, Name}, _From, Functions) ->
-    {reply, ok, update(maps:remove(Name, Functions))};
-handle_call(_Request, _From, Functions) ->
-    {reply, {error, unknown_request}, Functions}.
+handle_call({register, Name, Function}, _From, State) ->
+    true = ets:insert(?TABLE, {Name, Function}),
+    {reply, tell_names(), State};
+handle_call({unregister, Name}, _From, State) ->
+    true = ets:delete(?TABLE, Name),
+    {reply, tell_names(), State};
+handle_call(_Request, _From, State) ->
+    {reply, {error, unknown_request}, State}.
 
 %% @private
-handle_cast(_Request, Functions) ->
-    {noreply, Functions}.
+handle_cast(_Request, State) ->
+    {noreply, State}.
 
 %% @private
-handle_info({causeway, {call, Callback, Name, Arguments, Caller}}, Functions) ->
-    case Functions of
-        #{Name := Function} ->
+handle_info({causeway, {call, Callback, Name, Arguments, Caller}}, State) ->
+    case ets:lookup(?TABLE, Name) of
+        [{Name, Function}] ->
             _ = spawn(fun() -> run(Callback, Function, Arguments, Caller) end),
             ok;
-        #{} ->
+        [] ->
             causeway_nif:callback_answer(Callback, {error, unknown})
     end,
-    {noreply, Functions};
-handle_info({causeway, {cancelled, Process}}, Functions) ->
+    {noreply, State};
+handle_info({causeway, {cancelled, Process}}, State) ->
     %% Nobody waits for it any more. One that traps exits may tidy up.
     exit(Process, shutdown),
-    {noreply, Functions};
-handle_info(_Message, Functions) ->
-    {noreply, Functions}.
+    {noreply, State};
+handle_info(_Message, State) ->
+    {noreply, State}.
 
 %% @private
 %% The contexts have stopped just before: their functions are told as well.
-terminate(Reason, Functions) ->
+terminate(Reason, State) ->
     receive
         {causeway, {cancelled, _Process}} = Message ->
-            {noreply, _} = handle_info(Message, Functions),
-            terminate(Reason, Functions)
+            {noreply, _} = handle_info(Message, State),
+            terminate(Reason, State)
     after 0 -> ok
     end.
 
 %% The core answers for names that it does not know without asking us.
-update(Functions) ->
-    ok = causeway_nif:callbacks_update(maps:keys(Functions)),
-    Functions.
+tell_names() ->
+    causeway_nif:callbacks_update([Name || {Name, _Function} <- ets:tab2list(?TABLE)]).
 
 %% A process of its own, so that it may call Python again, take its time, and fail.
 run(Callback, Function, Arguments, Caller) ->

@@ -22,7 +22,7 @@ groups() ->
      {ends, [], [time_out_ends_the_process, process_that_traps_exits_is_told, dead_caller_ends_the_process,
                  finally_may_call_again, interrupt_ends_the_wait, stop_of_the_context_ends_the_process,
                  stubborn_waiting_ends_with_the_context, stop_of_the_application, outer_call_times_out_first,
-                 queued_function_is_not_run_in_vain]}].
+                 queued_function_is_not_run_in_vain, server_that_dies]}].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
 
@@ -272,3 +272,28 @@ queued_function_is_not_run_in_vain(Config) ->
     ?assertEqual({ok, <<"done">>}, py:call(context(Config), ?HELPERS, call, [late])),
     ok = py:unregister_function(late),
     ?assertEqual([], causeway_ct:mailbox()).
+
+%% Functions outlive their server, and so do contexts and what runs meanwhile.
+server_that_dies(Config) ->
+    Context = context(Config),
+    ok = gate(wait),
+    ok = py:register_function(kept, fun([]) -> <<"kept">> end),
+    Processes = [py:context(1), whereis(py_reactor_default), Context],
+    [begin
+         Call = py:spawn_call(Context, ?HELPERS, call, [wait]),
+         Function = entered(wait),
+         Server = whereis(py_callbacks),
+         ok = kill(Server),
+         ok = causeway_ct:wait_until(fun() -> is_pid(whereis(py_callbacks)) andalso idle(whereis(py_callbacks)) end),
+         ?assertNotEqual(Server, whereis(py_callbacks)),
+         Function ! {go, <<"answered">>},
+         ?assertEqual({ok, <<"answered">>}, py:await(Call)),
+         ?assertEqual({ok, <<"kept">>}, py:call(Context, ?HELPERS, call_as_attribute, [kept]))
+     end || _ <- lists:seq(1, 3)],
+    ?assertEqual(Processes, [py:context(1), whereis(py_reactor_default), Context]),
+    ?assert(lists:all(fun is_process_alive/1, Processes)),
+    [ok = py:unregister_function(Name) || Name <- [wait, kept]],
+    ?assertMatch({error, {'NameError', _}}, py:call(Context, ?HELPERS, call, [kept])).
+
+%% It has begun.
+idle(Server) -> sys:get_state(Server) =/= undefined.
