@@ -17,6 +17,9 @@
 %% and at most.
 -define(PAUSE, 1).
 -define(LONGEST_PAUSE, 64).
+%% To count its messages takes a copy of the consumer's mailbox, which that makes: it is done in one of so many parts of
+%% the time.
+-define(RARELY, 20).
 
 %% @doc Starts a stream of what a call returns, on behalf of the caller.
 -spec start(py_call:request(), options()) -> {ok, reference()} | py:error().
@@ -104,6 +107,8 @@ init(#{reference := Reference, owner := Owner} = Arguments) ->
     {ok, State#{iterator => undefined,
                 call => undefined,
                 pause => ?PAUSE,
+                %% When messages may be counted again, in microseconds.
+                next_count => erlang:monotonic_time(microsecond),
                 window => maps:get(window, Arguments, ?WINDOW),
                 demand => maps:get(demand, Arguments, infinity)},
      {continue, {open, maps:get(request, Arguments), maps:get(starter, Arguments)}}}.
@@ -150,9 +155,9 @@ sent(Number, #{demand := Demand} = State) -> State#{demand := Demand - Number}.
 %% Asks for as many items as the owner has room for.
 next(#{window := Window, demand := infinity} = State) ->
     case waiting(State) of
-        undefined -> {stop, normal, State};
-        Number when Number < Window -> take(Window - Number, State#{pause := ?PAUSE});
-        _ -> pause(State)
+        {undefined, _} -> {stop, normal, State};
+        {Number, Counted} when Number < Window -> take(Window - Number, Counted#{pause := ?PAUSE});
+        {_, Counted} -> pause(Counted)
     end;
 next(#{demand := 0} = State) ->
     {noreply, State};
@@ -161,15 +166,30 @@ next(#{window := Window, demand := Demand} = State) ->
 
 %% How many messages of the stream wait in the mailbox of its owner, at most. Which of them are ours is counted
 %% only where there are many: the owner may well take those of another stream first.
-waiting(#{owner := Owner, window := Window, reference := Reference}) ->
+waiting(#{owner := Owner, window := Window, next_count := Next} = State) ->
+    Now = erlang:monotonic_time(microsecond),
     case process_info(Owner, message_queue_len) of
-        {message_queue_len, Length} when Length < Window ->
-            Length;
-        _ ->
-            case process_info(Owner, messages) of
-                {messages, Messages} -> length([ours || {py_stream, Of, _} <- Messages, Of =:= Reference]);
-                undefined -> undefined
-            end
+        {message_queue_len, Length} when Length >= Window, Now < Next ->
+            {Window, State};
+        {message_queue_len, Length} when Length >= Window ->
+            Number = count(State),
+            Then = erlang:monotonic_time(microsecond),
+            {Number, State#{next_count := Then + ?RARELY * (Then - Now)}};
+        {message_queue_len, Length} ->
+            {Length, State};
+        undefined ->
+            {undefined, State}
+    end.
+
+%% In a process of its own, with which the copy goes.
+count(#{owner := Owner, reference := Reference}) ->
+    {Counter, Monitor} = spawn_monitor(fun() -> exit({waiting, messages_of(Reference, Owner)}) end),
+    receive {'DOWN', Monitor, process, Counter, {waiting, Number}} -> Number end.
+
+messages_of(Reference, Owner) ->
+    case process_info(Owner, messages) of
+        {messages, Messages} -> length([ours || {py_stream, Of, _} <- Messages, Of =:= Reference]);
+        undefined -> undefined
     end.
 
 pause(#{pause := Pause} = State) ->

@@ -12,7 +12,7 @@ suite() -> [{timetrap, {seconds, 60}}].
 all() ->
     [collects, collects_what_is_no_generator, collect_errors, names_of_the_process, stream_eval_variants,
      messages_in_order, empty_stream, error_after_items, error_at_start, item_without_form, odd_iterators,
-     items_come_at_once, window_of_the_mailbox, small_window, demand, demand_of_an_open_stream, owner, dead_owner,
+     items_come_at_once, window_of_the_mailbox, full_mailbox_of_others, small_window, demand, demand_of_an_open_stream, owner, dead_owner,
      owner_dies_while_the_generator_runs, cancel, cancel_while_it_runs, nothing_after_cancel, cancel_twice, context_stops, keywords_and_context,
      one_thread, calls_between, callbacks_in_a_generator, wrong_arguments, many_streams, application_stop].
 
@@ -118,6 +118,51 @@ window_of_the_mailbox(_Config) ->
     ?assert(Later > 1000 andalso Later =< 1500),
     ok = py:stream_cancel(Reference),
     ok = causeway_ct:wait_until(fun() -> py:call(?HELPERS, counters, []) =:= {ok, {Later, 1}} end).
+
+%% To count its own messages there takes a copy of all of them, which is made the less often the longer it takes, and
+%% which the stream does not keep.
+full_mailbox_of_others(_Config) ->
+    Test = self(),
+    Consumer = spawn_link(fun() -> consume_when_told(Test) end),
+    Other = lists:seq(1, 30),
+    [Consumer ! {other, N, Other} || N <- lists:seq(1, 100000)],
+    {ok, Reference} = py:stream_start(?HELPERS, count_up, [], #{owner => Consumer, window => 10}),
+    [{Reference, Stream}] = ets:lookup(py_streams, Reference),
+    Cost = lists:min([element(1, timer:tc(fun() -> process_info(Consumer, messages) end)) || _ <- lists:seq(1, 3)]),
+    garbage_collect(),
+    1 = erlang:trace_pattern({erlang, process_info, 2}, [{['_', messages], [], []}], []),
+    1 = erlang:trace(Stream, true, [call, set_on_spawn]),
+    Microseconds = 60 * Cost + 1000000,
+    receive {trace, _, call, _} -> ok after 30000 -> error(never_counted) end,
+    Counts = counts(erlang:monotonic_time(microsecond) + Microseconds, 1),
+    ?assert(Counts =< 2 + Microseconds div (10 * Cost)),
+    ?assertMatch({memory, Bytes} when Bytes < 1000000, process_info(Stream, memory)),
+    1 = erlang:trace(Stream, false, [call, set_on_spawn]),
+    flush_traces(),
+    %% As soon as the others are gone it goes on.
+    Consumer ! {Test, Reference, 1000},
+    ok = causeway_ct:expect({consumed, 1000}),
+    ok = py:stream_cancel(Reference),
+    unlink(Consumer),
+    exit(Consumer, kill).
+
+consume_when_told(Test) ->
+    receive
+        {Test, Reference, Number} ->
+            [receive {other, N, _} -> ok end || N <- lists:seq(1, 100000)],
+            [receive {py_stream, Reference, {data, N}} -> ok end || N <- lists:seq(1, Number)],
+            Test ! {consumed, Number},
+            receive never -> ok end
+    end.
+
+counts(Deadline, Number) ->
+    receive
+        {trace, _, call, {erlang, process_info, _}} -> counts(Deadline, Number + 1)
+    after max(0, (Deadline - erlang:monotonic_time(microsecond)) div 1000) -> Number
+    end.
+
+flush_traces() ->
+    receive Trace when element(1, Trace) =:= trace -> flush_traces() after 100 -> ok end.
 
 small_window(_Config) ->
     {ok, Reference} = py:stream_start(?HELPERS, count_up, [], #{window => 1}),
