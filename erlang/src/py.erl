@@ -326,8 +326,8 @@ interrupt(Context) ->
 %%
 %% `sys.path', `sys.prefix', `sys.exec_prefix', `sys.executable' and, in `os.environ', `VIRTUAL_ENV' and `PATH' become
 %% what they are where its Python was started; its .pth files are processed. The packages of the
-%% Python that runs stay visible behind its own. It is active in all contexts of the default pool, but where these
-%% have interpreters of their own not in those that are started later.
+%% Python that runs stay visible behind its own. It is active in all contexts of the default pool, also
+%% in those that are started later, or again after a crash.
 %%
 %% `{error, {not_a_venv, _}}' where the directory is none, and `{error, {wrong_python, _}}' where it was made for another
 %% version of Python, as 3.12 is of 3.11: nothing has changed then.

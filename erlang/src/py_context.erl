@@ -148,7 +148,21 @@ await_thread(Native, Options) ->
             {stop, {start_failed, Text}}
     end.
 
+%% The setup code finds the virtual environment of the pool. One that is activated meanwhile reaches only those in
+%% the table: hence the second look.
+enter(Native, #{pool := _} = Options) ->
+    Venv = py_venv:take_over(Native, none),
+    case set_up_and_register(Native, Options) of
+        ok ->
+            _ = py_venv:take_over(Native, Venv),
+            ok;
+        Error ->
+            Error
+    end;
 enter(Native, Options) ->
+    set_up_and_register(Native, Options).
+
+set_up_and_register(Native, Options) ->
     case setup(Native, Options) of
         ok -> py_contexts:register(self(), Native, maps:with([pool, mode], Options));
         {error, Reason} -> {error, {setup_failed, Reason}}

@@ -2,7 +2,7 @@
 %% @doc Virtual environments: which one the running Python uses, and how one is made.
 -module(py_venv).
 
--export([activate/1, activate_in/2, deactivate/0, deactivate_in/1, info/0, ensure/3, shown/1]).
+-export([activate/1, take_over/2, activate_in/2, deactivate/0, deactivate_in/1, info/0, ensure/3, shown/1]).
 -export_type([requirements/0, options/0]).
 
 -type requirements() :: [string() | binary()] | {requirements, file:name_all()}.
@@ -12,15 +12,55 @@
                      activate => boolean(),
                      force => boolean()}.
 
+-include_lib("kernel/include/logger.hrl").
+
 -define(PYTHON, <<"erlang._venv">>).
+%% In a persistent term: the environment of the pool, for contexts that enter it later. Python keeps it while the
+%% application is stopped, too.
+-define(OF_POOL, {?MODULE, of_pool}).
 
 %% @doc Makes an environment the active one of the interpreters of the default pool.
 -spec activate(term()) -> ok | py:error().
 activate(Directory) ->
     case path(Directory) of
-        {ok, Path} -> in_all(pool(), fun(Target) -> activate_at(Target, Path) end);
+        {ok, Path} -> change_pool(Path, fun(Target) -> activate_at(Target, Path) end);
         error -> no_path(Directory)
     end.
+
+%% First told to those that enter the pool meanwhile, then done in those that are there.
+change_pool(Wanted, Change) ->
+    Before = of_pool(),
+    persistent_term:put(?OF_POOL, Wanted),
+    case in_all(pool(), Change) of
+        ok ->
+            ok;
+        Error ->
+            persistent_term:put(?OF_POOL, Before),
+            Error
+    end.
+
+of_pool() -> persistent_term:get(?OF_POOL, none).
+
+%% @doc Gives a context that enters the pool the environment that is active there, unless it has that; returns
+%% which it is. Where it cannot be had, the context works without, and logger is told.
+-spec take_over(causeway_nif:context(), Known :: binary() | none) -> binary() | none.
+take_over(Native, Known) ->
+    case of_pool() of
+        Known ->
+            Known;
+        none ->
+            ok = warn(deactivate_at({ok, Native}), Known),
+            take_over(Native, none);
+        Path ->
+            ok = warn(plain(call({ok, Native}, <<"resume">>, [Path])), Path),
+            take_over(Native, Path)
+    end.
+
+warn(ok, _Path) ->
+    ok;
+warn({error, Reason}, Path) ->
+    ?LOG_WARNING("A Python context enters the pool without its virtual environment ~ts: ~tp", [shown(Path), Reason],
+                 #{source => venv, venv => Path}).
 
 %% @doc The same for the interpreter of a context.
 -spec activate_in(pid(), term()) -> ok | py:error().
@@ -35,7 +75,7 @@ activate_at(Target, Path) -> plain(call(Target, <<"activate">>, [Path])).
 %% @doc Takes back what {@link activate/1} has done.
 -spec deactivate() -> ok | py:error().
 deactivate() ->
-    in_all(pool(), fun deactivate_at/1).
+    change_pool(none, fun deactivate_at/1).
 
 %% @doc Takes back what {@link activate_in/2} has done.
 -spec deactivate_in(pid()) -> ok | py:error().

@@ -16,7 +16,7 @@ all() ->
     [activate_and_deactivate, as_a_real_one, place_of_its_packages, path_files, helpers_of_path_files,
      failing_path_file, system_site_packages, another_replaces_the_first, twice_the_same,
      what_others_change_stays, made_by_another_tool, in_a_context, in_an_interpreter_of_its_own,
-     in_a_pool_of_interpreters, no_environment, another_version, deactivate_without, info_of_the_base,
+     in_a_pool_of_interpreters, after_a_crash, in_a_pool_that_grows, environment_that_is_gone, no_environment, another_version, deactivate_without, info_of_the_base,
      multiprocessing_here, multiprocessing_in_the_base, multiprocessing_in_an_environment].
 
 init_per_suite(Config) -> venv_ct:start(Config).
@@ -196,6 +196,58 @@ in_a_pool_of_interpreters(Config) ->
     ?assertEqual([Venv, Venv], Prefixes()),
     ok = py:deactivate_venv(),
     ?assertEqual(Before, Prefixes()),
+    ok = py:stop_contexts(),
+    {ok, _} = py:start_contexts(#{mode => worker}).
+
+%% A context that is restarted has it too, and its setup code already.
+after_a_crash(Config) ->
+    Venv = venv(Config, "crash"),
+    ok = module(Venv, "only_here", "answer = 42"),
+    ok = py:stop_contexts(),
+    {ok, [First, Second]} = py:start_contexts(#{number => 2, mode => subinterp}),
+    ok = py:activate_venv(Venv),
+    Restarted = crash(First),
+    ?assertEqual({ok, {Venv, 42}}, py:eval(Restarted, "(__import__('sys').prefix, __import__('only_here').answer)")),
+    ?assertEqual({ok, Venv}, py:eval(Second, "__import__('sys').prefix")),
+    ok = py:deactivate_venv(),
+    {ok, Base} = py:eval("__import__('sys').prefix"),
+    [?assertEqual({ok, Base}, py:eval(Context, "__import__('sys').prefix")) || Context <- [Restarted, Second]],
+    ?assertEqual({ok, Base}, py:eval(crash(Second), "__import__('sys').prefix")),
+    workers().
+
+%% Others that come later, of any mode.
+in_a_pool_that_grows(Config) ->
+    Venv = venv(Config, "grows"),
+    ok = py:activate_venv(Venv),
+    ok = py:stop_contexts(),
+    {ok, Contexts} = py:start_contexts(#{number => 3, mode => subinterp}),
+    [?assertEqual({ok, Venv}, py:eval(Context, "__import__('sys').prefix")) || Context <- Contexts],
+    ok = py:deactivate_venv(),
+    workers(),
+    %% That of the interpreter that all workers share was not meant.
+    ok = py:deactivate_venv().
+
+environment_that_is_gone(Config) ->
+    Venv = venv(Config, "gone"),
+    ok = py:stop_contexts(),
+    {ok, [Context]} = py:start_contexts(#{number => 1, mode => subinterp}),
+    ok = py:activate_venv(Venv),
+    ok = file:del_dir_r(Venv),
+    ?assertMatch({error, {not_a_venv, _}}, py:activate_venv(Venv)),
+    %% It works without, and that is said.
+    ?assertEqual({ok, 1}, py:eval(crash(Context), "1")),
+    receive {warned, Text} -> ?assertNotEqual(nomatch, string:find(Text, Venv)) after 0 -> error(not_warned) end,
+    ok = py:deactivate_venv(),
+    workers().
+
+%% The context that comes instead of one in the pool.
+crash(Context) ->
+    [Index] = [Index || Index <- lists:seq(1, py_contexts:pool_size()), py:context(Index) =:= Context],
+    exit(Context, kill),
+    ok = causeway_ct:wait_until(fun() -> is_pid(py:context(Index)) andalso py:context(Index) =/= Context end),
+    py:context(Index).
+
+workers() ->
     ok = py:stop_contexts(),
     {ok, _} = py:start_contexts(#{mode => worker}).
 

@@ -38,6 +38,8 @@ end_case(Config) ->
 -spec log(logger:log_event(), map()) -> term().
 log(#{level := info, msg := {Format, Arguments}, meta := #{source := venv, venv := _}}, #{config := Test}) ->
     Test ! {logged, unicode:characters_to_binary(io_lib:format(Format, Arguments))};
+log(#{level := warning, msg := {Format, Arguments}, meta := #{source := venv, venv := _}}, #{config := Test}) ->
+    Test ! {warned, unicode:characters_to_binary(io_lib:format(Format, Arguments))};
 log(_Event, _Config) ->
     ok.
 

@@ -62,6 +62,17 @@ def activate(directory):
     return atom("ok")
 
 
+def resume(directory):
+    """Make the environment of the pool the active one, unless another context has done so here.
+
+    Returns as :func:`activate` does.
+    """
+    with _lock:
+        if _active is not None and _active.directory == os.path.abspath(os.fsdecode(directory)):
+            return atom("ok")
+        return activate(directory)
+
+
 def deactivate():
     """Take back all that the activation has changed, but what others have changed since then.
 
