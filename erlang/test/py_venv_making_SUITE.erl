@@ -13,7 +13,7 @@
 suite() -> [{timetrap, {seconds, 120}}].
 
 all() ->
-    [make_and_install, make_with_uv, file_of_requirements, something_more, failed_installation,
+    [make_and_install, make_with_uv, arguments_of_no_shell, file_of_requirements, something_more, failed_installation,
      failed_installation_into_an_old_one, failed_creation, half_made_before, made_for_another_version,
      force, directory_in_use, many_at_once, time_out, dead_caller, dead_caller_of_a_half_made_one,
      killed_program, application_stop, wrong_arguments, no_uv].
@@ -53,7 +53,13 @@ make_and_install(Config) ->
     ok = py:ensure_venv(Venv, [?config(one, Config)], (no_index())#{activate => false}),
     ?assertEqual(?config(state, Config), state()).
 
+%% That of the virtual environment of the tests, where there is none on the PATH.
 make_with_uv(Config) ->
+    Path = os:getenv("PATH"),
+    true = os:putenv("PATH", lists:append([Path | [":" ++ Venv ++ "/bin" || Venv <- [os:getenv("CAUSEWAY_TEST_VENV")], Venv =/= false]])),
+    try make_with_uv_on_the_path(Config) after os:putenv("PATH", Path) end.
+
+make_with_uv_on_the_path(Config) ->
     case os:find_executable("uv") of
         false ->
             {skip, "uv is not installed"};
@@ -61,10 +67,34 @@ make_with_uv(Config) ->
             Venv = filename:join(?config(priv_dir, Config), "made_with_uv"),
             ok = py:ensure_venv(Venv, [?config(one, Config)], (no_index())#{installer => uv}),
             ?assertEqual({ok, installed(Venv, <<"causeway_one">>)}, py:call(?HELPERS, origin, [causeway_one])),
+            ?assertNotEqual(0, lines_with("uv venv", logged())),
             ?assertMatch({error, {install_failed, #{status := _}}},
                          py:ensure_venv(Venv, ["causeway-absent"], (no_index())#{installer => uv})),
             ok = py:ensure_venv(Venv, [], #{installer => uv, force => true}),
-            ?assertEqual({ok, none}, py:call(?HELPERS, origin, [causeway_one]))
+            ?assertEqual({ok, none}, py:call(?HELPERS, origin, [causeway_one])),
+            %% Without being asked, where it is on the PATH.
+            _ = logged(),
+            ok = py:ensure_venv(Venv, [?config(one, Config)], maps:remove(installer, no_index())),
+            ?assertNotEqual(0, lines_with("uv pip install", logged()))
+    end.
+
+%% Nothing is read by a shell, in any part of what an installer is given.
+arguments_of_no_shell(Config) ->
+    Directory = filename:join(?config(priv_dir, Config), "no shell"),
+    ok = filelib:ensure_path(Directory),
+    {ok, Before} = file:get_cwd(),
+    ok = file:set_cwd(Directory),
+    Evil = "a; touch one; $(touch two) `touch three` 'four' \"five\" & touch six | touch seven > eight *",
+    Links = filename:join(?config(wheels, Config), "../" ++ Evil),
+    ok = filelib:ensure_path(Links),
+    {ok, _} = file:copy(?config(one, Config), filename:join(Links, filename:basename(?config(one, Config)))),
+    try
+        ok = py:ensure_venv(Evil, ["causeway-one"], #{installer => pip, extra_args => ["--no-index", "--find-links", Links]}),
+        ?assertMatch({error, {install_failed, _}}, py:ensure_venv(Evil, [Evil], no_index())),
+        ?assertEqual({ok, installed(filename:join(Directory, Evil), <<"causeway_one">>)}, py:call(?HELPERS, origin, [causeway_one])),
+        ?assertEqual({ok, [Evil]}, file:list_dir(Directory))
+    after
+        file:set_cwd(Before)
     end.
 
 file_of_requirements(Config) ->

@@ -110,6 +110,13 @@ def multiply():
     return (matrix @ matrix).tolist()
 
 
+def count_bits():
+    import bitarray
+
+    bits = bitarray.bitarray("1101")
+    return bits.count(), bits.to01()
+
+
 def use_standard_library():
     """Exercise what keeps state of its own."""
     import asyncio
