@@ -21,6 +21,10 @@
 
 extern void *memmem(const void *, size_t, const void *, size_t);
 extern int pthread_setname_np(pthread_t, const char *);
+extern int pthread_getattr_np(pthread_t, pthread_attr_t *);
+
+/* Where the stack of the calling thread has grown to, more or less. */
+static inline uintptr_t cplatform_stack_position(void) { return (uintptr_t)__builtin_frame_address(0); }
 
 static inline int cplatform_errno(void) { return errno; }
 

@@ -14,7 +14,8 @@
 %%
 %% Back, `str' and bytes-like objects become binaries, `None' becomes `none', sets become lists, and any other
 %% object becomes a reference that keeps it alive and turns into the same object in a later call.
-%% What has no form on the other side (improper lists, nesting deeper than 4096, lone surrogates) is an error.
+%% What has no form on the other side (improper lists, nesting deeper than 4096, or than the stack of a Python
+%% thread has room for, lone surrogates) is an error.
 %%
 %% == Objects ==
 %% A reference can be sent to other processes. It keeps its object alive as long as one of them has it; what was

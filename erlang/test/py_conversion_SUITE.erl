@@ -16,7 +16,7 @@ all() ->
      improper_lists, bitstrings, duplicate_keys_to_python, duplicate_keys_to_erlang, unhashable_keys,
      lone_surrogates, large_strings, one_megabyte_both_ways, large_binary_is_intact_after_the_call, large_tuples, large_maps,
      nesting_to_python, nesting_to_erlang, nesting_within_the_bound, self_reference, bomb, half_a_million_deep_to_python,
-     half_a_million_deep_to_erlang, deep_from_a_deep_python_stack, deep_in_arguments_kwargs_locals,
+     half_a_million_deep_to_erlang, deep_from_a_deep_python_stack, deep_on_a_small_stack, deep_in_arguments_kwargs_locals,
      references_are_the_same_object, references_keep_alive_and_release, references_in_messages_to_others,
      references_of_dead_processes, references_compare, containers_that_change_meanwhile, exceptions_during_conversion,
      objects_of_all_kinds].
@@ -328,6 +328,39 @@ deep_from_a_deep_python_stack(_Config) ->
     {ok, none} = py:call('__main__', down, [250, self()]),
     Expected = list_of_depth(4000),
     ok = causeway_ct:expect(Expected).
+
+%% Any thread of Python may send and call: the bound is what its stack has room for. In a node of its own, which an
+%% overflow would end.
+deep_on_a_small_stack(_Config) ->
+    {Status, Output} = causeway_ct:run_node("py_conversion_SUITE:on_small_stacks(), io:format(\"all is well~n\"), halt().", []),
+    ?assertEqual({0, <<"all is well\n">>}, {Status, Output}).
+
+on_small_stacks() ->
+    ok = causeway_ct:start(),
+    ok = py:register_function(deep, fun([Kind, Depth]) -> of_depth(Kind, Depth) end),
+    [on_small_stack(Size, Kind) || Size <- [32768, 65536, 262144], Kind <- [nested_list, nested_tuple, nested_dict]],
+    %% Where there is room it is as everywhere.
+    [begin
+         {ok, none} = py:call(?HELPERS, send_nested, [8 bsl 20, self(), Kind, 4000]),
+         ok = causeway_ct:expect(of_depth(atom_to_binary(Kind), 4000)),
+         {ok, 4000} = py:call(?HELPERS, call_nested, [8 bsl 20, deep, Kind, 4000]),
+         {ok, {<<"ValueError">>, _}} = py:call(?HELPERS, call_nested, [8 bsl 20, deep, Kind, 5000])
+     end || Kind <- [nested_list, nested_tuple, nested_dict]],
+    [] = causeway_ct:mailbox(),
+    ok.
+
+on_small_stack(Size, Kind) ->
+    [begin
+         {ok, {<<"RecursionError">>, Text}} = py:call(?HELPERS, Function, [Size, About, Kind, 4000]),
+         {_, _} = binary:match(Text, <<"threading.stack_size">>)
+     end || {Function, About} <- [{send_nested, self()}, {call_nested, deep}]],
+    {ok, none} = py:call(?HELPERS, send_nested, [Size, self(), Kind, 10]),
+    ok = causeway_ct:expect(of_depth(atom_to_binary(Kind), 10)),
+    {ok, 10} = py:call(?HELPERS, call_nested, [Size, deep, Kind, 10]).
+
+of_depth(<<"nested_list">>, Depth) -> list_of_depth(Depth);
+of_depth(<<"nested_tuple">>, Depth) -> tuple_of_depth(Depth);
+of_depth(<<"nested_dict">>, Depth) -> map_of_depth(Depth).
 
 deep_in_arguments_kwargs_locals(_Config) ->
     Deep = list_of_depth(500000),

@@ -31,8 +31,8 @@ def call(name, /, *arguments):
     only that thread waits, without Python's lock.
 
     Raises NameError for a name that is not registered, ErlangError where the function fails or its process
-    is killed, RecursionError where calls are nested too deep, RuntimeError outside the BEAM, and ValueError
-    for an argument that has no form in Erlang.
+    is killed, RecursionError where calls are nested too deep, or a term is for the stack of this thread,
+    RuntimeError outside the BEAM, and ValueError for an argument that has no form in Erlang.
     """
     if not isinstance(name, str):
         raise TypeError(f"the name of an Erlang function is a str, not {type(name).__name__}")

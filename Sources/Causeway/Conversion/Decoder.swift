@@ -2,23 +2,31 @@ import Beam
 import CErlNif
 import CPython
 import Python
+import Streams
 
 /// Erlang terms to Python objects. With the GIL.
 ///
-/// Deep terms end in a `ValueError`, long before the stack does.
+/// Deep terms end in a `ValueError`, or where the thread has too little stack in a `RecursionError`.
 struct Decoder {
     /// How deep terms may be nested in either direction. A frame takes under 1 KB of the 16 MB stack
-    /// of a context thread, which Python's own recursion shares.
+    /// of a context thread, which Python's own recursion shares; other threads may have less.
     static let maximumDepth = 4096
 
     let env: EnvPointer?
     let state: ModuleState
+    private let stack = ThreadStack.current
+
+    init(env: EnvPointer?, state: ModuleState) {
+        self.env = env
+        self.state = state
+    }
 
     /// The object for a term, as a new reference.
     func object(_ term: Term, depth: Int = 0) throws(PythonError) -> Object {
         guard depth < Decoder.maximumDepth else {
             throw valueError("the Erlang term is nested more than \(Decoder.maximumDepth) levels deep")
         }
+        guard stack.hasRoom else { throw Decoder.stackIsUsedUp("Erlang term", depth) }
         switch enif_term_type(env, term) {
         case ERL_NIF_TERM_TYPE_ATOM: return try atom(term)
         case ERL_NIF_TERM_TYPE_INTEGER: return try integer(term)
@@ -34,6 +42,14 @@ struct Decoder {
         case ERL_NIF_TERM_TYPE_REFERENCE: return try reference(term)
         default: return try TermObject.make(state.termType, term)
         }
+    }
+
+    /// What a conversion throws at that depth in either direction.
+    static func stackIsUsedUp(_ what: String, _ depth: Int) -> PythonError {
+        raised(
+            cpython_RecursionError(),
+            "the \(what) is nested too deep for the stack of this thread, which is used up at level \(depth): "
+                + "threading.stack_size(16 << 20) gives new threads a larger one")
     }
 
     private func atom(_ term: Term) throws(PythonError) -> Object {

@@ -2,11 +2,13 @@ import Beam
 import CErlNif
 import CPython
 import Python
+import Streams
 
 /// Python objects to Erlang terms. With the GIL.
 ///
 /// Objects that refer to themselves and structures that share parts so often that they would not fit
-/// into memory when written out end in a `ValueError`.
+/// into memory when written out end in a `ValueError`; deep ones do so, or end in a `RecursionError` where the
+/// thread has too little stack.
 struct Encoder {
     /// How many terms one result may have.
     static let maximumTerms = 1 << 26
@@ -14,11 +16,21 @@ struct Encoder {
     let env: EnvPointer?
     let state: ModuleState
     private var terms: Int
+    private let stack: ThreadStack
 
-    init(env: EnvPointer?, state: ModuleState, terms: Int = 0) {
+    init(env: EnvPointer?, state: ModuleState) {
         self.env = env
         self.state = state
-        self.terms = terms
+        terms = 0
+        stack = .current
+    }
+
+    /// For a part of what another one converts.
+    private init(env: EnvPointer?, partOf whole: Encoder) {
+        self.env = env
+        state = whole.state
+        terms = whole.terms
+        stack = whole.stack
     }
 
     /// The term for a borrowed object.
@@ -28,6 +40,7 @@ struct Encoder {
                 "the Python object is nested more than \(Decoder.maximumDepth) levels deep, or contains itself"
             )
         }
+        guard stack.hasRoom else { throw Decoder.stackIsUsedUp("Python object", depth) }
         terms += 1
         guard terms < Encoder.maximumTerms else {
             throw Encoder.tooLarge()
@@ -182,7 +195,7 @@ struct Encoder {
         while PyDict_Next(object, &position, &key, &value) != 0 {
             guard let key, let value else { throw PythonError() }
             let heldValue = Object(retaining: value)
-            var encoder = Encoder(env: large.env, state: state, terms: terms)
+            var encoder = Encoder(env: large.env, partOf: self)
             let keyTerm = try encoder.retained(key, depth)
             let valueTerm = try encoder.term(heldValue.pointer, depth: depth + 1)
             terms = encoder.terms

@@ -204,6 +204,44 @@ def nested_dict(depth):
     return value
 
 
+def with_stack(size, function, *arguments):
+    """What a function returns, or the exception it raises, in a thread with so many bytes of stack."""
+    results = []
+
+    def work():
+        try:
+            results.append(function(*arguments))
+        except Exception as error:
+            results.append((type(error).__name__, str(error)))
+
+    before = threading.stack_size(size)
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    return results[0]
+
+
+def send_nested(size, pid, kind, depth):
+    """Sends a deep object from a thread with little stack."""
+    return with_stack(size, erlang.send, pid, globals()[kind](depth))
+
+
+def call_nested(size, name, kind, depth):
+    """Has Erlang answer such a thread with a deep term."""
+    return with_stack(size, lambda: depth_of_any(erlang.call(name, kind, depth)))
+
+
+def depth_of_any(value):
+    depth = 0
+    while value:
+        value = value["k"] if isinstance(value, dict) else value[0]
+        depth += 1
+    return depth
+
+
 def self_list():
     value = [1]
     value.append(value)
