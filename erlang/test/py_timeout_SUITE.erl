@@ -18,7 +18,7 @@ all() ->
      answered_calls_are_not_answered_again, stopped_context, killed_context, calls_below_others,
      interrupt_of_every_wait, interrupt_of_an_idle_context, interrupt_of_what_is_no_context, interrupt_spares_the_queue,
      interrupt_and_time_out, hundred_killed_in_a_loop, hundred_killed_in_a_sleep, hundred_killed_in_erlang_call,
-     schedulers_do_not_wait_for_the_lock, finally_may_sleep, thousand_around_their_duration,
+     given_up_calls_keep_no_arguments, schedulers_do_not_wait_for_the_lock, finally_may_sleep, thousand_around_their_duration,
      interrupted_imports_hold_nobody_up].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
@@ -272,6 +272,32 @@ kill_all(Alive) ->
             kill_all(maps:remove(Caller, Alive))
     after ?PATIENCE -> error({not_running, map_size(Alive)})
     end.
+
+%% A context that is stuck, and callers that try again and again, or die: what they have given up waits in the queue, but
+%% without its arguments.
+given_up_calls_keep_no_arguments(Config) ->
+    Context = context(Config),
+    Stuck = py:spawn_call(Context, causeway_helpers, wait_at_gate, [closed_gate()]),
+    ok = causeway_ct:expect(<<"running">>),
+    List = lists:seq(1, 50000),
+    Binary = fun() -> binary:copy(<<"x">>, 1000000) end,
+    give_up(Context, List, Binary, 5),
+    Memory = causeway_ct:rss(),
+    Binaries = erlang:memory(binary),
+    give_up(Context, List, Binary, 150),
+    ok = causeway_ct:settled(fun() -> erlang:memory(binary) end, Binaries + (10 bsl 20)),
+    ok = causeway_ct:settled(fun causeway_ct:rss/0, Memory + (50 bsl 20)),
+    {ok, none} = py:call(causeway_helpers, open_gate, []),
+    ?assertEqual({ok, <<"passed">>}, py:await(Stuck)),
+    ?assertEqual({ok, 4.0}, py:call(Context, math, sqrt, [16])),
+    ?assertEqual([], causeway_ct:mailbox()).
+
+give_up(Context, List, Binary, Number) ->
+    [begin
+         ?assertEqual({error, timeout}, py:call(Context, ?HELPERS, nap, [List, Binary()], 0)),
+         {Caller, Monitor} = spawn_monitor(fun() -> _ = py:spawn_call(Context, ?HELPERS, nap, [List, Binary()]), exit(gone) end),
+         ok = causeway_ct:expect({'DOWN', Monitor, process, Caller, gone})
+     end || _ <- lists:seq(1, Number)].
 
 %% A scheduler that took Python's lock to give up the calls would wait until C code lets go of it.
 schedulers_do_not_wait_for_the_lock(Config) ->

@@ -26,7 +26,7 @@ final class Call: Resource, @unchecked Sendable {
     let caller: ErlNifPid
     /// On whose behalf it runs, whose names it sees: the caller, or the process that has started a stream.
     let beneficiary: ErlNifPid
-    /// Where `tag` and `request` live. Cleared by the thread that has answered.
+    /// Where `tag` and `request` live. Cleared by the thread that has answered, or by whom gives it up in the queue.
     let environment: Environment
     /// The first element of the answer `{Tag, Result}`.
     private(set) var tag: Term
@@ -85,6 +85,8 @@ final class Call: Resource, @unchecked Sendable {
     /// False when the answer is on its way already.
     func cancel() -> Bool {
         if move(from: State.queued, to: State.cancelled) {
+            // It may wait for long before somebody looks at it, with others that were given up.
+            forgetRequest()
             context.abandon()
             return true
         }
@@ -92,6 +94,17 @@ final class Call: Resource, @unchecked Sendable {
         delivery.withLock { _ in }  // what is being sent is there when this returns
         context.interrupt(activity: number)
         return true
+    }
+
+    /// Lets go of the request, which nobody reads any more. Who answers needs the tag.
+    private func forgetRequest() {
+        delivery.withLock { _ in
+            let kept = Environment()
+            let keptTag = kept.copy(tag)
+            environment.clear()
+            tag = environment.copy(keptTag)
+            request = atoms.undefined
+        }
     }
 
     /// The message that answers the call.
@@ -128,14 +141,16 @@ final class Call: Resource, @unchecked Sendable {
     /// What it calls, `{Module, Function}`, or the kind of its request. With the GIL, under which it is answered:
     /// its terms are as they were until then.
     func summary(_ env: EnvPointer?) -> Term {
-        var arity: Int32 = 0
-        var parts: UnsafePointer<Term>?
-        guard !isOver, enif_get_tuple(environment.pointer, request, &arity, &parts) != 0, let parts, arity > 1
-        else {
-            return atoms.undefined
+        // Under the lock: a call that is taken but has not begun may be given up now.
+        delivery.withLock { _ in
+            var arity: Int32 = 0
+            var parts: UnsafePointer<Term>?
+            guard !isOver, enif_get_tuple(environment.pointer, request, &arity, &parts) != 0, let parts,
+                arity > 1
+            else { return atoms.undefined }
+            guard parts[0] == atoms.call, arity == 5 else { return parts[0] }
+            return makeTuple(env, enif_make_copy(env, parts[1]), enif_make_copy(env, parts[2]))
         }
-        guard parts[0] == atoms.call, arity == 5 else { return parts[0] }
-        return makeTuple(env, enif_make_copy(env, parts[1]), enif_make_copy(env, parts[2]))
     }
 
     override func unreferenced(_ env: EnvPointer?) { if !isDetached { _ = cancel() } }
