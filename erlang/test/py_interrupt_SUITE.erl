@@ -15,7 +15,8 @@ suite() -> [{timetrap, {seconds, 60}}].
 all() ->
     [loop_times_out, sleep_times_out, sleep_variants_time_out, gil_in_c_code_times_out, blocking_read_times_out, timeout_of_eval_and_exec,
      interrupted_call_raises_call_interrupted, finally_and_with_are_run, stubborn_code_times_out, queued_calls_time_out,
-     context_answers_after_timeout, no_stray_exception_hits_the_next_call, interruption_during_import_harms_nobody, package_that_was_interrupted,
+     context_answers_after_timeout, no_stray_exception_hits_the_next_call, interruption_during_import_harms_nobody,
+     package_that_was_interrupted, import_that_another_has_begun, odd_imports,
      sleep_sleeps_as_long_as_it_should, sleep_of_wrong_arguments, sleep_lets_others_run, hundred_callers_killed_in_mid_call,
      killed_callers_of_queued_calls, mailboxes_are_empty_after_races, timeouts_around_the_duration_of_calls,
      threads_of_python_are_not_hit, interrupts_of_many_contexts_at_once].
@@ -172,6 +173,45 @@ interruption_during_import_harms_nobody(Config) ->
                                 "import email.message, unittest, xml.dom.minidom">>, N),
          ?assertEqual(ok, py:exec(Context, <<"import email.message, unittest, xml.dom.minidom">>))
      end || N <- lists:seq(0, 40, 4)].
+
+%% Another call waits for the same import meanwhile: it makes it anew.
+import_that_another_has_begun(Config) ->
+    ok = file:write_file(filename:join(?config(priv_dir, Config), "module_of_two.py"),
+                         "import erlang, sys, time\nerlang.call('importing')\n"
+                         "while not hasattr(sys, 'is_quick'): time.sleep(60)\ndef answer(): return 42\n"),
+    Context = context(Config),
+    Other = causeway_ct:context(),
+    Test = self(),
+    ok = py:register_function(importing, fun([]) -> Test ! importing end),
+    ok = py:exec(Context, ["import sys\nsys.path.append('", ?config(priv_dir, Config), "')"]),
+    First = py:spawn_call(Context, module_of_two, answer, []),
+    ok = causeway_ct:expect(importing),
+    Second = py:spawn_call(Other, module_of_two, answer, []),
+    ok = causeway_ct:wait_until(fun() -> waits_for_an_import(Other) end),
+    ok = py:exec("import sys; sys.is_quick = True"),
+    ok = py:interrupt(Context),
+    ?assertMatch({error, {'CallInterrupted', _}}, py:await(First)),
+    ?assertEqual({ok, 42}, py:await(Second)),
+    ok = causeway_ct:expect(importing),
+    ok = py:exec(Context, "import sys; del sys.is_quick; sys.path.pop()"),
+    ok = py:unregister_function(importing),
+    ok = py_context:stop(Other).
+
+%% These are errors as in Python.
+odd_imports(Config) ->
+    Directory = ?config(priv_dir, Config),
+    ok = file:write_file(filename:join(Directory, "gone_again.py"), "import sys\ndel sys.modules[__name__]\n"),
+    ok = file:write_file(filename:join(Directory, "key_error.py"), "{}['key_error']\n"),
+    ok = py:exec(context(Config), ["import sys\nsys.path.append('", Directory, "')"]),
+    [?assertEqual({error, {'KeyError', "'" ++ atom_to_list(Module) ++ "'"}}, py:call(context(Config), Module, answer, []))
+     || Module <- [gone_again, key_error]],
+    ok = py:exec(context(Config), "sys.path.pop()").
+
+%% Its stack has no frame of Python's but those of importlib.
+waits_for_an_import(Context) ->
+    {ok, #{stack := Stack, call := Call}} = py_context:diagnose(Context),
+    Call =:= {module_of_two, answer} andalso Stack =/= [] andalso Stack =/= unavailable
+        andalso lists:all(fun(#{file := File}) -> string:find(File, "importlib") =/= nomatch end, Stack).
 
 %% A package whose import is interrupted after a part of it was imported can be imported later.
 package_that_was_interrupted(Config) ->

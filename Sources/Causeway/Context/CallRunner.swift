@@ -268,7 +268,7 @@ final class CallRunner {
         if let found = PyObject_GetAttr(holder.pointer, functionName.pointer) { return Object(owning: found) }
         PyErr_Clear()
         // Another thread may be importing the module just now: this waits for it.
-        let imported = try Object(PyImport_Import(moduleName.pointer))
+        let imported = try imported(moduleName.pointer)
         if let found = PyObject_GetAttr(imported.pointer, functionName.pointer) {
             return Object(owning: found)
         }
@@ -297,8 +297,29 @@ final class CallRunner {
             return Object(retaining: known)
         }
         if PyErr_Occurred() != nil { throw PythonError() }
+        return try imported(name)
+    }
+
+    /// Imports a module. Where another thread was at it and was interrupted, `PyImport_Import` has waited for that, and
+    /// then finds no module: it is imported anew.
+    private func imported(_ name: PyPointer) throws(PythonError) -> Object {
+        for _ in 0..<CallRunner.importAttempts {
+            if let module = PyImport_Import(name) { return Object(owning: module) }
+            guard PyErr_ExceptionMatches(cpython_KeyError()) != 0, let error = Exception.take() else {
+                throw PythonError()
+            }
+            // Python code that raises one leaves a traceback.
+            if let traceback = PyException_GetTraceback(error.value.pointer) {
+                Py_DecRef(traceback)
+                PyErr_SetObject(asObject(cpython_type(error.value.pointer)), error.value.pointer)
+                throw PythonError()
+            }
+        }
         return try Object(PyImport_Import(name))
     }
+
+    /// How often that is tried again: there are modules that take themselves out of `sys.modules`.
+    private static let importAttempts = 3
 
     /// A name that the calling process has defined by `py:exec`, or an attribute of one.
     private func ownName(_ name: PyPointer, of call: Call) throws(PythonError) -> Object? {
