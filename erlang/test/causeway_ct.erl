@@ -2,11 +2,14 @@
 -module(causeway_ct).
 
 -export([start/0, start/1, stop/1, start_context/1, kill_context/1, context/1, context/0, python_dir/0, ebin_dirs/0]).
--export([wait_until/1, wait_until/2, milliseconds/1, expect/1, expect/2, mailbox/0]).
+-export([wait_until/1, wait_until/2, milliseconds/1, with_free_schedulers/1, with_punctual_schedulers/1, expect/1, expect/2, mailbox/0]).
 -export([threads/0, context_threads/0, descriptors/0, rss/0, settled/2, context_ticks/0, context_ticks/1]).
 -export([run_node/2, run_node/3, python_executable/0, script/3]).
 
 -define(PATIENCE, 30000).
+%% Which part of the time a timer may be late, and how often that is tried.
+-define(LATE_SHARE, 0.3).
+-define(TRIALS, 5).
 
 %% @doc Starts the application, and lets Python find the helper modules of the suites.
 -spec start() -> ok.
@@ -89,6 +92,44 @@ poll(Condition, Deadline) ->
 milliseconds(Fun) ->
     {Microseconds, Result} = timer:tc(Fun),
     {Microseconds div 1000, Result}.
+
+%% @doc Runs a function while a timer of 1 ms shows whether a scheduler is held up: one that waits for Python is so for
+%% a good part of the time. A machine that is busy with other things holds it up, too, now and then.
+-spec with_free_schedulers(fun(() -> ok)) -> ok.
+with_free_schedulers(Fun) ->
+    best_of(?TRIALS, Fun, fun(#{share := Share}) -> Share < ?LATE_SHARE end).
+
+%% @doc The same where nothing else runs: the timer is never late by 50 ms.
+-spec with_punctual_schedulers(fun(() -> ok)) -> ok.
+with_punctual_schedulers(Fun) ->
+    best_of(?TRIALS, Fun, fun(#{worst := Worst}) -> Worst < 50000 end).
+
+best_of(0, _Fun, _IsGood) ->
+    error(timer_was_late);
+best_of(Trials, Fun, IsGood) ->
+    Lateness = lateness(Fun),
+    ct:log("~p", [Lateness]),
+    case IsGood(Lateness) of
+        true -> ok;
+        false -> best_of(Trials - 1, Fun, IsGood)
+    end.
+
+%% By how many microseconds the timer was late at the worst, and which part of the time it was later than 10 ms.
+lateness(Fun) ->
+    Test = self(),
+    Clock = spawn_link(fun() -> clock(Test, 0, 0) end),
+    {Elapsed, ok} = timer:tc(Fun),
+    Clock ! report,
+    receive {Clock, Worst, Late} -> #{worst => Worst, share => Late / Elapsed} end.
+
+clock(Test, Worst, Late) ->
+    Start = erlang:monotonic_time(microsecond),
+    receive
+        report -> Test ! {self(), Worst, Late}
+    after 1 ->
+        Delay = erlang:monotonic_time(microsecond) - Start - 1000,
+        clock(Test, max(Worst, Delay), Late + max(0, Delay - 10000))
+    end.
 
 %% @doc Waits for a message.
 -spec expect(term()) -> ok.

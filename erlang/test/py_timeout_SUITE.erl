@@ -17,7 +17,7 @@ all() ->
      thousands_at_once, zero_on_an_idle_context, zero_on_a_busy_context, no_limit, longest_time_out, wrong_time_outs,
      answered_calls_are_not_answered_again, stopped_context, killed_context, calls_below_others,
      interrupt_of_every_wait, interrupt_of_an_idle_context, interrupt_of_what_is_no_context, interrupt_spares_the_queue,
-     interrupt_and_time_out, hundred_killed_in_a_loop, hundred_killed_in_a_sleep, hundred_killed_in_erlang_call,
+     interrupt_and_time_out, many_killed_in_a_loop, many_killed_in_a_sleep, many_killed_in_erlang_call,
      given_up_calls_keep_no_arguments, schedulers_do_not_wait_for_the_lock, finally_may_sleep, thousand_around_their_duration,
      interrupted_imports_hold_nobody_up].
 
@@ -236,11 +236,12 @@ interrupt_and_time_out(Config) ->
 
 %% Dead callers
 
-hundred_killed_in_a_loop(_Config) -> killed(100, loop_as, []).
+%% None of them holds up a scheduler.
+many_killed_in_a_loop(_Config) -> causeway_ct:with_free_schedulers(fun() -> killed(500, loop_as, []) end).
 
-hundred_killed_in_a_sleep(_Config) -> killed(100, sleep_as, []).
+many_killed_in_a_sleep(_Config) -> causeway_ct:with_free_schedulers(fun() -> killed(500, sleep_as, []) end).
 
-hundred_killed_in_erlang_call(_Config) -> killed_in_erlang_call(100).
+many_killed_in_erlang_call(_Config) -> causeway_ct:with_free_schedulers(fun() -> killed_in_erlang_call(500) end).
 
 %% The soak suite has more of them.
 killed_in_erlang_call(Number) ->
@@ -301,12 +302,15 @@ give_up(Context, List, Binary, Number) ->
 
 %% A scheduler that took Python's lock to give up the calls would wait until C code lets go of it.
 schedulers_do_not_wait_for_the_lock(Config) ->
+    causeway_ct:with_free_schedulers(fun() -> killed_while_the_lock_is_held(context(Config)) end).
+
+killed_while_the_lock_is_held(Holder) ->
     Contexts = [context() || _ <- lists:seq(1, 4)],
     Test = self(),
     Callers = [spawn_monitor(fun() -> py:call(lists:nth(1 + N rem 4, Contexts), ?HELPERS, sleep_as, [Test]) end)
                || N <- lists:seq(1, 40)],
     [receive {<<"running">>, _} -> ok after ?PATIENCE -> error(not_running) end || _ <- Contexts],
-    Holding = py:spawn_call(context(Config), causeway_helpers, hold_gil, [Test, 1500000]),
+    Holding = py:spawn_call(Holder, causeway_helpers, hold_gil, [Test, 1500000]),
     ok = causeway_ct:expect(<<"running">>),
     {Milliseconds, _} = causeway_ct:milliseconds(fun() ->
         [exit(Caller, kill) || {Caller, _} <- Callers],
@@ -316,7 +320,8 @@ schedulers_do_not_wait_for_the_lock(Config) ->
     ?assertEqual({ok, <<"held">>}, py:await(Holding)),
     [?assertEqual({ok, 4.0}, py:call(Context, math, sqrt, [16], 10000)) || Context <- Contexts],
     ?assertEqual([], causeway_ct:mailbox()),
-    [ok = py_context:stop(Context) || Context <- Contexts].
+    [ok = py_context:stop(Context) || Context <- Contexts],
+    ok.
 
 %% Nobody else is hit
 
