@@ -160,11 +160,17 @@ kill(#{port := Port, process := Process}) ->
 says(Output, Text) ->
     ?assertNotEqual({nomatch, Output, Text}, {binary:match(Output, unicode:characters_to_binary(Text)), Output, Text}).
 
-%% The digest of so many megabytes of zeros.
+%% @doc The digest of so many megabytes of zeros, as the server answers it.
 digest(Megabytes) ->
     {ok, Digest} = py:eval("(h := __import__('hashlib').sha256(), [h.update(bytes(1 << 20)) for _ in range(n)], h.hexdigest())[2]",
                            #{n => Megabytes}, infinity),
     <<Digest/binary, "\n">>.
+
+%% @doc The resident memory of its node in bytes.
+rss(#{node := Node}) ->
+    {ok, Statm} = file:read_file("/proc/" ++ Node ++ "/statm"),
+    [_, Resident | _] = binary:split(Statm, <<" ">>, [global]),
+    binary_to_integer(Resident) * 4096.
 
 %% @doc What POST /sha256 answers to a body that is sent part by part.
 ask_digest(Server, Parts) ->

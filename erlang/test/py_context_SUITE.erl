@@ -15,7 +15,7 @@ all() ->
      killed_owner_ends_the_thread, killed_owner_answers_its_callers, linked_parent_dies, pool_restarts,
      pool_survives_ten_restarts_with_callers, calls_during_restart_are_answered, full_queue_is_an_error, full_queue_recovers,
      least_loaded_context_is_taken, stuck_context_is_avoided, setup_code_runs_first, failing_setup_code, setup_code_that_exits, wrong_options,
-     registered_name, name_twice, stats_count, suspended_owner_does_not_delay_calls, long_call_does_not_delay_other_contexts,
+     registered_name, name_twice, stats_count, one_batch_for_queued_calls, suspended_owner_does_not_delay_calls, long_call_does_not_delay_other_contexts,
      two_thousand_contexts_leave_nothing, two_hundred_contexts_at_once, failed_starts_leave_nothing].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
@@ -299,6 +299,22 @@ stats_count(_Config) ->
                  py_context:stats(Context)),
     [{ok, _} = py:eval(Context, <<"1">>) || _ <- lists:seq(1, 10)],
     ?assertMatch(#{calls := 10}, py_context:stats(Context)),
+    ok = py_context:stop(Context).
+
+%% Python's lock is taken once for all calls that wait, and up to 64 are one batch.
+one_batch_for_queued_calls(_Config) ->
+    Context = start(#{}),
+    {ok, none} = py:call(?HELPERS, close_gate, []),
+    Gate = py:spawn_call(Context, ?HELPERS, wait_at_gate, [self()]),
+    ok = causeway_ct:expect(<<"running">>),
+    #{batches := Before, calls := Calls} = py_context:stats(Context),
+    Queued = [py:spawn_call(Context, builtins, abs, [-N]) || N <- lists:seq(1, 64)],
+    {ok, none} = py:call(?HELPERS, open_gate, []),
+    ?assertEqual({ok, <<"passed">>}, py:await(Gate)),
+    ?assertEqual([{ok, N} || N <- lists:seq(1, 64)], [py:await(Call) || Call <- Queued]),
+    #{batches := After, calls := AllCalls} = py_context:stats(Context),
+    ?assertEqual(64, AllCalls - Calls),
+    ?assert(After - Before =< 3),
     ok = py_context:stop(Context).
 
 %% Independence

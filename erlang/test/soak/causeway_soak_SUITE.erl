@@ -12,7 +12,8 @@ suite() -> [{timetrap, {minutes, 60}}].
 all() ->
     [twenty_million_calls, conversions_of_every_kind, errors_of_every_kind, different_code_each_time, object_references,
      short_lived_processes, timed_out_calls, killed_callers, ten_thousand_contexts, hundred_thousand_connections,
-     hundred_thousand_accepted_connections, gigabytes_through_a_connection, a_thousand_starts_and_stops, python_that_never_answers].
+     hundred_thousand_accepted_connections, gigabytes_through_a_connection, a_thousand_starts_and_stops, python_that_never_answers,
+     default_time_outs, gigabytes_to_the_http_server].
 
 init_per_suite(Config) ->
     true = code:add_patha(filename:dirname(code:which(?MODULE)) ++ "/.."),
@@ -193,6 +194,45 @@ python_that_never_answers(Config) ->
                                  end),
     ?assertEqual({0, Output}, {Status, Output}),
     ?assert(Milliseconds < 29000).
+
+%% 30 seconds without a context, and no limit where one comes first. Both sleep for longer at once.
+default_time_outs(_Config) ->
+    Test = self(),
+    {ok, Own} = py_context:start_link(#{}),
+    Calls = [{timeout, fun() -> py:call(time, sleep, [31]) end},
+             {timeout, fun() -> py:call(time, sleep, [31], #{}) end},
+             {timeout, fun() -> py:eval(<<"__import__('time').sleep(31)">>) end},
+             {none, fun() -> py:call(Own, time, sleep, [31]) end}],
+    {ok, _} = py:start_contexts(length(Calls)),
+    Callers = [{spawn_link(fun() -> Test ! {self(), timer:tc(Call)} end), Expected} || {Expected, Call} <- Calls],
+    [receive
+         {Caller, {Microseconds, Result}} when Expected =:= timeout ->
+             ?assertEqual({error, timeout}, Result),
+             ?assert(Microseconds >= 30000000 andalso Microseconds < 31000000);
+         {Caller, {Microseconds, Result}} ->
+             ?assertEqual({ok, none}, Result),
+             ?assert(Microseconds >= 31000000)
+     end || {Caller, Expected} <- Callers],
+    ok = py_context:stop(Own).
+
+%% In the node that make run starts: nothing of a body stays.
+gigabytes_to_the_http_server(_Config) ->
+    Server = make_run_SUITE:start(),
+    try gigabytes_to(Server) after make_run_SUITE:kill(Server) end.
+
+gigabytes_to(Server) ->
+    Megabyte = <<0:(8 * 1048576)>>,
+    Digest = make_run_SUITE:digest(64),
+    Digest = make_run_SUITE:ask_digest(Server, lists:duplicate(64, Megabyte)),
+    Before = make_run_SUITE:rss(Server),
+    Gigabyte = make_run_SUITE:digest(1024),
+    [begin
+         ?assertEqual(Gigabyte, make_run_SUITE:ask_digest(Server, lists:duplicate(1024, Megabyte))),
+         After = make_run_SUITE:rss(Server),
+         ct:log("~p MB before, ~p MB after a body of 1 GB", [Before bsr 20, After bsr 20]),
+         ?assert(After < Before + megabytes(16))
+     end || _ <- [1, 2]],
+    make_run_SUITE:ends(Server, "INT").
 
 %% Helpers
 
