@@ -49,7 +49,8 @@ test-sanitize: setup ## the core's tests under the address and thread sanitizers
 .PHONY: bench
 bench: build bench-venv ## ours against the peers, as ratios (ONLY=..., QUICK=1)
 	@swift build -c release --product causeway-load
-	@export CAUSEWAY_PYTHON="$(CURDIR)/$(VENVS)/bench/bin/python"; exec Tests/Benchmarks/run
+	@newest=$$(.ci/find-pythons 2>/dev/null | tail -n 1); export NEWEST_PYTHON="$${newest#* }"; \
+	    export CAUSEWAY_PYTHON="$(CURDIR)/$(VENVS)/bench/bin/python"; exec Tests/Benchmarks/run
 
 .PHONY: lint
 lint: lint-swift check-traps lint-erlang lint-python ## formatting, traps, xref, dialyzer, ruff, stubs

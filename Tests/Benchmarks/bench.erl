@@ -7,7 +7,8 @@
 %% many milliseconds as it is told and returns one number in the benchmark's unit, or several, each
 %% with a name that is added to the peer's. `time/1' and `rate/2' make samplers of Erlang functions; a load
 %% generator of its own is a sampler as well.
-%% A benchmark that this Python cannot run ends with `exit({unavailable, Text})', which is no error.
+%% A benchmark that this Python cannot run ends with `exit({unavailable, Text})', which is no error. It is run in another
+%% node with NEWEST_PYTHON, where that is set; its results say which Python it was.
 -module(bench).
 
 -export([main/0, time/1, rate/2, python/0]).
@@ -22,7 +23,7 @@
 -type number_result() :: #{name := atom(), ratio := ratio(), target := target(),
                            value := spread(), met := boolean() | none}.
 -type result() :: #{name := atom(), unit := string(), peers := [{atom(), spread()}],
-                    numbers := [number_result()]}
+                    numbers := [number_result()], python => string()}
                 | #{name := atom(), unavailable := unicode:chardata()}
                 | #{name := atom(), error := term()}.
 
@@ -46,11 +47,44 @@ main() ->
     Only = string:lexemes(os:getenv("ONLY", ""), ", "),
     Selected = selected(Only, Benchmarks),
     Conditions = conditions(Rounds, Ms),
-    Results = [run(Benchmark, Targets, Rounds, Ms) || Benchmark <- Selected],
+    Results = with_newest([run(Benchmark, Targets, Rounds, Ms) || Benchmark <- Selected]),
+    case os:getenv("RESULTS", "") of
+        "" -> report(Conditions, Results);
+        File -> ok = file:write_file(File, io_lib:format("~tp.~n", [[Result#{python => python_version()} || Result <- Results]]))
+    end,
+    init:stop(case [Error || #{error := Error} <- Results] of [] -> 0; _ -> 1 end).
+
+report(Conditions, Results) ->
     io:put_chars(["\n", bench_report:text(Conditions, Results)]),
     ok = file:write_file(?OUTPUT "results.md", bench_report:markdown(Conditions, Results)),
-    ok = file:write_file(?OUTPUT "results.json", bench_report:json(Conditions, Results)),
-    init:stop(case [Error || #{error := Error} <- Results] of [] -> 0; _ -> 1 end).
+    ok = file:write_file(?OUTPUT "results.json", bench_report:json(Conditions, Results)).
+
+%% Those that this Python cannot run come from a node with another one.
+with_newest(Results) ->
+    case {[atom_to_list(Name) || #{name := Name, unavailable := _} <- Results], os:getenv("NEWEST_PYTHON", "")} of
+        {[], _} -> Results;
+        {_, ""} -> Results;
+        {Names, Python} -> replaced(Results, elsewhere(Names, Python))
+    end.
+
+elsewhere(Names, Python) ->
+    File = ?OUTPUT "newest.results",
+    _ = file:delete(File),
+    Port = open_port({spawn_executable, "Tests/Benchmarks/run"},
+                     [{env, [{"ONLY", lists:concat(lists:join(",", Names))}, {"CAUSEWAY_PYTHON", Python},
+                             {"NEWEST_PYTHON", false}, {"RESULTS", File}]},
+                      exit_status, nouse_stdio]),
+    receive {Port, {exit_status, _}} -> ok end,
+    case file:consult(File) of
+        {ok, [Others]} -> Others;
+        {error, _} -> stop("no results with ~s", [Python])
+    end.
+
+replaced(Results, Others) ->
+    [case [Other || #{name := Of} = Other <- Others, Of =:= Name] of
+         [Other] -> Other;
+         [] -> Result
+     end || #{name := Name} = Result <- Results].
 
 %% @doc A sampler: microseconds of one call, one call after another.
 -spec time(fun(() -> term())) -> sampler().

@@ -30,14 +30,18 @@ json(Conditions, Results) ->
 %% One table of ratios, which is what counts, and one of the samples behind them.
 tables(Results) ->
     [[["number", "ratio", "median", "min .. max", "target", "met"]
-      | [[atom_to_list(Name), ratio(Ratio), figure(Median), range(Value), target(Target), met(Met)]
-         || #{numbers := Numbers} <- Results,
+      | [[[atom_to_list(Name), python(Result)], ratio(Ratio), figure(Median), range(Value), target(Target), met(Met)]
+         || #{numbers := Numbers} = Result <- Results,
             #{name := Name, ratio := Ratio, value := {Median, _, _} = Value,
               target := Target, met := Met} <- Numbers]],
      [["benchmark", "peer", "median", "min .. max", "unit"]
-      | [[atom_to_list(Name), atom_to_list(Peer), figure(Median), range(Value), Unit]
-         || #{name := Name, unit := Unit, peers := Peers} <- Results,
+      | [[[atom_to_list(Name), python(Result)], atom_to_list(Peer), figure(Median), range(Value), Unit]
+         || #{name := Name, unit := Unit, peers := Peers} = Result <- Results,
             {Peer, {Median, _, _} = Value} <- Peers]]].
+
+%% Which Python it was, where that is not the one of the conditions.
+python(#{python := Version}) -> [" (Python ", Version, ")"];
+python(#{}) -> "".
 
 %% Of a benchmark without numbers.
 remark(#{name := Name, error := Reason}) ->
@@ -82,8 +86,8 @@ result(#{error := _} = Result) ->
     {object, [{name, maps:get(name, Result)}, {error, remark(Result)}]};
 result(#{unavailable := _} = Result) ->
     {object, [{name, maps:get(name, Result)}, {unavailable, remark(Result)}]};
-result(#{name := Name, unit := Unit, peers := Peers, numbers := Numbers}) ->
-    {object, [{name, Name}, {unit, Unit},
+result(#{name := Name, unit := Unit, peers := Peers, numbers := Numbers} = Result) ->
+    {object, [{name, Name}, {unit, Unit} | [{python, Version} || #{python := Version} <- [Result]]] ++ [
               {peers, {object, [{Peer, spread(Value)} || {Peer, Value} <- Peers]}},
               {numbers, [number(Number) || Number <- Numbers]}]}.
 
