@@ -69,7 +69,7 @@ clean: ## removes all that is built, virtual environments too
 
 .PHONY: setup
 setup:
-	@command -v swift >/dev/null || { echo "setup: Swift 6.2 or later must be on the PATH" >&2; exit 1; }
+	@.ci/check-swift
 	@.ci/install-packages
 
 .PHONY: run-venv
