@@ -13,7 +13,8 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [loop_times_out, sleep_times_out, sleep_variants_time_out, gil_in_c_code_times_out, blocking_read_times_out, timeout_of_eval_and_exec,
+    [loop_times_out, sleep_times_out, sleep_variants_time_out, gil_in_c_code_times_out, blocking_read_times_out,
+     waits_in_native_code_time_out, timeout_of_eval_and_exec,
      interrupted_call_raises_call_interrupted, finally_and_with_are_run, stubborn_code_times_out, queued_calls_time_out,
      context_answers_after_timeout, no_stray_exception_hits_the_next_call, interruption_during_import_harms_nobody,
      package_that_was_interrupted, import_that_another_has_begun, odd_imports,
@@ -64,6 +65,21 @@ blocking_read_times_out(Config) ->
     {ok, 1} = py:call(os, write, [Write, {bytes, <<"x">>}]),
     ?assertEqual({ok, 1}, py:eval(Context, <<"1">>)),
     [{ok, none} = py:call(os, close, [Fd]) || Fd <- [Read, Write]].
+
+%% They go on to their own end, which is the only one that they have; the caller does not wait for that.
+waits_in_native_code_time_out(Config) ->
+    Context = context(Config),
+    ok = py:exec(Context, <<"import asyncio, concurrent.futures, queue, select, socket, subprocess, threading\n"
+                            "lock = threading.Lock()\nlock.acquire()\nours, theirs = socket.socketpair()\nours.settimeout(0.5)\n"
+                            "thread = threading.Thread(target=select.select, args=([], [], [], 30), daemon=True)\nthread.start()\n">>),
+    [begin
+         ?assertEqual({Code, {error, timeout}}, {Code, py:exec(Context, Code, 50)}),
+         ?assertEqual({Code, {ok, 1}}, {Code, py:eval(Context, <<"1">>)})
+     end || Code <- [<<"threading.Event().wait(0.5)">>, <<"lock.acquire(timeout=0.5)">>, <<"threading.Semaphore(0).acquire(timeout=0.5)">>,
+                     <<"c = threading.Condition()\nwith c: c.wait(0.5)">>, <<"thread.join(0.5)">>, <<"queue.Queue().get(timeout=0.5)">>,
+                     <<"queue.SimpleQueue().get(timeout=0.5)">>, <<"concurrent.futures.Future().result(0.5)">>,
+                     <<"select.select([], [], [], 0.5)">>, <<"ours.recv(1)">>, <<"subprocess.run(['sleep', '0.5'])">>,
+                     <<"asyncio.run(asyncio.sleep(0.5))">>]].
 
 timeout_of_eval_and_exec(Config) ->
     Context = context(Config),
