@@ -25,7 +25,8 @@ public func makeBigInteger(_ env: EnvPointer?, isNegative: Bool, magnitude: Unsa
 public func makeAtom(_ env: EnvPointer?, _ name: String) -> Term? {
     let utf8 = Array(name.utf8)
     guard let size = UInt16(exactly: utf8.count) else { return nil }
-    return decodeExternal(env, [131, 118, UInt8(size >> 8), UInt8(size & 255)] + utf8)
+    return decodeExternal(
+        env, [131, 118, UInt8(truncatingIfNeeded: size >> 8), UInt8(truncatingIfNeeded: size)] + utf8)
 }
 
 /// Finds an atom that exists already; for ASCII names only, others are not looked for.

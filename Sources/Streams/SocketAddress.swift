@@ -104,7 +104,7 @@ public struct SocketAddress: Equatable, Sendable {
 
     /// The address taken apart; hosts are numeric.
     public var parts: Parts {
-        switch Int32(storage.ss_family) {
+        switch Int32(truncatingIfNeeded: storage.ss_family) {
         case AF_INET:
             let address = unsafe withUnsafeBytes(of: storage) {
                 unsafe $0.loadUnaligned(as: sockaddr_in.self)
@@ -127,7 +127,7 @@ public struct SocketAddress: Equatable, Sendable {
 
     /// Whether it is that of a Unix socket with a name.
     public var isUnixPath: Bool {
-        Int32(storage.ss_family) == AF_UNIX && Int(size) > SocketAddress.pathOffset
+        Int32(truncatingIfNeeded: storage.ss_family) == AF_UNIX && Int(size) > SocketAddress.pathOffset
     }
 
     private var path: [UInt8] {

@@ -243,7 +243,8 @@ struct Encoder {
             return nil
         }
         defer { PyBuffer_Release(&view) }
-        guard view.itemsize == 1, view.ndim == 1, PyBuffer_IsContiguous(&view, CChar(UInt8(ascii: "C"))) != 0
+        guard view.itemsize == 1, view.ndim == 1,
+            PyBuffer_IsContiguous(&view, CChar(bitPattern: UInt8(ascii: "C"))) != 0
         else {
             if type(object, is: cpython_memoryview_type()) { return try copied(view) }
             return nil
@@ -258,7 +259,7 @@ struct Encoder {
         var start: UnsafeMutablePointer<CChar>?
         var size = 0
         guard PyBytes_AsStringAndSize(bytes.pointer, &start, &size) == 0,
-            PyBuffer_ToContiguous(start, &view, view.len, CChar(UInt8(ascii: "C"))) == 0
+            PyBuffer_ToContiguous(start, &view, view.len, CChar(bitPattern: UInt8(ascii: "C"))) == 0
         else { throw PythonError() }
         return try self.bytes(bytes.pointer)
     }
