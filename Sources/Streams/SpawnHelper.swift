@@ -39,7 +39,7 @@ public final class SpawnHelper: Sendable {
         var theirs = [SharedDescriptor(control.second.release())]
         var ends = ProcessEnds(control: control.first)
         // Where the node is now, not where it was when the helper started.
-        let flags = Int32(cplatform_path_only) | O_DIRECTORY | O_CLOEXEC
+        let flags = Int32(truncatingIfNeeded: cplatform_path_only) | O_DIRECTORY | O_CLOEXEC
         theirs.append(SharedDescriptor(try retryingOnInterrupt { unsafe Glibc.open(".", flags) }))
         var message = request.encoded
         if message.count > SpawnHelper.mostBytes {

@@ -11,7 +11,7 @@ struct WireWriter {
         }
     }
 
-    mutating func put(_ isTrue: Bool) { put(UInt8(isTrue ? 1 : 0)) }
+    mutating func put(_ isTrue: Bool) { put(UInt8(truncatingIfNeeded: isTrue ? 1 : 0)) }
 
     mutating func put(_ text: [UInt8]) {
         put(UInt32(clamping: text.count))

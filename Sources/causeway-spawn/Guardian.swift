@@ -46,7 +46,7 @@ struct Guardian: ~Copyable {
         request.environment = [request.path]
         (request.input, request.output, request.error) = (.null, .null, .null)
         guard let decoded = try? ProcessRequest(decoding: request.encoded) else { return }
-        let here = open("/", Int32(cplatform_path_only) | O_DIRECTORY | O_CLOEXEC)
+        let here = open("/", Int32(truncatingIfNeeded: cplatform_path_only) | O_DIRECTORY | O_CLOEXEC)
         if here < 0 { return }
         if let launch = try? Launch(decoded, directory: SharedDescriptor(here), passed: []) {
             // A directory is no program: it fails where it would be executed.

@@ -69,7 +69,7 @@ struct Launch {
         var limits: [cplatform_limit] = []
         for limit in request.limits {
             let name = String(decoding: limit.name, as: UTF8.self)
-            guard let resource = resources[name].map({ Int32($0.rawValue) }) else {
+            guard let resource = resources[name].map({ Int32(truncatingIfNeeded: $0.rawValue) }) else {
                 throw Failure(.limit, EINVAL, "there is no limit \(name)")
             }
             limits.append(cplatform_limit(resource: resource, soft: limit.soft, hard: limit.hard))

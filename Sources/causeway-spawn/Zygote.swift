@@ -20,7 +20,7 @@ struct Zygote: ~Copyable {
     /// Serves until the node is gone and all is tidied up.
     mutating func run() -> Never {
         // What the node has open is no affair of ours, and must not stay open because of us.
-        _ = cplatform_close_from(UInt32(Zygote.socket) + 1)
+        _ = cplatform_close_from(UInt32(truncatingIfNeeded: Zygote.socket) + 1)
         _ = fcntl(Zygote.socket, F_SETFD, FD_CLOEXEC)
         // Signals of a terminal go to the node's session.
         _ = setsid()

@@ -138,7 +138,9 @@ final class Janitor: Sendable {
     private func raise(_ interruption: PyPointer, for work: Interruption) -> Bool {
         guard work.isDue else { return true }
         let context = work.context
-        if ThreadState.isImporting(context.threadState.load(ordering: .sequentiallyConsistent)) { return false }
+        if ThreadState.isImporting(context.threadState.load(ordering: .sequentiallyConsistent)) {
+            return false
+        }
         context.isInterrupted.store(true, ordering: .relaxed)
         if !work.isRepeated { context.raised.store(work.activity, ordering: .relaxed) }
         ThreadState.interrupt(thread: context.threadIdentifier.load(ordering: .relaxed), with: interruption)

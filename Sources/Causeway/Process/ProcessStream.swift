@@ -213,7 +213,7 @@ final class ProcessStream: Resource, @unchecked Sendable {
         // Looked at first: what was written before the end is in the pipe then.
         var set = pollfd(fd: descriptor.number, events: 0, revents: 0)
         _ = poll(&set, 1, 0)
-        let isOver = Int32(set.revents) & POLLHUP != 0
+        let isOver = Int32(truncatingIfNeeded: set.revents) & POLLHUP != 0
         let count = cplatform_readable_bytes(descriptor.number)
         return count <= 0 && isOver ? atoms.eof : enif_make_int(env, max(0, count))
     }
