@@ -118,7 +118,7 @@ extension ProcessRequest.Account: CustomStringConvertible {
         case .number(let number): return number
         case .name(let name):
             let text = String(decoding: name, as: UTF8.self)
-            return text.hasPrefix("0x") ? UInt32(text.dropFirst(2), radix: 16) : UInt32(text)  // trap-ok: of a text: nil where it is no number
+            return text.hasPrefix("0x") ? UInt32(text.dropFirst(2), radix: 16) : UInt32(text)  // trap-ok: nil, no trap
         }
     }
 }
