@@ -118,7 +118,8 @@ extension ProcessRequest.Account: CustomStringConvertible {
         case .number(let number): return number
         case .name(let name):
             let text = String(decoding: name, as: UTF8.self)
-            return text.hasPrefix("0x") ? UInt32(text.dropFirst(2), radix: 16) : UInt32(text)  // trap-ok: nil, no trap
+            if text.hasPrefix("0x") { return UInt32(text.dropFirst(2), radix: 16) }  // trap-ok: nil
+            return UInt32(text)  // trap-ok: nil
         }
     }
 }
