@@ -8,7 +8,8 @@
 -export_type([name/0]).
 
 %% The top one, and those below it whose children are no contexts.
--type name() :: ?MODULE | py_output_sup | py_callbacks_sup | py_venv_sup | py_stream_sup | causeway_process_sup.
+-type name() :: ?MODULE | causeway_process_helper_sup | py_output_sup | py_callbacks_sup | py_venv_sup | py_stream_sup
+              | causeway_process_sup.
 
 %% @doc Starts all of it.
 -spec start_link() -> supervisor:startlink_ret().
@@ -34,7 +35,7 @@ start_child(Name, Argument) ->
 %% @private
 -spec init(name()) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init(?MODULE) ->
-    Children = [worker(causeway_process_helper),
+    Children = [below(causeway_process_helper_sup),
                 worker(py_contexts),
                 below(py_output_sup),
                 below(py_callbacks_sup),
@@ -44,6 +45,9 @@ init(?MODULE) ->
                 below(causeway_process_sup),
                 #{id => py_reactor_default, start => {py_reactor_context, start_default, []}, shutdown => 5000}],
     {ok, {#{strategy => rest_for_one, intensity => 10, period => 10}, Children}};
+%% What starts programs: where that fails, nothing else does.
+init(causeway_process_helper_sup) ->
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, [worker(causeway_process_helper)]}};
 %% What takes Python's output: where that fails, contexts go on.
 init(py_output_sup) ->
     {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, [worker(py_logger), worker(py_output)]}};

@@ -16,7 +16,8 @@
 suite() -> [{timetrap, {seconds, 120}}].
 
 all() ->
-    [close, owner, handle_killed, delay, no_delay, group_and_tree, signals, guardian_killed, helper_killed, node_killed,
+    [close, owner, handle_killed, delay, no_delay, group_and_tree, signals, guardian_killed, helper_killed,
+     process_of_the_helper_killed, node_killed,
      node_killed_with_unread_input, node_halts, groups_of_version_2, groups_of_version_1, many].
 
 init_per_suite(Config) -> process_ct:start(Config).
@@ -247,3 +248,15 @@ many(_Config) ->
     Handles = [open(["cat"]) || _ <- lists:seq(1, 300)],
     [ok = ?STREAM:close_stdin(Handle) || Handle <- Handles],
     [?assertEqual(normal, exit_reason(Handle)) || Handle <- Handles].
+
+%% Contexts, and what is open, go on.
+process_of_the_helper_killed(_Config) ->
+    Contexts = [Pid || {_, Pid, _, _} <- supervisor:which_children(py_pool_sup), is_pid(Pid)],
+    Handle = shell("read line; echo $line"),
+    Process = whereis(causeway_process_helper),
+    true = exit(Process, kill),
+    ok = causeway_ct:wait_until(fun() -> is_pid(whereis(causeway_process_helper)) andalso whereis(causeway_process_helper) =/= Process end),
+    ok = ?STREAM:command(Handle, <<"still\n">>),
+    ?assertEqual(<<"still\n">>, line(Handle)),
+    ?assertMatch({ok, #{stdout := <<"new\n">>}}, ?STREAM:run("echo", ["new"], #{})),
+    ?assertEqual(Contexts, [Pid || {_, Pid, _, _} <- supervisor:which_children(py_pool_sup), is_pid(Pid)]).
