@@ -13,6 +13,7 @@
 -export([submit/4, cast/2, cancel/1, handoff/4, handoff_check/2, context_drain/1]).
 -export([channel_new/1, channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3,
          channel_finish/1, channel_close/1, channel_abort/2, channel_info/1]).
+-export([cbor_encode/1, cbor_decode/1]).
 -export_type([context/0, call/0, callback/0, ticket/0]).
 
 -on_load(may_be_loaded/0).
@@ -22,7 +23,7 @@
        context_stats/1, context_diagnose/2, is_object/1, object_context/1, callbacks_update/1, callback_begin/1, callback_answer/2,
        output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, handoff_check/2, context_drain/1, channel_new/1,
        channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3, channel_finish/1,
-       channel_close/1, channel_abort/2, channel_info/1]).
+       channel_close/1, channel_abort/2, channel_info/1, cbor_encode/1, cbor_decode/1]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
@@ -227,3 +228,11 @@ channel_abort(_Channel, _Reason) -> erlang:nif_error(not_loaded).
 %% @doc How a channel stands.
 -spec channel_info(reference()) -> py_byte_channel:info() | badarg.
 channel_info(_Channel) -> erlang:nif_error(not_loaded).
+
+%% @private
+-spec cbor_encode(term()) -> {ok, binary()} | {error, binary()}.
+cbor_encode(_Term) -> erlang:nif_error(not_loaded).
+
+%% @private
+-spec cbor_decode(binary()) -> {ok, term(), Rest :: binary()} | {error, binary()} | badarg.
+cbor_decode(_Binary) -> erlang:nif_error(not_loaded).

@@ -8,7 +8,8 @@ import Streams
 
 private nonisolated(unsafe) let nifEntry = makeNifEntry(
     module: "causeway_nif",
-    functions: hostNifs + contextNifs + objectNifs + callbackNifs + outputNifs + reactorNifs + channelNifs,
+    functions: hostNifs + contextNifs + objectNifs + callbackNifs + outputNifs + reactorNifs + channelNifs
+        + cborNifs,
     load: { env, _, _ in
         // The library stays in the process when its Erlang module is purged. Loaded again it would find
         // threads of the old one: refused.
