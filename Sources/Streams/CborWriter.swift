@@ -55,6 +55,9 @@ public struct CborWriter {
 
     /// A number with a fraction.
     public mutating func float(_ value: Double) {
+        // Nothing is lost by two bytes, and they are what others write.
+        if value.isNaN { return bytes += [0xF9, 0x7E, 0] }
+        if value.isInfinite { return bytes += [0xF9, value < 0 ? 0xFC : 0x7C, 0] }
         bytes.append(0xFB)
         append(value.bitPattern, count: 8)
     }

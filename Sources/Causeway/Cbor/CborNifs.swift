@@ -69,5 +69,6 @@ private func onDirtyScheduler(
     _ function: NifFunction
 ) -> Term {
     enif_schedule_nif(
-        env, cString(name), Int32(bitPattern: ERL_NIF_DIRTY_JOB_CPU_BOUND.rawValue), function, count, arguments)
+        env, cString(name), Int32(bitPattern: ERL_NIF_DIRTY_JOB_CPU_BOUND.rawValue), function, count,
+        arguments)
 }

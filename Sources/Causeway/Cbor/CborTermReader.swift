@@ -57,8 +57,10 @@ struct CborTermReader {
         case .negative(let number): return try negative(number)
         case .bytes(let range): return try part(range)
         case .text(let range): return try text(range)
-        case .piecesOfBytes: return try pieces { item in if case .bytes(let range) = item { range } else { nil } }
-        case .piecesOfText: return try pieces { item in if case .text(let range) = item { range } else { nil } }
+        case .piecesOfBytes:
+            return try pieces { item in if case .bytes(let range) = item { range } else { nil } }
+        case .piecesOfText:
+            return try pieces { item in if case .text(let range) = item { range } else { nil } }
         case .array(let count): return makeList(env, try terms(count, depth))
         case .map(let count): return try map(count, depth)
         case .tag(let tag): return try tagged(tag, depth)
@@ -77,7 +79,9 @@ struct CborTermReader {
         let term = CborBigNumber.littleEndian(isNegative: isNegative, of: content).withUnsafeBytes {
             makeBigInteger(env, isNegative: isNegative, magnitude: $0)
         }
-        guard let term else { throw malformed("an integer of \(content.count) bytes is too large for Erlang") }
+        guard let term else {
+            throw malformed("an integer of \(content.count) bytes is too large for Erlang")
+        }
         return term
     }
 
@@ -85,7 +89,9 @@ struct CborTermReader {
         guard range.count < CborTermReader.sharedSize else {
             return enif_make_sub_binary(env, binary, range.lowerBound, range.count)
         }
-        guard let term = makeBinary(env, UnsafeRawBufferPointer(rebasing: bytes[range])) else { throw noMemory() }
+        guard let term = makeBinary(env, UnsafeRawBufferPointer(rebasing: bytes[range])) else {
+            throw noMemory()
+        }
         return term
     }
 

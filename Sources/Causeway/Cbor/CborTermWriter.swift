@@ -91,7 +91,9 @@ struct CborTermWriter {
     private mutating func tuple(_ term: Term, _ depth: Int) throws(Stop) {
         var arity: Int32 = 0
         var elements: UnsafePointer<Term>?
-        guard enif_get_tuple(env, term, &arity, &elements) != 0 else { throw .noForm("a tuple could not be read") }
+        guard enif_get_tuple(env, term, &arity, &elements) != 0 else {
+            throw .noForm("a tuple could not be read")
+        }
         writer.array(Int(arity))
         guard let elements else { return }
         for index in 0..<Int(arity) { try write(elements[index], depth: depth + 1) }
@@ -146,7 +148,9 @@ struct CborBigNumber {
 
     /// Those that fit 64 bits have no tag.
     func write(to writer: inout CborWriter) {
-        guard magnitude.count <= 8 else { return writer.bigInteger(isNegative: isNegative, magnitude: magnitude) }
+        guard magnitude.count <= 8 else {
+            return writer.bigInteger(isNegative: isNegative, magnitude: magnitude)
+        }
         let number = magnitude.reduce(0 as UInt64) { $0 << 8 | UInt64($1) }
         if isNegative { writer.negative(number) } else { writer.unsigned(number) }
     }
