@@ -13,6 +13,7 @@
 -export([submit/4, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1]).
 -export([channel_new/1, channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3,
          channel_finish/1, channel_close/1, channel_abort/2, channel_info/1]).
+-export([cbor_encode/1, cbor_decode/1]).
 -export([process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
          process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
          process_end/1, process_close/1]).
@@ -30,7 +31,7 @@
        channel_close/1, channel_abort/2, channel_info/1,
        process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
        process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
-       process_end/1, process_close/1]).
+       process_end/1, process_close/1, cbor_encode/1, cbor_decode/1]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
@@ -302,3 +303,11 @@ process_end(_Process) -> erlang:nif_error(not_loaded).
 %% @doc Lets go of all; the guardian ends what is left.
 -spec process_close(process()) -> ok | badarg.
 process_close(_Process) -> erlang:nif_error(not_loaded).
+
+%% @private
+-spec cbor_encode(term()) -> {ok, binary()} | {error, binary()}.
+cbor_encode(_Term) -> erlang:nif_error(not_loaded).
+
+%% @private
+-spec cbor_decode(binary()) -> {ok, term(), Rest :: binary()} | {error, binary()} | badarg.
+cbor_decode(_Binary) -> erlang:nif_error(not_loaded).

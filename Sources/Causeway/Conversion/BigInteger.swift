@@ -15,6 +15,21 @@ enum BigInteger {
 
     /// An Erlang integer.
     static func encode(_ env: EnvPointer?, _ object: PyPointer) throws(PythonError) -> Term {
+        var bits = 0
+        let term = try withMagnitude(object) { isNegative, magnitude -> Term? in
+            bits = magnitude.count * 8
+            return makeBigInteger(env, isNegative: isNegative, magnitude: magnitude)
+        }
+        guard let term else {
+            throw raised(cpython_OverflowError(), "an int of \(bits) bits is too large for Erlang")
+        }
+        return term
+    }
+
+    /// Runs `body` on the sign and the magnitude of an `int`, least significant byte first.
+    static func withMagnitude<Result>(
+        _ object: PyPointer, _ body: (_ isNegative: Bool, _ magnitude: UnsafeRawBufferPointer) -> Result
+    ) throws(PythonError) -> Result {
         let zero = try Object(PyLong_FromLong(0))
         let isNegative = PyObject_RichCompareBool(object, zero.pointer, Py_LT)
         guard isNegative >= 0 else { throw PythonError() }
@@ -23,12 +38,6 @@ enum BigInteger {
         let bitCount = PyLong_AsSsize_t(bits.pointer)
         guard bitCount >= 0 else { throw PythonError() }
         let bytes = try Object(cpython_to_bytes(absolute.pointer, (bitCount + 7) / 8))
-        let term = try withBuffer(bytes.pointer) { bytes throws(PythonError) in
-            makeBigInteger(env, isNegative: isNegative == 1, magnitude: bytes)
-        }
-        guard let term else {
-            throw raised(cpython_OverflowError(), "an int of \(bitCount) bits is too large for Erlang")
-        }
-        return term
+        return try withBuffer(bytes.pointer) { bytes throws(PythonError) in body(isNegative == 1, bytes) }
     }
 }
