@@ -170,11 +170,5 @@ def test_relatives_of_the_common_types():
     class Text(str):
         __slots__ = ()
 
-    assert cbor.loads(cbor.dumps([Number(7), Text("t"), Atom("a"), (1, 2), bytearray(b"x"), memoryview(b"yz")])) == [
-        7,
-        "t",
-        "a",
-        [1, 2],
-        b"x",
-        b"yz",
-    ]
+    relatives = [Number(7), Text("t"), Atom("a"), (1, 2), bytearray(b"x"), memoryview(b"yz")]
+    assert cbor.loads(cbor.dumps(relatives)) == [7, "t", "a", [1, 2], b"x", b"yz"]

@@ -39,7 +39,8 @@ struct CborObjectReader {
             throw valueError("the CBOR is nested more than \(CborTermWriter.maximumDepth) levels deep")
         }
         switch try next() {
-        case .unsigned(let number): return try Object(PyLong_FromUnsignedLong(UInt(number)))
+        case .unsigned(let number):
+            return try Object(PyLong_FromUnsignedLong(UInt(truncatingIfNeeded: number)))
         case .negative(let number): return try negative(number)
         case .bytes(let range): return try newBytes(UnsafeRawBufferPointer(rebasing: bytes[range]))
         case .text(let range): return try text(Array(bytes[range]))

@@ -53,7 +53,7 @@ struct CborTermReader {
         left -= 1
         guard left >= 0 else { throw .outOfItems }
         switch try next() {
-        case .unsigned(let number): return enif_make_ulong(env, UInt(number))
+        case .unsigned(let number): return enif_make_ulong(env, UInt(truncatingIfNeeded: number))
         case .negative(let number): return try negative(number)
         case .bytes(let range): return try part(range)
         case .text(let range): return try text(range)
