@@ -9,6 +9,8 @@ export CAUSEWAY_MAKE := 1
 # For `make run`.
 export PORT ?= 8080
 
+FUZZ_SECONDS ?= 120
+
 RELEASE := .build/release
 PRIV := erlang/priv
 VENVS := .build/venvs
@@ -45,6 +47,10 @@ test-sanitize: setup ## the core's tests under the address and thread sanitizers
 	    swift test --disable-xctest --filter StreamsTests --sanitize=$$sanitizer \
 	        -Xswiftc -D$$define --scratch-path .build/sanitize-$$sanitizer || exit; \
 	done
+
+.PHONY: fuzz
+fuzz: setup ## libFuzzer on the decoder of packets for FUZZ_SECONDS, from the corpus in Tests/Packets on
+	@FUZZ_SECONDS="$(FUZZ_SECONDS)" Tests/Fuzz/run
 
 .PHONY: bench
 bench: build bench-venv ## ours against the peers, as ratios (ONLY=..., QUICK=1)

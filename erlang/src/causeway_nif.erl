@@ -14,6 +14,7 @@
 -export([channel_new/1, channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3,
          channel_finish/1, channel_close/1, channel_abort/2, channel_info/1]).
 -export([cbor_encode/1, cbor_decode/1]).
+-export([packet_decode/2, packet_head/2]).
 -export([process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
          process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
          process_end/1, process_close/1]).
@@ -31,7 +32,7 @@
        channel_close/1, channel_abort/2, channel_info/1,
        process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
        process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
-       process_end/1, process_close/1, cbor_encode/1, cbor_decode/1]).
+       process_end/1, process_close/1, cbor_encode/1, cbor_decode/1, packet_decode/2, packet_head/2]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
@@ -311,3 +312,13 @@ cbor_encode(_Term) -> erlang:nif_error(not_loaded).
 %% @private
 -spec cbor_decode(binary()) -> {ok, term(), Rest :: binary()} | {error, binary()} | badarg.
 cbor_decode(_Binary) -> erlang:nif_error(not_loaded).
+%% @doc The packets at the beginning of a binary. What is wrong with arguments of this and the next is `badarg', which
+%% {@link causeway_packet} explains.
+-spec packet_decode(binary(), non_neg_integer()) -> causeway_packet:decoded() | badarg.
+packet_decode(_Binary, _MaxPacket) -> erlang:nif_error(not_loaded).
+
+%% @doc What comes before the payload of a packet.
+-spec packet_head({request, non_neg_integer(), non_neg_integer(), non_neg_integer(), non_neg_integer()} |
+                  {response, non_neg_integer(), non_neg_integer(), non_neg_integer()}, non_neg_integer()) ->
+          binary() | badarg.
+packet_head(_Head, _PayloadSize) -> erlang:nif_error(not_loaded).

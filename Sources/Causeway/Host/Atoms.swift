@@ -118,6 +118,9 @@ struct Atoms: Sendable {
     var last: Term = 0
     var look: Term = 0
     var yield: Term = 0
+    var request: Term = 0
+    var response: Term = 0
+    var malformed: Term = 0
 
     /// No atoms yet: constant, so that the global below costs nothing to reach.
     init() {}
@@ -241,6 +244,9 @@ struct Atoms: Sendable {
         last = atom("last")
         look = atom("look")
         yield = atom("yield")
+        request = atom("request")
+        response = atom("response")
+        malformed = atom("malformed")
     }
 }
 
