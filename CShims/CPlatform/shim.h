@@ -6,7 +6,9 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <malloc.h>
+#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
@@ -35,6 +37,11 @@ static inline int cplatform_epoll_ctl(int poller, int operation, int fd, uint32_
 }
 static inline uint64_t cplatform_epoll_token(const struct epoll_event *event) { return event->data.u64; }
 static inline uint32_t cplatform_epoll_events(const struct epoll_event *event) { return event->events; }
+
+extern int ppoll(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *);
+static inline int cplatform_ppoll(struct pollfd *fds, nfds_t count, const struct timespec *limit) {
+    return ppoll(fds, count, limit, NULL);
+}
 
 static inline int cplatform_eventfd(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
 

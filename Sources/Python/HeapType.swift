@@ -39,6 +39,10 @@ public func slot(_ id: Int32, _ f: @convention(c) (PyPointer?) -> Void) -> PyTyp
 public func slot(_ id: Int32, _ f: @convention(c) (PyPointer?, PyPointer?) -> PyPointer?) -> PyType_Slot {
     PyType_Slot(slot: id, pfunc: address(f))
 }
+/// `ternaryfunc`.
+public func slot(_ id: Int32, _ f: @convention(c) (PyPointer?, PyPointer?, PyPointer?) -> PyPointer?)
+    -> PyType_Slot
+{ PyType_Slot(slot: id, pfunc: address(f)) }
 /// `objobjproc`.
 public func slot(_ id: Int32, _ f: @convention(c) (PyPointer?, PyPointer?) -> Int32) -> PyType_Slot {
     PyType_Slot(slot: id, pfunc: address(f))

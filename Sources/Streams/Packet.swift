@@ -85,7 +85,27 @@ public enum FoundPacket: Equatable, Sendable {
             case (let end, false) = start.addingReportingOverflow(size)
         else { throw .tooLong(length, maximum: maximum) }
         if end > bytes.count { return .incomplete(needed: end) }
+        let (head, position) = try head(bytes, from: start, to: end)
+        return .packet(head, payload: position..<end)
+    }
 
+    /// The head of a packet whose payload need not be there. For one that `decode` has said to be incomplete.
+    ///
+    /// - Returns: the head, and where the payload is once it has come; nil where the head may not be there as a whole.
+    public static func decodeHead(_ bytes: Span<UInt8>) throws(PacketError) -> (PacketHead, payload: Range<Int>)? {
+        let longest = 4 * (BSUInt.longest + BSUInt.longestPadding)
+        guard let (length, start) = try number(.length, bytes, from: 0, to: bytes.count),
+            let size = Int(exactly: length), case (let end, false) = start.addingReportingOverflow(size),
+            bytes.count &- start >= longest
+        else { return nil }
+        let (head, position) = try head(bytes, from: start, to: end)
+        return (head, position..<end)
+    }
+
+    @inline(__always)
+    private static func head(
+        _ bytes: Span<UInt8>, from start: Int, to end: Int
+    ) throws(PacketError) -> (PacketHead, end: Int) {
         guard let (tag, afterTag) = try number(.tag, bytes, from: start, to: end) else {
             throw .tooShort(.tag)
         }
@@ -109,7 +129,7 @@ public enum FoundPacket: Equatable, Sendable {
             head.requestType = type
             position = next
         }
-        return .packet(head, payload: position..<end)
+        return (head, position)
     }
 
     @inline(__always)

@@ -312,6 +312,7 @@ cbor_encode(_Term) -> erlang:nif_error(not_loaded).
 %% @private
 -spec cbor_decode(binary()) -> {ok, term(), Rest :: binary()} | {error, binary()} | badarg.
 cbor_decode(_Binary) -> erlang:nif_error(not_loaded).
+
 %% @doc The packets at the beginning of a binary. What is wrong with arguments of this and the next is `badarg', which
 %% {@link causeway_packet} explains.
 -spec packet_decode(binary(), non_neg_integer()) -> causeway_packet:decoded() | badarg.

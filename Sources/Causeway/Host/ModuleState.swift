@@ -16,6 +16,9 @@ final class ModuleState: @unchecked Sendable {
     let channelType: PyType
     let channelWaiterType: PyType
     let loopBellType: PyType
+    let packetLinkType: PyType
+    let packetResultType: PyType
+    private var registeredPacketTypes: PacketTypes?
     private var registeredChannelTypes: ChannelTypes?
     /// What is raised where a call is interrupted: `erlang.CallInterrupted`.
     let interruption: PyPointer
@@ -61,6 +64,8 @@ final class ModuleState: @unchecked Sendable {
         channelType = try ChannelObject.makeType(in: module)
         channelWaiterType = try ChannelWaiterObject.makeType(in: module)
         loopBellType = try LoopBellObject.makeType(in: module)
+        packetLinkType = try PacketLinkObject.makeType(in: module)
+        packetResultType = try PacketResultObject.makeType(in: module)
         interruption = try Object(
             PyErr_NewExceptionWithDoc(
                 "erlang.CallInterrupted",
@@ -73,7 +78,7 @@ final class ModuleState: @unchecked Sendable {
         protocols = try Object(PyDict_New()).take()
         for type in [
             bufferType, protocolType, pidType, refType, termType, atomType, channelType, channelWaiterType,
-            loopBellType,
+            loopBellType, packetLinkType, packetResultType,
         ] {
             guard PyModule_AddType(module, type) == 0 else { throw PythonError() }
         }
@@ -164,6 +169,19 @@ final class ModuleState: @unchecked Sendable {
 
     /// Takes over the references to them. Those of before live on: somebody may be using them.
     func register(_ types: ChannelTypes) { registeredChannelTypes = types }
+
+    /// The classes of `erlang.packetstream`, which registers them when it is imported.
+    func packetTypes() throws(PythonError) -> PacketTypes {
+        if let registeredPacketTypes { return registeredPacketTypes }
+        _ = try Object(PyImport_ImportModule("erlang.packetstream"))
+        guard let registeredPacketTypes else {
+            throw runtimeError("erlang.packetstream has not registered its classes")
+        }
+        return registeredPacketTypes
+    }
+
+    /// Takes over the references to them. Those of before live on: somebody may be using them.
+    func register(_ types: PacketTypes) { registeredPacketTypes = types }
 
     /// `erlang._errors.describe`, which turns an exception into plain tuples.
     func exceptionDescriber() throws(PythonError) -> PyPointer {

@@ -1,0 +1,677 @@
+import CPlatform
+import CPython
+import Glibc
+import Python
+import Streams
+import Synchronization
+
+/// One connection of packets, for Python.
+///
+/// Its descriptors are read by one thread at a time, which has the *reader's place*: a thread of Python that waits for
+/// a response, or one of the link's own crew, which run the handlers. Who leaves the place to do something else does
+/// not wake another for it: one of the crew, the *stand-by*, looks every half a millisecond whether it stays empty, and
+/// takes it then. So a thread that makes one request after another, and one that answers them, wake nobody.
+final class PacketLink: @unchecked Sendable {
+    struct Options: Sendable {
+        var maximum = PacketHead.standardMaximum
+        /// How many handlers run at once.
+        var workers = 4
+        /// How many requests of ours may be unanswered, and how many bytes may wait to be written.
+        var maxOutstanding = Int.max
+        var sendWindow = 1 << 20
+        /// How many requests of the peer, and how many of their bytes, may wait here.
+        var maxRequests = 4096
+        var receiveWindow = 16 << 20
+        /// For how long a packet waits for others, in nanoseconds; 0 is not at all.
+        var grace: Int64 = 0
+        /// After how many nanoseconds without any packet the peer is asked for one; 0 is never.
+        var keepalive: Int64 = 0
+        /// Whether hooks are told how many packets went each way.
+        var ticks = false
+    }
+
+    /// The type, as applications have it, by which a peer asks whether anybody is there: answered without a handler.
+    static let keepaliveType: UInt64 = 0xFFFF_FFFF
+
+    /// What Python code is to be told, by a thread of the crew.
+    enum Hook: @unchecked Sendable {
+        case ended
+        case report(String)
+        /// A reference that the hook owns.
+        case call(PyPointer)
+        case ticks
+    }
+
+    struct Contents {
+        // Ours.
+        var pending: [UInt64: PacketRequest] = [:]
+        var nextTag: UInt64 = 1
+        var deadlines = DeadlineHeap()
+        // Theirs.
+        var handlers: [UInt64: PacketHandler?] = [:]
+        var work = WorkQueue()
+        var inFlight: Set<InboundKey> = []
+        var deferred: [Int: InboundKey] = [:]
+        var deferredSizes: [Int: Int] = [:]
+        var nextToken = 1
+        var inboundBytes = 0
+        var running = 0
+        var hooks: [Hook] = []
+        // The ends.
+        var end: PacketEnd?
+        var sendFailure: String?
+        var refusal: String?
+        var ownRequestsEnded = false
+        var theirRequestsEnded = false
+        var isEndSent = false
+        var isClosed = false
+        // The reader's place.
+        var isPlaceTaken = false
+        var placeChanges = 0
+        var isPolling = false
+        var pollsForRoom = false
+        var pollLimit = Int64.max
+        var isPaused = false
+        var isRung = false
+        var sleepers: [Sleeper] = []
+        var flushDue = Int64.max
+        var lastWrite: Int64 = 0
+        // The crew.
+        var crew: Set<UInt> = []
+        var starting = 0
+        var asleep = 0
+        var standby = Standby.none
+        /// The last of the crew has gone.
+        var isOver = false
+        // Who waits for anything else to change.
+        var watchers: [@Sendable () -> Void] = []
+        var counters = Counters()
+        var isProbing = false
+
+        var completed = 0
+        var ticksSent = 0, ticksReceived = 0
+    }
+
+    enum Standby { case none, looking, parked }
+
+    struct Sleeper: Sendable {
+        let request: PacketRequest
+        let wake: @Sendable () -> Void
+    }
+
+    struct Counters: Sendable {
+        var packetsSent = 0, packetsReceived = 0, bytesSent = 0, bytesReceived = 0
+        var requestsSent = 0, requestsReceived = 0, unknownResponses = 0, lateResponses = 0, rejected = 0
+    }
+
+    let options: Options
+    let source: PacketStream
+    let target: PacketStream
+    private let bell: Descriptor
+    let interpreter: OpaquePointer
+    let garbage = PacketGarbage()
+    let lock = Mutex(Contents())
+    let output = PacketOutput()
+    let input: PacketInput
+    /// `hook(kind, value)`: see `PacketCrew`. Given back when the crew has gone.
+    private(set) var hook: PyPointer?
+    /// The stand-by sleeps on one, the others of the crew on the other.
+    let standbyWord = FutexWord(0)
+    let crewWord = FutexWord(0)
+    /// Whether the reader's place is empty, for who has no lock.
+    let isVacant = Atomic<Bool>(true)
+    private let lastReceived = Atomic<Int64>(0)
+    /// The payload that is being read to its place, and whose it is. The reader's.
+    var filling: (head: PacketHead, bytes: PacketBytes)?
+
+    /// With the GIL.
+    init(
+        source: consuming PacketStream, target: consuming PacketStream, options: Options, hook: PyPointer,
+        interpreter: OpaquePointer
+    ) throws(Errno) {
+        self.source = source
+        self.target = target
+        self.options = options
+        self.interpreter = interpreter
+        bell = Descriptor(owning: try retryingOnInterrupt { cplatform_eventfd() })
+        input = PacketInput(maximum: options.maximum)
+        lastReceived.store(monotonicNanoseconds(), ordering: .relaxed)
+        Py_IncRef(hook)
+        self.hook = hook
+    }
+
+    // MARK: The reader's place
+
+    /// Takes the place if it is empty.
+    func takePlace() -> Bool { lock.withLock { takePlace(&$0) } }
+
+    func takePlace(_ c: inout Contents) -> Bool {
+        if c.isPlaceTaken || c.isClosed { return false }
+        c.isPlaceTaken = true
+        c.placeChanges &+= 1
+        isVacant.store(false, ordering: .sequentiallyConsistent)
+        return true
+    }
+
+    /// Leaves the place; the next one is found by `ensureStandby`.
+    func leavePlace(_ c: inout Contents) {
+        c.isPlaceTaken = false
+        c.placeChanges &+= 1
+        isVacant.store(true, ordering: .sequentiallyConsistent)
+    }
+
+    /// For a thread that had waited for a response.
+    func leavePlaceToOthers() {
+        let (next, hand) = lock.withLock { c in
+            leavePlace(&c)
+            return (c.sleepers.last, ensureStandby(&c))
+        }
+        if let next { next.wake() }
+        follow(hand)
+    }
+
+    /// What is to be done after the lock.
+    struct Hand {
+        var wakesStandby = false, wakesOther = false, starts = false
+    }
+
+    /// Sees to it that an empty place, or handlers that take long, are noticed.
+    func ensureStandby(_ c: inout Contents) -> Hand {
+        if c.isClosed { return Hand() }
+        switch c.standby {
+        case .looking: return Hand()
+        case .parked:
+            c.standby = .looking
+            return Hand(wakesStandby: true)
+        case .none: return needHand(&c)
+        }
+    }
+
+    /// Sees to it that a thread of the crew comes by.
+    func needHand(_ c: inout Contents) -> Hand {
+        if c.asleep > 0 { return Hand(wakesOther: true) }
+        if c.standby != .none {
+            c.standby = .looking
+            return Hand(wakesStandby: true)
+        }
+        if c.isOver || c.crew.count + c.starting >= options.workers + 2 { return Hand() }
+        c.starting += 1
+        return Hand(starts: true)
+    }
+
+    func follow(_ hand: Hand) {
+        if hand.wakesStandby {
+            standbyWord.add(1)
+            standbyWord.wake()
+        }
+        if hand.wakesOther {
+            crewWord.add(1)
+            crewWord.wake()
+        }
+        if hand.starts { startCrew() }
+    }
+
+    /// Has the reader look at what has changed, if it waits. After the lock.
+    func ring() {
+        var one: UInt64 = 1
+        _ = Glibc.write(bell.number, &one, 8)
+    }
+
+    private func silence() {
+        var count: UInt64 = 0
+        _ = Glibc.read(bell.number, &count, 8)
+    }
+
+    /// One turn of who has the place: writes, waits, reads. Without the GIL.
+    ///
+    /// - Returns: whether a thread that sleeps has got its response, and whether a signal came.
+    func turn(_ gil: GILAccess, until limit: Int64, wanted: PacketRequest?) -> (gaveAway: Bool, isSignalled: Bool) {
+        flush(isDue: false)
+        let now = monotonicNanoseconds()
+        var reads = false
+        var writes = false
+        let wait: Int64? = lock.withLock { c in
+            if wanted?.isSettled == true || c.isClosed { return nil }
+            reads =
+                c.end == nil && c.inFlight.count < options.maxRequests
+                && c.inboundBytes < options.receiveWindow && output.size < 4 * options.sendWindow
+            c.isPaused = c.end == nil && !reads
+            writes = output.size > 0 && c.sendFailure == nil && c.flushDue <= now
+            var end = min(limit, c.deadlines.first)
+            if c.flushDue > now { end = min(end, c.flushDue) }
+            if options.keepalive > 0, c.end == nil {
+                end = min(end, lastReceived.load(ordering: .relaxed) + options.keepalive * (c.isProbing ? 2 : 1))
+            }
+            // Work or hooks that came meanwhile are for the crew, which looks at them before it waits.
+            c.isPolling = true
+            c.pollsForRoom = writes
+            c.pollLimit = end
+            if c.sendFailure != nil, c.end == nil { return 0 }
+            return end == .max ? -1 : max(0, end - now)
+        }
+        guard let wait else { return (false, false) }
+        let ready = poll(reads: reads, writes: writes, nanoseconds: wait)
+        lock.withLock { $0.isPolling = false }
+        if ready.isSignalled { return (false, true) }
+        if ready.rang { silence() }
+        if ready.writable || ready.rang { flush(isDue: false) }
+        var gaveAway = false
+        if ready.readable { gaveAway = receive(gil, wanted: wanted) }
+        lookAtTheClock()
+        if lock.withLock({ $0.end == nil && $0.sendFailure != nil }), !ready.readable {
+            let text = lock.withLock { $0.sendFailure ?? "" }
+            finish(.broken(text))
+        }
+        return (gaveAway, false)
+    }
+
+    private struct Ready {
+        var readable = false, writable = false, rang = false, isSignalled = false
+    }
+
+    private func poll(reads: Bool, writes: Bool, nanoseconds: Int64) -> Ready {
+        withUnsafeTemporaryAllocation(of: pollfd.self, capacity: 3) { fds in
+            fds[0] = pollfd(fd: bell.number, events: Int16(POLLIN), revents: 0)
+            fds[1] = pollfd(fd: reads ? source.descriptor.number : -1, events: Int16(POLLIN), revents: 0)
+            fds[2] = pollfd(fd: writes ? target.descriptor.number : -1, events: Int16(POLLOUT), revents: 0)
+            var limit = timespec(tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
+            let count = nanoseconds < 0
+                ? cplatform_ppoll(fds.baseAddress, 3, nil) : cplatform_ppoll(fds.baseAddress, 3, &limit)
+            if count < 0 { return Ready(isSignalled: Errno.last().code == EINTR) }
+            return Ready(
+                readable: fds[1].revents != 0, writable: fds[2].revents != 0, rang: fds[0].revents != 0)
+        }
+    }
+
+    // MARK: Sending
+
+    /// Writes what is queued and due, unless another thread does so already. Without the GIL if there may be much.
+    func flush(isDue: Bool) {
+        while lock.withLock({ c in
+            guard c.sendFailure == nil else { return false }
+            if !isDue, options.grace > 0, output.size < 65536, c.flushDue > monotonicNanoseconds() { return false }
+            guard output.begin() else { return false }
+            c.isRung = false
+            c.flushDue = .max
+            return true
+        }) {
+            let outcome = output.write(to: target)
+            var wakers: [@Sendable () -> Void] = []
+            var mustRing = false
+            var hand = Hand()
+            lock.withLock { c in
+                let (written, owners) = output.end()
+                c.counters.bytesSent += written
+                for owner in owners { garbage.add(owner.assumingMemoryBound(to: PyObject.self)) }
+                switch outcome {
+                case .done: if !c.work.isEmpty, c.running == 0 { hand = needHand(&c) }
+                case .wouldBlock:
+                    c.flushDue = 0
+                    mustRing = c.isPolling && !c.pollsForRoom
+                    hand = ensureStandby(&c)
+                case .failed(let error):
+                    if c.sendFailure == nil { c.sendFailure = "sending failed: \(error)" }
+                    mustRing = c.isPolling
+                    hand = ensureStandby(&c)
+                }
+                if c.sendFailure != nil {
+                    for owner in output.drop() { garbage.add(owner.assumingMemoryBound(to: PyObject.self)) }
+                }
+                if written > 0 || c.sendFailure != nil { wakers = takeWatchers(&c) }
+            }
+            for wake in wakers { wake() }
+            if mustRing { ring() }
+            follow(hand)
+            if case .done = outcome { continue }
+            return
+        }
+    }
+
+    func takeWatchers(_ c: inout Contents) -> [@Sendable () -> Void] {
+        if c.watchers.isEmpty { return [] }
+        defer { c.watchers = [] }
+        return c.watchers
+    }
+
+    /// Adds a packet. With the lock. `payload` is a borrowed `bytes`, held where it is large: then with the GIL.
+    func append(_ c: inout Contents, _ head: PacketHead, _ payload: PyPointer?) {
+        if c.sendFailure != nil || c.isEndSent { return }
+        c.counters.packetsSent += 1
+        if options.ticks { tick(&c, sent: 1) }
+        if options.grace > 0, c.flushDue == .max { c.flushDue = monotonicNanoseconds() + options.grace }
+        guard let payload else { return output.append(head, UnsafeRawBufferPointer(start: nil, count: 0)) }
+        let bytes = UnsafeRawBufferPointer(start: PyBytes_AsString(payload), count: PyBytes_Size(payload))
+        if bytes.count < PacketOutput.heldSize { return output.append(head, bytes) }
+        Py_IncRef(payload)
+        output.append(head, held: bytes, owner: UnsafeMutableRawPointer(payload))
+    }
+
+    private func tick(_ c: inout Contents, sent: Int = 0, received: Int = 0) {
+        if c.ticksSent + c.ticksReceived == 0 { c.hooks.append(.ticks) }
+        c.ticksSent += sent
+        c.ticksReceived += received
+    }
+
+    func append(_ c: inout Contents, _ head: PacketHead, text: String) {
+        if c.sendFailure != nil || c.isEndSent { return }
+        c.counters.packetsSent += 1
+        if options.ticks { tick(&c, sent: 1) }
+        if options.grace > 0, c.flushDue == .max { c.flushDue = monotonicNanoseconds() + options.grace }
+        var text = text
+        text.withUTF8 { output.append(head, UnsafeRawBufferPointer($0)) }
+    }
+
+    /// Sees to it that what was appended is written soon. With the lock; what is returned is to be done after it.
+    func willFlush(_ c: inout Contents) -> (ring: Bool, hand: Hand) {
+        if c.isRung { return (false, Hand()) }
+        c.isRung = true
+        // A reader that does not wait will look before it does.
+        if c.isPlaceTaken { return (c.isPolling, Hand()) }
+        return (false, ensureStandby(&c))
+    }
+
+    // MARK: The clock
+
+    private func lookAtTheClock() {
+        let now = monotonicNanoseconds()
+        let (isDue, probes) = lock.withLock { c in
+            let quiet = now - lastReceived.load(ordering: .relaxed)
+            return (
+                c.deadlines.first <= now || (options.keepalive > 0 && quiet >= options.keepalive && c.end == nil),
+                options.keepalive > 0 && quiet >= options.keepalive && c.end == nil
+            )
+        }
+        guard isDue else { return }
+        var wakers: [@Sendable () -> Void] = []
+        var isLost = false
+        lock.withLock { c in
+            while let tag = c.deadlines.popFirst(before: now) {
+                if let request = c.pending[tag], request.deadline <= now {
+                    c.pending[tag] = nil
+                    wakers += request.settle(.timedOut)
+                }
+            }
+            if !wakers.isEmpty { wakers += takeWatchers(&c) }
+            guard probes else { return }
+            if c.isProbing {
+                isLost = now - lastReceived.load(ordering: .relaxed) >= 2 * options.keepalive
+            } else {
+                c.isProbing = true
+                let tag = c.nextTag
+                c.nextTag &+= 1
+                // Whatever comes says that somebody is there: its response is one that came late.
+                append(
+                    &c,
+                    PacketHead(
+                        isRequest: true, channel: 0, tag: tag, flags: 0,
+                        requestType: PacketLink.keepaliveType + 1), nil)
+            }
+        }
+        for wake in wakers { wake() }
+        if isLost {
+            let seconds = Double(options.keepalive) / 1e9
+            finish(.broken("nothing was received for twice the \(seconds) s of keepalive"))
+        } else if probes {
+            flush(isDue: true)
+        }
+    }
+
+    // MARK: Receiving
+
+    /// Reads what is there. The reader's, without the GIL. Whether a thread that sleeps has got its response.
+    private func receive(_ gil: GILAccess, wanted: PacketRequest?) -> Bool {
+        var batch = Batch()
+        var end: PacketEnd?
+        reading: for _ in 0..<(source.isSocket ? 4 : 1) {
+            let (transfer, isFull) = input.read(from: source)
+            switch transfer {
+            case .bytes(0):
+                end = input.isBetweenPackets
+                    ? .finished("the peer has ended the stream")
+                    : .broken("the stream ended inside a packet")
+                break reading
+            case .bytes(let count):
+                batch.bytes += count
+                do throws(PacketError) { try parse(gil, &batch) } catch {
+                    end = .broken("\(error)")
+                    break reading
+                }
+                if let text = batch.end {
+                    end = text
+                    break reading
+                }
+                if !isFull { break reading }
+            case .wouldBlock: break reading
+            case .failed(let error):
+                end = .broken("receiving failed: \(error)")
+                break reading
+            }
+        }
+        lastReceived.store(monotonicNanoseconds(), ordering: .relaxed)
+        let gaveAway = apply(&batch, wanted: wanted)
+        if let end { finish(end) }
+        return gaveAway
+    }
+
+    /// What was read in one go.
+    private struct Batch {
+        var bytes = 0
+        var packets: [(PacketHead, PacketPayload)] = []
+        var theirRequestsEnd = false
+        var end: PacketEnd?
+    }
+
+    private func parse(_ gil: GILAccess, _ batch: inout Batch) throws(PacketError) {
+        while batch.end == nil {
+            switch try input.next() {
+            case .nothing: return
+            case .packet(let head, let payload):
+                if head.isRequest, head.requestType == 0 {
+                    control(head, &batch)
+                } else {
+                    batch.packets.append((head, .copied(Payload(copying: payload))))
+                }
+            case .large(let head, let count):
+                var made: PyPointer?
+                gil.with {
+                    garbage.giveBack()
+                    made = PyBytes_FromStringAndSize(nil, count)
+                    if made == nil { PyErr_Clear() }
+                }
+                guard let made, let memory = PyBytes_AsString(made) else {
+                    batch.end = .broken("no memory for a packet of \(count) bytes")
+                    return
+                }
+                // Nobody else knows of the object before it is filled.
+                try input.place(UnsafeMutableRawPointer(memory), count: count)
+                filling = (head, PacketBytes(owning: made, count: count, garbage))
+                return
+            case .filled:
+                guard let (head, bytes) = filling else { return }
+                filling = nil
+                if head.isRequest, head.requestType == 0 {
+                    control(head, &batch)
+                } else {
+                    batch.packets.append((head, .object(bytes)))
+                }
+            }
+        }
+    }
+
+    private func control(_ head: PacketHead, _ batch: inout Batch) {
+        switch (head.channel, head.tag) {
+        case (0, 0): batch.end = .finished("the peer has ended its packets")
+        case (0, 1): batch.theirRequestsEnd = true
+        default:
+            batch.end = .broken(
+                "a control packet of no known kind: channel \(head.channel), tag \(head.tag)")
+        }
+    }
+
+    /// Gives what was received to whom it concerns. Whether a thread that sleeps has got its response.
+    private func apply(_ batch: inout Batch, wanted: PacketRequest?) -> Bool {
+        var wakers: [@Sendable () -> Void] = []
+        var hand = Hand()
+        var answers = false
+        lock.withLock { c in
+            c.counters.bytesReceived += batch.bytes
+            c.counters.packetsReceived += batch.packets.count
+            if options.ticks, !batch.packets.isEmpty { tick(&c, received: batch.packets.count) }
+            c.isProbing = false
+            for (head, payload) in batch.packets {
+                if head.isRequest { answers = take(&c, head, payload) || answers } else {
+                    respond(&c, head, payload, &wakers)
+                }
+            }
+            if batch.theirRequestsEnd { c.theirRequestsEnded = true }
+            // A reader of the crew does it itself, when it has read.
+            if wanted != nil, !c.hooks.isEmpty || (!c.work.isEmpty && c.running == 0) {
+                hand = needHand(&c)
+            } else if !c.work.isEmpty, c.running > 0 {
+                hand = ensureStandby(&c)
+            }
+            if c.refusal != nil { wakers += takeWatchers(&c) }
+        }
+        for wake in wakers { wake() }
+        follow(hand)
+        if answers { flush(isDue: false) }
+        return !wakers.isEmpty
+    }
+
+    private func respond(
+        _ c: inout Contents, _ head: PacketHead, _ payload: PacketPayload, _ wakers: inout [@Sendable () -> Void]
+    ) {
+        guard let request = c.pending[head.tag], request.channel == head.channel else {
+            if head.tag > 0, head.tag < c.nextTag {
+                c.counters.lateResponses += 1
+            } else {
+                c.counters.unknownResponses += 1
+                report(&c, "a response to no request: channel \(head.channel), tag \(head.tag)")
+            }
+            return
+        }
+        c.pending[head.tag] = nil
+        if c.pending.isEmpty, c.pending.capacity > 4096 { c.pending = [:] }
+        wakers += request.settle(.response(flags: head.flags, payload))
+        if c.pending.count + 1 == options.maxOutstanding { wakers += takeWatchers(&c) }
+    }
+
+    /// Takes a request of the peer, or rejects it: then there is something to write.
+    private func take(_ c: inout Contents, _ head: PacketHead, _ payload: PacketPayload) -> Bool {
+        c.counters.requestsReceived += 1
+        let type = head.requestType &- 1
+        func reject(_ text: String) -> Bool {
+            c.counters.rejected += 1
+            append(&c, answer(to: InboundKey(channel: head.channel, tag: head.tag), flags: 0, isOk: false), text: text)
+            return true
+        }
+        if let refusal = c.refusal { return reject(refusal) }
+        if c.theirRequestsEnded { return reject("requests no longer allowed") }
+        guard let known = c.handlers[head.channel] else {
+            return reject("unknown channel \(head.channel)")
+        }
+        let key = InboundKey(channel: head.channel, tag: head.tag)
+        if c.inFlight.contains(key) { return reject("channel \(head.channel): tag already in use: \(head.tag)") }
+        if type == PacketLink.keepaliveType, head.channel == 0 {
+            append(&c, answer(to: key, flags: 0, isOk: true), text: "")
+            return true
+        }
+        guard let handler = known else { return reject("no request handler") }
+        c.inFlight.insert(key)
+        c.inboundBytes += payload.count
+        c.work.append(
+            InboundRequest(
+                channel: head.channel, tag: head.tag, flags: head.flags, type: type, payload: payload,
+                handler: handler))
+        return false
+    }
+
+    func answer(to key: InboundKey, flags: UInt64, isOk: Bool) -> PacketHead {
+        PacketHead(
+            isRequest: false, channel: key.channel, tag: key.tag, flags: flags << 1 | (isOk ? 1 : 0), requestType: 0)
+    }
+
+    func report(_ c: inout Contents, _ text: String) {
+        // Somebody who sends nonsense fills no memory with it.
+        if c.hooks.count < 100 { c.hooks.append(.report(text)) }
+    }
+
+    // MARK: Ending
+
+    /// No more packets come: everybody who waits is told. The first reason stays.
+    func finish(_ end: PacketEnd) {
+        var wakers: [@Sendable () -> Void] = []
+        var mustRing = false
+        var hand = Hand()
+        lock.withLock { c in
+            guard c.end == nil else { return }
+            c.end = end
+            let pending = c.pending
+            c.pending = [:]
+            c.deadlines = DeadlineHeap()
+            for request in pending.values { wakers += request.settle(.ended(end)) }
+            if case .finished = end {} else {
+                // Nobody is there to be answered.
+                if case .broken(let text) = end, c.sendFailure == nil { c.sendFailure = text }
+                for request in c.work.removeAll() { forget(&c, request.key, request.payload.count) }
+                for owner in output.drop() { garbage.add(owner.assumingMemoryBound(to: PyObject.self)) }
+            }
+            wakers += takeWatchers(&c)
+            for sleeper in c.sleepers { wakers.append(sleeper.wake) }
+            c.hooks.append(.ended)
+            mustRing = c.isPolling
+            hand = needHand(&c)
+        }
+        for wake in wakers { wake() }
+        if mustRing { ring() }
+        follow(hand)
+    }
+
+    /// A request of the peer is over.
+    func forget(_ c: inout Contents, _ key: InboundKey, _ size: Int) {
+        c.inFlight.remove(key)
+        c.inboundBytes -= size
+        if c.inFlight.isEmpty, c.inFlight.capacity > 4096 { c.inFlight = [] }
+    }
+
+    /// Ends all at once: the crew goes.
+    func shut(_ end: PacketEnd) {
+        finish(end)
+        let wakers = lock.withLock { c in
+            c.isClosed = true
+            for request in c.work.removeAll() { forget(&c, request.key, request.payload.count) }
+            return takeWatchers(&c)
+        }
+        for wake in wakers { wake() }
+        ring()
+        for word in [standbyWord, crewWord] {
+            word.add(1)
+            word.wake(.max)
+        }
+    }
+
+    /// The last of the crew has gone. With the GIL.
+    func dropReferences() {
+        lock.withLock { $0.handlers = [:] }
+        Py_DecRef(hook)
+        hook = nil
+        garbage.giveBack()
+    }
+}
+
+/// How a thread that has the reader's place, and not the GIL, gets that for a moment.
+enum GILAccess {
+    case crew(ThreadState)
+    /// What `PyEval_SaveThread` gave.
+    case waiter(OpaquePointer?)
+
+    func with(_ body: () -> Void) {
+        switch self {
+        case .crew(let thread): thread.withGIL(body)
+        case .waiter(let thread):
+            PyEval_RestoreThread(thread)
+            body()
+            _ = PyEval_SaveThread()
+        }
+    }
+}

@@ -1,0 +1,105 @@
+/// Packets on their way in: what was read, until whole packets are taken out of it. One thread at a time uses it.
+///
+/// A payload of at least `largeSize` bytes that is not there yet gets memory of its own from the user, and is read
+/// there directly.
+@safe
+public final class PacketInput: @unchecked Sendable {
+    /// From how many bytes on a payload is read to where it stays.
+    public static let largeSize = 65536
+
+    private static let capacity = 2 * largeSize
+    private var memory: UnsafeMutableRawPointer?
+    private var start = 0
+    private var end = 0
+    private var large: Large?
+    private let maximum: Int
+
+    private struct Large {
+        let memory: UnsafeMutableRawPointer
+        let count: Int
+        var filled: Int
+    }
+
+    /// What is there.
+    public enum Found {
+        /// A packet; its payload is valid until the next call.
+        case packet(PacketHead, UnsafeRawBufferPointer)
+        /// A packet whose payload needs memory: `place` gives it.
+        case large(PacketHead, count: Int)
+        /// The payload that was placed has come.
+        case filled
+        /// More must be read.
+        case nothing
+    }
+
+    /// For bodies of at most so many bytes.
+    public init(maximum: Int) { self.maximum = maximum }
+
+    deinit { unsafe memory?.deallocate() }
+
+    /// Whether the stream may end here.
+    public var isBetweenPackets: Bool { unsafe start == end && large == nil }
+
+    /// Reads once.
+    ///
+    /// - Returns: what became of it, and whether there may be more.
+    public func read(from source: borrowing PacketStream) -> (PacketStream.Transfer, isFull: Bool) {
+        if let large = unsafe large {
+            let room = unsafe large.count &- large.filled
+            let transfer = unsafe source.read(large.memory + large.filled, room)
+            guard case .bytes(let count) = transfer else { return (transfer, false) }
+            unsafe self.large?.filled &+= count
+            return (transfer, true)
+        }
+        let base = unsafe memory ?? .allocate(byteCount: PacketInput.capacity, alignment: 16)
+        unsafe memory = base
+        if start > 0 {
+            if start < end { unsafe base.copyMemory(from: base + start, byteCount: end &- start) }
+            end &-= start
+            start = 0
+        }
+        let room = PacketInput.capacity &- end
+        let transfer = unsafe source.read(base + end, room)
+        guard case .bytes(let count) = transfer else { return (transfer, false) }
+        end &+= count
+        return (transfer, count == room)
+    }
+
+    /// The next of what is there.
+    public func next() throws(PacketError) -> Found {
+        if let large = unsafe large {
+            guard unsafe large.filled == large.count else { return .nothing }
+            unsafe self.large = nil
+            return .filled
+        }
+        guard let base = unsafe memory else { return .nothing }
+        let rest = unsafe UnsafeBufferPointer(
+            start: (base + start).assumingMemoryBound(to: UInt8.self), count: end &- start)
+        switch try unsafe FoundPacket.decode(rest.span, maximum: maximum) {
+        case .packet(let head, let payload):
+            let bytes = unsafe UnsafeRawBufferPointer(start: base + start + payload.lowerBound, count: payload.count)
+            start &+= payload.upperBound
+            return unsafe .packet(head, bytes)
+        case .incomplete(let needed):
+            if needed <= PacketInput.largeSize { return .nothing }
+            guard let (head, payload) = try unsafe FoundPacket.decodeHead(rest.span) else { return .nothing }
+            return .large(head, count: payload.count)
+        }
+    }
+
+    /// Gives the payload that was found its memory: so many bytes as were asked for.
+    public func place(_ target: UnsafeMutableRawPointer, count: Int) throws(PacketError) {
+        guard let base = unsafe memory else { return }
+        let rest = unsafe UnsafeBufferPointer(
+            start: (base + start).assumingMemoryBound(to: UInt8.self), count: end &- start)
+        guard let (_, payload) = try unsafe FoundPacket.decodeHead(rest.span), payload.count == count else { return }
+        let there = min(rest.count, payload.upperBound) &- payload.lowerBound
+        unsafe target.copyMemory(from: base + start + payload.lowerBound, byteCount: there)
+        start = 0
+        end = 0
+        unsafe large = Large(memory: target, count: count, filled: there)
+    }
+
+    /// Forgets the memory that was given.
+    public func forget() { unsafe large = nil }
+}

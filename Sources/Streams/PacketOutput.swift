@@ -1,0 +1,195 @@
+import CPlatform
+import Glibc
+
+/// Packets on their way out, in order. Small payloads are copied together, large ones stay where they are and are
+/// written from there.
+///
+/// What is said to be done with the lock needs one of the user's; whoever has begun to write does so without it.
+@safe
+public final class PacketOutput: @unchecked Sendable {
+    /// From how many bytes on a payload is better not copied.
+    public static let heldSize = 16384
+
+    private static let bufferSize = 65536
+    private static let pieces = 64
+
+    /// A piece of memory: one of ours, or that of somebody who is told when it is written.
+    private struct Piece {
+        let memory: UnsafeMutableRawPointer
+        var start: Int
+        var end: Int
+        let capacity: Int
+        let owner: UnsafeMutableRawPointer?
+    }
+
+    private var writingCount: Int { unsafe writing.count }
+
+    /// What became of an attempt to write.
+    public enum Outcome: Sendable { case done, wouldBlock, failed(Errno) }
+
+    private var queued: [Piece] = []
+    private var writing: [Piece] = []
+    private var first = 0
+    private var written = 0
+    private var freed: [UnsafeMutableRawPointer] = []
+    private var spare: UnsafeMutableRawPointer?
+    private var isBeingWritten = false
+    /// How many bytes are not known to be written.
+    public private(set) var size = 0
+
+    /// Nothing to write.
+    public init() {}
+
+    deinit {
+        for piece in unsafe queued + writing[first...] where unsafe piece.owner == nil {
+            unsafe piece.memory.deallocate()
+        }
+        unsafe spare?.deallocate()
+    }
+
+    /// Adds a packet whose payload is copied. With the lock.
+    public func append(_ head: PacketHead, _ payload: UnsafeRawBufferPointer) {
+        let room = makeRoom(PacketHead.longest &+ payload.count)
+        var count = unsafe head.write(payload: payload.count, to: room.assumingMemoryBound(to: UInt8.self))
+        if let source = payload.baseAddress {
+            unsafe (room + count).copyMemory(from: source, byteCount: payload.count)
+        }
+        count &+= payload.count
+        added(count)
+    }
+
+    /// Adds a packet whose payload stays where it is until `end` gives its owner back. With the lock.
+    public func append(_ head: PacketHead, held payload: UnsafeRawBufferPointer, owner: UnsafeMutableRawPointer) {
+        let room = makeRoom(PacketHead.longest)
+        added(unsafe head.write(payload: payload.count, to: room.assumingMemoryBound(to: UInt8.self)))
+        guard let base = payload.baseAddress else { return }
+        // It is only read from.
+        let piece = unsafe Piece(
+            memory: UnsafeMutableRawPointer(mutating: base), start: 0, end: payload.count, capacity: 0, owner: owner)
+        unsafe queued.append(piece)
+        size &+= payload.count
+    }
+
+    /// Where the next bytes of our own go: so many fit there.
+    private func makeRoom(_ count: Int) -> UnsafeMutableRawPointer {
+        if let last = unsafe queued.last, unsafe last.capacity &- last.end >= count {
+            return unsafe last.memory + last.end
+        }
+        var memory = UnsafeMutableRawPointer?.none
+        var capacity = PacketOutput.bufferSize
+        if count <= capacity {
+            unsafe memory = spare
+            unsafe spare = nil
+        } else {
+            capacity = count
+        }
+        let made = unsafe memory ?? .allocate(byteCount: capacity, alignment: 16)
+        unsafe queued.append(Piece(memory: made, start: 0, end: 0, capacity: capacity, owner: nil))
+        return made
+    }
+
+    private func added(_ count: Int) {
+        let last = unsafe queued.count &- 1
+        // makeRoom has left a piece of ours at the end.
+        if last >= 0 { unsafe queued[last].end &+= count }
+        size &+= count
+    }
+
+    /// Whether there is something to write and nobody writes: then the caller does, and calls `end`. With the lock.
+    public func begin() -> Bool {
+        if isBeingWritten || size == 0 { return false }
+        isBeingWritten = true
+        if first == writingCount {
+            unsafe writing.removeAll(keepingCapacity: true)
+            first = 0
+            unsafe swap(&queued, &writing)
+        }
+        return true
+    }
+
+    /// Writes what there is room for. Without the lock, by who has begun.
+    ///
+    /// The corresponding C functions are `sendmsg(MSG_DONTWAIT | MSG_NOSIGNAL)` and, for what is no socket, `writev`.
+    public func write(to target: borrowing PacketStream) -> Outcome {
+        while first < writingCount {
+            switch unsafe withUnsafeTemporaryAllocation(of: iovec.self, capacity: PacketOutput.pieces, { vectors in
+                var count = 0
+                var index = first
+                while count < PacketOutput.pieces, index < writingCount {
+                    let piece = unsafe writing[index]
+                    unsafe vectors[count] = iovec(
+                        iov_base: piece.memory + piece.start, iov_len: piece.end &- piece.start)
+                    count &+= 1
+                    index &+= 1
+                }
+                return unsafe target.write(UnsafeMutableBufferPointer(rebasing: vectors[..<count]))
+            }) {
+            case .bytes(let count): advance(by: count)
+            case .wouldBlock: return .wouldBlock
+            case .failed(let error): return .failed(error)
+            }
+        }
+        return .done
+    }
+
+    private func advance(by count: Int) {
+        written &+= count
+        var rest = count
+        while first < writingCount {
+            let piece = unsafe writing[first]
+            let size = unsafe piece.end &- piece.start
+            if rest < size {
+                unsafe writing[first].start &+= rest
+                return
+            }
+            rest &-= size
+            first &+= 1
+            if let owner = unsafe piece.owner {
+                unsafe freed.append(owner)
+            } else if unsafe spare == nil, unsafe piece.capacity == PacketOutput.bufferSize {
+                unsafe reusable.append(piece.memory)
+            } else {
+                unsafe piece.memory.deallocate()
+            }
+        }
+    }
+
+    /// Buffers that the writer has emptied.
+    private var reusable: [UnsafeMutableRawPointer] = []
+
+    /// The writer is done. With the lock.
+    ///
+    /// - Returns: how many bytes were written, and the owners of the payloads that were.
+    public func end() -> (written: Int, owners: [UnsafeMutableRawPointer]) {
+        isBeingWritten = false
+        size &-= written
+        for unsafe memory in unsafe reusable {
+            if unsafe spare == nil { unsafe spare = memory } else { unsafe memory.deallocate() }
+        }
+        unsafe reusable.removeAll(keepingCapacity: true)
+        defer {
+            written = 0
+            unsafe freed.removeAll(keepingCapacity: false)
+        }
+        return unsafe (written, freed)
+    }
+
+    /// Forgets what is not being written; all of it where nobody writes. With the lock.
+    ///
+    /// - Returns: the owners of the payloads.
+    public func drop() -> [UnsafeMutableRawPointer] {
+        var owners: [UnsafeMutableRawPointer] = []
+        var dropped = unsafe queued
+        unsafe queued = []
+        if !isBeingWritten {
+            unsafe dropped += writing[first...]
+            unsafe writing = []
+            first = 0
+        }
+        for unsafe piece in unsafe dropped {
+            unsafe size &-= piece.end &- piece.start
+            if let owner = unsafe piece.owner { unsafe owners.append(owner) } else { unsafe piece.memory.deallocate() }
+        }
+        return unsafe owners
+    }
+}

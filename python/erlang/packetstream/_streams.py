@@ -1,0 +1,158 @@
+"""The descriptors of a connection, from whatever it is given."""
+
+import io
+import logging
+import os
+import socket
+import stat
+import threading
+
+_log = logging.getLogger("erlang.packetstream")
+
+
+class Streams:
+    """Two descriptors for the core, which owns them, and the threads that carry what has no descriptor of its own."""
+
+    def __init__(self, recv, send):
+        self._pumps = []
+        self.recv = self.send = -1
+        try:
+            self.recv = self._source(recv)
+            self.send = self._target(send)
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self):
+        """Nobody has taken the descriptors."""
+        for fd in (self.recv, self.send):
+            if fd >= 0:
+                os.close(fd)
+        self.end(0)
+
+    def end(self, timeout):
+        """The core has written and read all that it will: the threads have so many seconds for theirs."""
+        for near, _ in self._pumps:
+            try:
+                near.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is over already
+        for near, thread in self._pumps:
+            if thread is not None:
+                thread.join(timeout)
+            near.close()
+        self._pumps = []
+
+    def _source(self, recv):
+        if isinstance(recv, str | os.PathLike):
+            return os.open(recv, os.O_RDONLY | os.O_CLOEXEC)
+        fd = _descriptor(recv, io.FileIO)
+        if fd is not None:
+            return _duplicate(fd, os.O_RDONLY)
+        near, far = socket.socketpair()
+        # Nobody waits for it: what it reads from may never end.
+        self._pumps.append((near, None))
+        _start(_pump_in, _pieces(recv), far)
+        return os.dup(near.fileno())
+
+    def _target(self, send):
+        fd = _descriptor(send, io.FileIO | io.BufferedWriter)
+        if fd is not None:
+            return _duplicate(fd, os.O_WRONLY)
+        write = _writer(send)
+        near, far = socket.socketpair()
+        self._pumps.append((near, _start(_pump_out, far, write)))
+        return os.dup(near.fileno())
+
+
+def _descriptor(stream, files):
+    """The descriptor that can be read or written instead of the object, None where there is none."""
+    if isinstance(stream, bool):
+        raise TypeError("a stream is a file descriptor, a socket or a binary file, not bool")
+    if isinstance(stream, int):
+        return stream
+    if isinstance(stream, socket.socket):
+        # What is encrypted has to go by its methods.
+        return None if hasattr(stream, "unwrap") else stream.fileno()
+    if isinstance(stream, files):
+        if stream.writable():
+            stream.flush()
+        return stream.fileno()
+    return None
+
+
+def _duplicate(fd, mode):
+    """A descriptor that does not block, where there can be one without changing the caller's."""
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        try:
+            return os.open(f"/proc/self/fd/{fd}", mode | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            pass  # the core can do without
+    return os.dup(fd)
+
+
+def _pieces(recv):
+    """What an object has to be read, piece by piece."""
+    if isinstance(recv, bytes | bytearray | memoryview):
+        return iter((recv,))
+    for name, arguments in (("receive_bytes", ()), ("read1", (65536,)), ("read", (65536,)), ("recv", (65536,))):
+        read = getattr(recv, name, None)
+        if read is not None:
+            return iter(lambda: read(*arguments) or b"", b"")
+    try:
+        return iter(recv)
+    except TypeError:
+        raise TypeError(
+            "recv is a file descriptor, a socket, a binary file, a ByteChannel, bytes or an iterable of bytes, "
+            f"not {type(recv).__name__}"
+        ) from None
+
+
+def _writer(send):
+    if hasattr(send, "send_bytes"):
+        return lambda data: send.send_bytes(data, timeout_ms=-1)
+    if hasattr(send, "sendall"):
+        return send.sendall
+    if not hasattr(send, "write"):
+        raise TypeError(
+            f"send is a file descriptor, a socket, a binary file or a ByteChannel, not {type(send).__name__}"
+        )
+
+    def write(data):
+        rest = memoryview(data)
+        while rest:
+            count = send.write(rest)
+            rest = rest[count if count is not None else len(rest) :]
+        if hasattr(send, "flush"):
+            send.flush()
+
+    return write
+
+
+def _start(function, *arguments):
+    thread = threading.Thread(target=function, args=arguments, name=f"packetstream{function.__name__}", daemon=True)
+    thread.start()
+    return thread
+
+
+def _pump_in(pieces, far):
+    with far:
+        try:
+            for piece in pieces:
+                far.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the connection is over
+        except Exception as error:
+            if type(error).__name__ not in ("ByteChannelClosed", "ByteChannelAborted"):
+                _log.exception("the stream of a packet connection cannot be read")
+
+
+def _pump_out(far, write):
+    with far:
+        try:
+            while data := far.recv(65536):
+                write(data)
+        except ConnectionResetError:
+            pass  # the connection is over
+        except Exception:
+            _log.exception("the stream of a packet connection cannot be written")
