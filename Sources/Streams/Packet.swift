@@ -92,7 +92,9 @@ public enum FoundPacket: Equatable, Sendable {
     /// The head of a packet whose payload need not be there. For one that `decode` has said to be incomplete.
     ///
     /// - Returns: the head, and where the payload is once it has come; nil where the head may not be there as a whole.
-    public static func decodeHead(_ bytes: Span<UInt8>) throws(PacketError) -> (PacketHead, payload: Range<Int>)? {
+    public static func decodeHead(_ bytes: Span<UInt8>) throws(PacketError) -> (
+        PacketHead, payload: Range<Int>
+    )? {
         let longest = 4 * (BSUInt.longest + BSUInt.longestPadding)
         guard let (length, start) = try number(.length, bytes, from: 0, to: bytes.count),
             let size = Int(exactly: length), case (let end, false) = start.addingReportingOverflow(size),

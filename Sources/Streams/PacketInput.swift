@@ -14,14 +14,14 @@ public final class PacketInput: @unchecked Sendable {
     private var large: Large?
     private let maximum: Int
 
-    private struct Large {
+    @safe private struct Large {
         let memory: UnsafeMutableRawPointer
         let count: Int
         var filled: Int
     }
 
     /// What is there.
-    public enum Found {
+    @safe public enum Found {
         /// A packet; its payload is valid until the next call.
         case packet(PacketHead, UnsafeRawBufferPointer)
         /// A packet whose payload needs memory: `place` gives it.
@@ -38,17 +38,17 @@ public final class PacketInput: @unchecked Sendable {
     deinit { unsafe memory?.deallocate() }
 
     /// Whether the stream may end here.
-    public var isBetweenPackets: Bool { unsafe start == end && large == nil }
+    public var isBetweenPackets: Bool { start == end && large == nil }
 
     /// Reads once.
     ///
     /// - Returns: what became of it, and whether there may be more.
     public func read(from source: borrowing PacketStream) -> (PacketStream.Transfer, isFull: Bool) {
-        if let large = unsafe large {
-            let room = unsafe large.count &- large.filled
+        if let large = large {
+            let room = large.count &- large.filled
             let transfer = unsafe source.read(large.memory + large.filled, room)
             guard case .bytes(let count) = transfer else { return (transfer, false) }
-            unsafe self.large?.filled &+= count
+            self.large?.filled &+= count
             return (transfer, true)
         }
         let base = unsafe memory ?? .allocate(byteCount: PacketInput.capacity, alignment: 16)
@@ -67,9 +67,9 @@ public final class PacketInput: @unchecked Sendable {
 
     /// The next of what is there.
     public func next() throws(PacketError) -> Found {
-        if let large = unsafe large {
-            guard unsafe large.filled == large.count else { return .nothing }
-            unsafe self.large = nil
+        if let large = large {
+            guard large.filled == large.count else { return .nothing }
+            self.large = nil
             return .filled
         }
         guard let base = unsafe memory else { return .nothing }
@@ -77,7 +77,8 @@ public final class PacketInput: @unchecked Sendable {
             start: (base + start).assumingMemoryBound(to: UInt8.self), count: end &- start)
         switch try unsafe FoundPacket.decode(rest.span, maximum: maximum) {
         case .packet(let head, let payload):
-            let bytes = unsafe UnsafeRawBufferPointer(start: base + start + payload.lowerBound, count: payload.count)
+            let bytes = unsafe UnsafeRawBufferPointer(
+                start: base + start + payload.lowerBound, count: payload.count)
             start &+= payload.upperBound
             return unsafe .packet(head, bytes)
         case .incomplete(let needed):
@@ -92,7 +93,9 @@ public final class PacketInput: @unchecked Sendable {
         guard let base = unsafe memory else { return }
         let rest = unsafe UnsafeBufferPointer(
             start: (base + start).assumingMemoryBound(to: UInt8.self), count: end &- start)
-        guard let (_, payload) = try unsafe FoundPacket.decodeHead(rest.span), payload.count == count else { return }
+        guard let (_, payload) = try unsafe FoundPacket.decodeHead(rest.span), payload.count == count else {
+            return
+        }
         let there = min(rest.count, payload.upperBound) &- payload.lowerBound
         unsafe target.copyMemory(from: base + start + payload.lowerBound, byteCount: there)
         start = 0
@@ -101,5 +104,5 @@ public final class PacketInput: @unchecked Sendable {
     }
 
     /// Forgets the memory that was given.
-    public func forget() { unsafe large = nil }
+    public func forget() { large = nil }
 }

@@ -14,7 +14,7 @@ public final class PacketOutput: @unchecked Sendable {
     private static let pieces = 64
 
     /// A piece of memory: one of ours, or that of somebody who is told when it is written.
-    private struct Piece {
+    @safe private struct Piece {
         let memory: UnsafeMutableRawPointer
         var start: Int
         var end: Int
@@ -22,7 +22,7 @@ public final class PacketOutput: @unchecked Sendable {
         let owner: UnsafeMutableRawPointer?
     }
 
-    private var writingCount: Int { unsafe writing.count }
+    private var writingCount: Int { writing.count }
 
     /// What became of an attempt to write.
     public enum Outcome: Sendable { case done, wouldBlock, failed(Errno) }
@@ -31,7 +31,7 @@ public final class PacketOutput: @unchecked Sendable {
     private var writing: [Piece] = []
     private var first = 0
     private var written = 0
-    private var freed: [UnsafeMutableRawPointer] = []
+    private var freed: [UnsafeMutableRawPointer] = unsafe []
     private var spare: UnsafeMutableRawPointer?
     private var isBeingWritten = false
     /// How many bytes are not known to be written.
@@ -41,7 +41,7 @@ public final class PacketOutput: @unchecked Sendable {
     public init() {}
 
     deinit {
-        for piece in unsafe queued + writing[first...] where unsafe piece.owner == nil {
+        for piece in queued + writing[first...] where unsafe piece.owner == nil {
             unsafe piece.memory.deallocate()
         }
         unsafe spare?.deallocate()
@@ -49,7 +49,7 @@ public final class PacketOutput: @unchecked Sendable {
 
     /// Adds a packet whose payload is copied. With the lock.
     public func append(_ head: PacketHead, _ payload: UnsafeRawBufferPointer) {
-        let room = makeRoom(PacketHead.longest &+ payload.count)
+        let room = unsafe makeRoom(PacketHead.longest &+ payload.count)
         var count = unsafe head.write(payload: payload.count, to: room.assumingMemoryBound(to: UInt8.self))
         if let source = payload.baseAddress {
             unsafe (room + count).copyMemory(from: source, byteCount: payload.count)
@@ -59,23 +59,26 @@ public final class PacketOutput: @unchecked Sendable {
     }
 
     /// Adds a packet whose payload stays where it is until `end` gives its owner back. With the lock.
-    public func append(_ head: PacketHead, held payload: UnsafeRawBufferPointer, owner: UnsafeMutableRawPointer) {
-        let room = makeRoom(PacketHead.longest)
+    public func append(
+        _ head: PacketHead, held payload: UnsafeRawBufferPointer, owner: UnsafeMutableRawPointer
+    ) {
+        let room = unsafe makeRoom(PacketHead.longest)
         added(unsafe head.write(payload: payload.count, to: room.assumingMemoryBound(to: UInt8.self)))
         guard let base = payload.baseAddress else { return }
         // It is only read from.
         let piece = unsafe Piece(
-            memory: UnsafeMutableRawPointer(mutating: base), start: 0, end: payload.count, capacity: 0, owner: owner)
-        unsafe queued.append(piece)
+            memory: UnsafeMutableRawPointer(mutating: base), start: 0, end: payload.count, capacity: 0,
+            owner: owner)
+        queued.append(piece)
         size &+= payload.count
     }
 
     /// Where the next bytes of our own go: so many fit there.
     private func makeRoom(_ count: Int) -> UnsafeMutableRawPointer {
-        if let last = unsafe queued.last, unsafe last.capacity &- last.end >= count {
+        if let last = queued.last, last.capacity &- last.end >= count {
             return unsafe last.memory + last.end
         }
-        var memory = UnsafeMutableRawPointer?.none
+        var memory = unsafe UnsafeMutableRawPointer?.none
         var capacity = PacketOutput.bufferSize
         if count <= capacity {
             unsafe memory = spare
@@ -85,13 +88,13 @@ public final class PacketOutput: @unchecked Sendable {
         }
         let made = unsafe memory ?? .allocate(byteCount: capacity, alignment: 16)
         unsafe queued.append(Piece(memory: made, start: 0, end: 0, capacity: capacity, owner: nil))
-        return made
+        return unsafe made
     }
 
     private func added(_ count: Int) {
-        let last = unsafe queued.count &- 1
+        let last = queued.count &- 1
         // makeRoom has left a piece of ours at the end.
-        if last >= 0 { unsafe queued[last].end &+= count }
+        if last >= 0 { queued[last].end &+= count }
         size &+= count
     }
 
@@ -100,9 +103,9 @@ public final class PacketOutput: @unchecked Sendable {
         if isBeingWritten || size == 0 { return false }
         isBeingWritten = true
         if first == writingCount {
-            unsafe writing.removeAll(keepingCapacity: true)
+            writing.removeAll(keepingCapacity: true)
             first = 0
-            unsafe swap(&queued, &writing)
+            swap(&queued, &writing)
         }
         return true
     }
@@ -112,18 +115,21 @@ public final class PacketOutput: @unchecked Sendable {
     /// The corresponding C functions are `sendmsg(MSG_DONTWAIT | MSG_NOSIGNAL)` and, for what is no socket, `writev`.
     public func write(to target: borrowing PacketStream) -> Outcome {
         while first < writingCount {
-            switch unsafe withUnsafeTemporaryAllocation(of: iovec.self, capacity: PacketOutput.pieces, { vectors in
-                var count = 0
-                var index = first
-                while count < PacketOutput.pieces, index < writingCount {
-                    let piece = unsafe writing[index]
-                    unsafe vectors[count] = iovec(
-                        iov_base: piece.memory + piece.start, iov_len: piece.end &- piece.start)
-                    count &+= 1
-                    index &+= 1
-                }
-                return unsafe target.write(UnsafeMutableBufferPointer(rebasing: vectors[..<count]))
-            }) {
+            switch unsafe withUnsafeTemporaryAllocation(
+                of: iovec.self, capacity: PacketOutput.pieces,
+                { vectors in
+                    var count = 0
+                    var index = first
+                    while count < PacketOutput.pieces, index < writingCount {
+                        let piece = writing[index]
+                        unsafe vectors[count] = iovec(
+                            iov_base: piece.memory + piece.start, iov_len: piece.end &- piece.start)
+                        count &+= 1
+                        index &+= 1
+                    }
+                    return unsafe target.write(UnsafeMutableBufferPointer(rebasing: vectors[..<count]))
+                })
+            {
             case .bytes(let count): advance(by: count)
             case .wouldBlock: return .wouldBlock
             case .failed(let error): return .failed(error)
@@ -136,17 +142,17 @@ public final class PacketOutput: @unchecked Sendable {
         written &+= count
         var rest = count
         while first < writingCount {
-            let piece = unsafe writing[first]
-            let size = unsafe piece.end &- piece.start
+            let piece = writing[first]
+            let size = piece.end &- piece.start
             if rest < size {
-                unsafe writing[first].start &+= rest
+                writing[first].start &+= rest
                 return
             }
             rest &-= size
             first &+= 1
             if let owner = unsafe piece.owner {
                 unsafe freed.append(owner)
-            } else if unsafe spare == nil, unsafe piece.capacity == PacketOutput.bufferSize {
+            } else if unsafe spare == nil, piece.capacity == PacketOutput.bufferSize {
                 unsafe reusable.append(piece.memory)
             } else {
                 unsafe piece.memory.deallocate()
@@ -155,7 +161,7 @@ public final class PacketOutput: @unchecked Sendable {
     }
 
     /// Buffers that the writer has emptied.
-    private var reusable: [UnsafeMutableRawPointer] = []
+    private var reusable: [UnsafeMutableRawPointer] = unsafe []
 
     /// The writer is done. With the lock.
     ///
@@ -163,10 +169,9 @@ public final class PacketOutput: @unchecked Sendable {
     public func end() -> (written: Int, owners: [UnsafeMutableRawPointer]) {
         isBeingWritten = false
         size &-= written
-        for unsafe memory in unsafe reusable {
+        while let memory = unsafe reusable.popLast() {
             if unsafe spare == nil { unsafe spare = memory } else { unsafe memory.deallocate() }
         }
-        unsafe reusable.removeAll(keepingCapacity: true)
         defer {
             written = 0
             unsafe freed.removeAll(keepingCapacity: false)
@@ -178,17 +183,21 @@ public final class PacketOutput: @unchecked Sendable {
     ///
     /// - Returns: the owners of the payloads.
     public func drop() -> [UnsafeMutableRawPointer] {
-        var owners: [UnsafeMutableRawPointer] = []
-        var dropped = unsafe queued
-        unsafe queued = []
+        var owners: [UnsafeMutableRawPointer] = unsafe []
+        var dropped = queued
+        queued = []
         if !isBeingWritten {
-            unsafe dropped += writing[first...]
-            unsafe writing = []
+            dropped += writing[first...]
+            writing = []
             first = 0
         }
-        for unsafe piece in unsafe dropped {
-            unsafe size &-= piece.end &- piece.start
-            if let owner = unsafe piece.owner { unsafe owners.append(owner) } else { unsafe piece.memory.deallocate() }
+        while let piece = dropped.popLast() {
+            size &-= piece.end &- piece.start
+            if let owner = unsafe piece.owner {
+                unsafe owners.append(owner)
+            } else {
+                unsafe piece.memory.deallocate()
+            }
         }
         return unsafe owners
     }

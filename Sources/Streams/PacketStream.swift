@@ -77,7 +77,8 @@ public struct PacketStream: ~Copyable, Sendable {
                 continue
             }
             guard let first = unsafe pieces.first else { return .bytes(0) }
-            let count = unsafe Glibc.write(descriptor.number, first.iov_base, min(first.iov_len, Int(PIPE_BUF)))
+            let count = unsafe Glibc.write(
+                descriptor.number, first.iov_base, min(first.iov_len, Int(PIPE_BUF)))
             if let result = result(count) { return result }
         }
     }

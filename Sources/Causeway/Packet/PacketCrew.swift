@@ -113,7 +113,7 @@ extension PacketLink {
             if me.hasPlace { leavePlace(&c) }
             me.hasPlace = false
             me.isFresh = true
-            if !c.isPlaceTaken { hand = ensureStandby(&c) }
+            if !c.isPlaceTaken || c.work.count > 1 { hand = ensureStandby(&c) }
             if !c.hooks.isEmpty {
                 defer { c.hooks = [] }
                 return .hooks(c.hooks)
@@ -194,7 +194,8 @@ extension PacketLink {
     private func hookResult(_ kind: StaticString, _ value: consuming Object) throws(PythonError) -> Object {
         guard let hook else { throw runtimeError("the connection is over") }
         let kind = try newString("\(kind)")
-        return try withUnsafeTemporaryAllocation(of: PyPointer?.self, capacity: 3) { arguments throws(PythonError) in
+        return try withUnsafeTemporaryAllocation(of: PyPointer?.self, capacity: 3) {
+            arguments throws(PythonError) in
             arguments[0] = nil
             arguments[1] = kind.pointer
             arguments[2] = value.pointer
@@ -274,8 +275,10 @@ extension PacketLink {
             for (index, request) in requests.enumerated() {
                 let tuple = try Object(PyTuple_New(4))
                 PyTuple_SetItem(tuple.pointer, 0, try Object(PyLong_FromLong(tokens[index])).take())
-                PyTuple_SetItem(tuple.pointer, 1, try Object(PyLong_FromUnsignedLong(UInt(request.type))).take())
-                PyTuple_SetItem(tuple.pointer, 2, try Object(PyLong_FromUnsignedLong(UInt(request.flags))).take())
+                PyTuple_SetItem(
+                    tuple.pointer, 1, try Object(PyLong_FromUnsignedLong(UInt(request.type))).take())
+                PyTuple_SetItem(
+                    tuple.pointer, 2, try Object(PyLong_FromUnsignedLong(UInt(request.flags))).take())
                 PyTuple_SetItem(tuple.pointer, 3, try request.payload.object().take())
                 PyList_SetItem(list.pointer, index, tuple.take())
             }

@@ -225,7 +225,9 @@ final class PacketLink: @unchecked Sendable {
     /// One turn of who has the place: writes, waits, reads. Without the GIL.
     ///
     /// - Returns: whether a thread that sleeps has got its response, and whether a signal came.
-    func turn(_ gil: GILAccess, until limit: Int64, wanted: PacketRequest?) -> (gaveAway: Bool, isSignalled: Bool) {
+    func turn(_ gil: GILAccess, until limit: Int64, wanted: PacketRequest?) -> (
+        gaveAway: Bool, isSignalled: Bool
+    ) {
         flush(isDue: false)
         let now = monotonicNanoseconds()
         var reads = false
@@ -240,13 +242,16 @@ final class PacketLink: @unchecked Sendable {
             var end = min(limit, c.deadlines.first)
             if c.flushDue > now { end = min(end, c.flushDue) }
             if options.keepalive > 0, c.end == nil {
-                end = min(end, lastReceived.load(ordering: .relaxed) + options.keepalive * (c.isProbing ? 2 : 1))
+                end = min(
+                    end, lastReceived.load(ordering: .relaxed) + options.keepalive * (c.isProbing ? 2 : 1))
             }
             // Work or hooks that came meanwhile are for the crew, which looks at them before it waits.
             c.isPolling = true
             c.pollsForRoom = writes
             c.pollLimit = end
             if c.sendFailure != nil, c.end == nil { return 0 }
+            // Appended since the look above, when nobody saw this thread wait.
+            if c.isRung, c.sendFailure == nil, c.flushDue == .max || c.flushDue <= now { return 0 }
             return end == .max ? -1 : max(0, end - now)
         }
         guard let wait else { return (false, false) }
@@ -254,7 +259,7 @@ final class PacketLink: @unchecked Sendable {
         lock.withLock { $0.isPolling = false }
         if ready.isSignalled { return (false, true) }
         if ready.rang { silence() }
-        if ready.writable || ready.rang { flush(isDue: false) }
+        if ready.writable || ready.rang || wait == 0 { flush(isDue: false) }
         var gaveAway = false
         if ready.readable { gaveAway = receive(gil, wanted: wanted) }
         lookAtTheClock()
@@ -274,8 +279,10 @@ final class PacketLink: @unchecked Sendable {
             fds[0] = pollfd(fd: bell.number, events: Int16(POLLIN), revents: 0)
             fds[1] = pollfd(fd: reads ? source.descriptor.number : -1, events: Int16(POLLIN), revents: 0)
             fds[2] = pollfd(fd: writes ? target.descriptor.number : -1, events: Int16(POLLOUT), revents: 0)
-            var limit = timespec(tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
-            let count = nanoseconds < 0
+            var limit = timespec(
+                tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
+            let count =
+                nanoseconds < 0
                 ? cplatform_ppoll(fds.baseAddress, 3, nil) : cplatform_ppoll(fds.baseAddress, 3, &limit)
             if count < 0 { return Ready(isSignalled: Errno.last().code == EINTR) }
             return Ready(
@@ -289,7 +296,9 @@ final class PacketLink: @unchecked Sendable {
     func flush(isDue: Bool) {
         while lock.withLock({ c in
             guard c.sendFailure == nil else { return false }
-            if !isDue, options.grace > 0, output.size < 65536, c.flushDue > monotonicNanoseconds() { return false }
+            if !isDue, options.grace > 0, output.size < 65536, c.flushDue > monotonicNanoseconds() {
+                return false
+            }
             guard output.begin() else { return false }
             c.isRung = false
             c.flushDue = .max
@@ -377,7 +386,8 @@ final class PacketLink: @unchecked Sendable {
         let (isDue, probes) = lock.withLock { c in
             let quiet = now - lastReceived.load(ordering: .relaxed)
             return (
-                c.deadlines.first <= now || (options.keepalive > 0 && quiet >= options.keepalive && c.end == nil),
+                c.deadlines.first <= now
+                    || (options.keepalive > 0 && quiet >= options.keepalive && c.end == nil),
                 options.keepalive > 0 && quiet >= options.keepalive && c.end == nil
             )
         }
@@ -410,7 +420,7 @@ final class PacketLink: @unchecked Sendable {
         for wake in wakers { wake() }
         if isLost {
             let seconds = Double(options.keepalive) / 1e9
-            finish(.broken("nothing was received for twice the \(seconds) s of keepalive"))
+            finish(.broken("nothing was received for twice the \(seconds) s of keepalive"), tellsPeer: true)
         } else if probes {
             flush(isDue: true)
         }
@@ -422,11 +432,13 @@ final class PacketLink: @unchecked Sendable {
     private func receive(_ gil: GILAccess, wanted: PacketRequest?) -> Bool {
         var batch = Batch()
         var end: PacketEnd?
+        var tellsPeer = true
         reading: for _ in 0..<(source.isSocket ? 4 : 1) {
             let (transfer, isFull) = input.read(from: source)
             switch transfer {
             case .bytes(0):
-                end = input.isBetweenPackets
+                end =
+                    input.isBetweenPackets
                     ? .finished("the peer has ended the stream")
                     : .broken("the stream ended inside a packet")
                 break reading
@@ -444,12 +456,13 @@ final class PacketLink: @unchecked Sendable {
             case .wouldBlock: break reading
             case .failed(let error):
                 end = .broken("receiving failed: \(error)")
+                tellsPeer = false
                 break reading
             }
         }
         lastReceived.store(monotonicNanoseconds(), ordering: .relaxed)
         let gaveAway = apply(&batch, wanted: wanted)
-        if let end { finish(end) }
+        if let end { finish(end, tellsPeer: tellsPeer) }
         return gaveAway
     }
 
@@ -457,7 +470,8 @@ final class PacketLink: @unchecked Sendable {
     private struct Batch {
         var bytes = 0
         var packets: [(PacketHead, PacketPayload)] = []
-        var theirRequestsEnd = false
+        /// Behind which of them the peer has said that no more requests come.
+        var requestsEnd = Int.max
         var end: PacketEnd?
     }
 
@@ -501,7 +515,7 @@ final class PacketLink: @unchecked Sendable {
     private func control(_ head: PacketHead, _ batch: inout Batch) {
         switch (head.channel, head.tag) {
         case (0, 0): batch.end = .finished("the peer has ended its packets")
-        case (0, 1): batch.theirRequestsEnd = true
+        case (0, 1): batch.requestsEnd = min(batch.requestsEnd, batch.packets.count)
         default:
             batch.end = .broken(
                 "a control packet of no known kind: channel \(head.channel), tag \(head.tag)")
@@ -518,12 +532,15 @@ final class PacketLink: @unchecked Sendable {
             c.counters.packetsReceived += batch.packets.count
             if options.ticks, !batch.packets.isEmpty { tick(&c, received: batch.packets.count) }
             c.isProbing = false
-            for (head, payload) in batch.packets {
-                if head.isRequest { answers = take(&c, head, payload) || answers } else {
+            for (index, (head, payload)) in batch.packets.enumerated() {
+                if index >= batch.requestsEnd { c.theirRequestsEnded = true }
+                if head.isRequest {
+                    answers = take(&c, head, payload) || answers
+                } else {
                     respond(&c, head, payload, &wakers)
                 }
             }
-            if batch.theirRequestsEnd { c.theirRequestsEnded = true }
+            if batch.requestsEnd < .max { c.theirRequestsEnded = true }
             // A reader of the crew does it itself, when it has read.
             if wanted != nil, !c.hooks.isEmpty || (!c.work.isEmpty && c.running == 0) {
                 hand = needHand(&c)
@@ -539,10 +556,12 @@ final class PacketLink: @unchecked Sendable {
     }
 
     private func respond(
-        _ c: inout Contents, _ head: PacketHead, _ payload: PacketPayload, _ wakers: inout [@Sendable () -> Void]
+        _ c: inout Contents, _ head: PacketHead, _ payload: PacketPayload,
+        _ wakers: inout [@Sendable () -> Void]
     ) {
-        guard let request = c.pending[head.tag], request.channel == head.channel else {
-            if head.tag > 0, head.tag < c.nextTag {
+        let request = c.pending[head.tag]
+        guard let request, request.channel == head.channel else {
+            if request == nil, head.tag > 0, head.tag < c.nextTag {
                 c.counters.lateResponses += 1
             } else {
                 c.counters.unknownResponses += 1
@@ -562,7 +581,9 @@ final class PacketLink: @unchecked Sendable {
         let type = head.requestType &- 1
         func reject(_ text: String) -> Bool {
             c.counters.rejected += 1
-            append(&c, answer(to: InboundKey(channel: head.channel, tag: head.tag), flags: 0, isOk: false), text: text)
+            append(
+                &c, answer(to: InboundKey(channel: head.channel, tag: head.tag), flags: 0, isOk: false),
+                text: text)
             return true
         }
         if let refusal = c.refusal { return reject(refusal) }
@@ -571,7 +592,9 @@ final class PacketLink: @unchecked Sendable {
             return reject("unknown channel \(head.channel)")
         }
         let key = InboundKey(channel: head.channel, tag: head.tag)
-        if c.inFlight.contains(key) { return reject("channel \(head.channel): tag already in use: \(head.tag)") }
+        if c.inFlight.contains(key) {
+            return reject("channel \(head.channel): tag already in use: \(head.tag)")
+        }
         if type == PacketLink.keepaliveType, head.channel == 0 {
             append(&c, answer(to: key, flags: 0, isOk: true), text: "")
             return true
@@ -588,7 +611,8 @@ final class PacketLink: @unchecked Sendable {
 
     func answer(to key: InboundKey, flags: UInt64, isOk: Bool) -> PacketHead {
         PacketHead(
-            isRequest: false, channel: key.channel, tag: key.tag, flags: flags << 1 | (isOk ? 1 : 0), requestType: 0)
+            isRequest: false, channel: key.channel, tag: key.tag, flags: flags << 1 | (isOk ? 1 : 0),
+            requestType: 0)
     }
 
     func report(_ c: inout Contents, _ text: String) {
@@ -599,7 +623,9 @@ final class PacketLink: @unchecked Sendable {
     // MARK: Ending
 
     /// No more packets come: everybody who waits is told. The first reason stays.
-    func finish(_ end: PacketEnd) {
+    ///
+    /// A peer that may still listen is told by our last packet: nothing that it has asked is answered any more.
+    func finish(_ end: PacketEnd, tellsPeer: Bool = false) {
         var wakers: [@Sendable () -> Void] = []
         var mustRing = false
         var hand = Hand()
@@ -610,12 +636,16 @@ final class PacketLink: @unchecked Sendable {
             c.pending = [:]
             c.deadlines = DeadlineHeap()
             for request in pending.values { wakers += request.settle(.ended(end)) }
-            if case .finished = end {} else {
-                // Nobody is there to be answered.
-                if case .broken(let text) = end, c.sendFailure == nil { c.sendFailure = text }
-                for request in c.work.removeAll() { forget(&c, request.key, request.payload.count) }
-                for owner in output.drop() { garbage.add(owner.assumingMemoryBound(to: PyObject.self)) }
+            if case .finished = end {} else { dropWork(&c) }
+            if case .broken(let text) = end {
+                if tellsPeer {
+                    append(&c, .endOfStream, nil)
+                    c.isEndSent = true
+                } else {
+                    dropOutput(&c, text)
+                }
             }
+            if case .closed = end { dropOutput(&c, end.text) }
             wakers += takeWatchers(&c)
             for sleeper in c.sleepers { wakers.append(sleeper.wake) }
             c.hooks.append(.ended)
@@ -623,8 +653,19 @@ final class PacketLink: @unchecked Sendable {
             hand = needHand(&c)
         }
         for wake in wakers { wake() }
+        if tellsPeer { flush(isDue: true) }
         if mustRing { ring() }
         follow(hand)
+    }
+
+    /// Nobody is there to be answered.
+    private func dropWork(_ c: inout Contents) {
+        for request in c.work.removeAll() { forget(&c, request.key, request.payload.count) }
+    }
+
+    private func dropOutput(_ c: inout Contents, _ text: String) {
+        if c.sendFailure == nil { c.sendFailure = text }
+        for owner in output.drop() { garbage.add(owner.assumingMemoryBound(to: PyObject.self)) }
     }
 
     /// A request of the peer is over.
@@ -639,7 +680,7 @@ final class PacketLink: @unchecked Sendable {
         finish(end)
         let wakers = lock.withLock { c in
             c.isClosed = true
-            for request in c.work.removeAll() { forget(&c, request.key, request.payload.count) }
+            dropWork(&c)
             return takeWatchers(&c)
         }
         for wake in wakers { wake() }

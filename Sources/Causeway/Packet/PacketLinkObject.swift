@@ -22,12 +22,14 @@ struct PacketLinkObject {
 
     static func makeType(in module: PyPointer) throws(PythonError) -> PyType {
         try Python.makeType(
-            in: module, name: "_causeway._PacketLink", PacketLinkObject.self, flags: [.noConstructor, .immutable],
+            in: module, name: "_causeway._PacketLink", PacketLinkObject.self,
+            flags: [.noConstructor, .immutable],
             slots: [
                 slot(Py_tp_dealloc) { (me: PyPointer?) -> Void in
                     guard let me else { return }
                     if let reference = me.cast(to: PacketLinkObject.self).pointee.reference {
-                        reference.takeUnretainedValue().shut(.closed("the connection was dropped without close()"))
+                        reference.takeUnretainedValue().shut(
+                            .closed("the connection was dropped without close()"))
                         reference.release()
                     }
                     cpython_free_instance(me)
@@ -36,9 +38,12 @@ struct PacketLinkObject {
                 slot(
                     Py_tp_getset,
                     table: [
-                        property("end", "Why no more packets come: a kind and a text; None while they may.") { me, _ in
+                        property("end", "Why no more packets come: a kind and a text; None while they may.") {
+                            me, _ in
                             returning { () throws(PythonError) in
-                                guard let end = try PacketLinkObject.link(me).lock.withLock({ $0.end }) else { return newNone() }
+                                guard let end = try PacketLinkObject.link(me).lock.withLock({ $0.end }) else {
+                                    return newNone()
+                                }
                                 let tuple = try Object(PyTuple_New(2))
                                 PyTuple_SetItem(tuple.pointer, 0, try newString(end.kind).take())
                                 PyTuple_SetItem(tuple.pointer, 1, try newString(end.text).take())
@@ -65,7 +70,9 @@ struct PacketLinkObject {
                 "request($self, rq_type, flags, payload, decode_response, channel, timeout, blocking, /)\n--\n\nMake a request; None where there is no room for it and it may not wait."
             ) { me, arguments, count in
                 returning { () throws(PythonError) in
-                    guard let me, count == 7, let arguments else { throw typeError("request() takes seven arguments") }
+                    guard let me, count == 7, let arguments else {
+                        throw typeError("request() takes seven arguments")
+                    }
                     return try PacketLinkObject.request(me, arguments)
                 }
             },
@@ -97,17 +104,25 @@ struct PacketLinkObject {
                     else { throw typeError("set_handler() takes three arguments") }
                     let link = try PacketLinkObject.link(me)
                     let number = try unsigned("channel", channel)
-                    let made = handler == cpython_none()
-                        ? nil : PacketHandler(handler, takesLists: PyObject_IsTrue(takesLists) == 1, link.garbage)
+                    let made =
+                        handler == cpython_none()
+                        ? nil
+                        : PacketHandler(handler, takesLists: PyObject_IsTrue(takesLists) == 1, link.garbage)
                     link.lock.withLock { $0.handlers[number] = .some(made) }
                     return newNone()
                 }
             },
-            method("remove_handler", "remove_handler($self, channel, /)\n--\n\nClose a channel.") { me, arguments, count in
+            method("remove_handler", "remove_handler($self, channel, /)\n--\n\nClose a channel.") {
+                me, arguments, count in
                 returning { () throws(PythonError) in
-                    guard count == 1, let channel = arguments?[0] else { throw typeError("a channel is needed") }
+                    guard count == 1, let channel = arguments?[0] else {
+                        throw typeError("a channel is needed")
+                    }
                     let number = try unsigned("channel", channel)
-                    return newBool(try PacketLinkObject.link(me).lock.withLock { $0.handlers.removeValue(forKey: number) } != nil)
+                    return newBool(
+                        try PacketLinkObject.link(me).lock.withLock {
+                            $0.handlers.removeValue(forKey: number)
+                        } != nil)
                 }
             },
             method("start", "start($self, /)\n--\n\nBegin to read.") { me, _, _ in
@@ -125,21 +140,33 @@ struct PacketLinkObject {
                     guard count == 2, let token = arguments?[0], let result = arguments?[1] else {
                         throw typeError("answer() takes a token and a result")
                     }
-                    if let number = try integer(token) { try PacketLinkObject.link(me).answerDeferred(number, with: result) }
+                    if let number = try integer(token) {
+                        try PacketLinkObject.link(me).answerDeferred(number, with: result)
+                    }
                     return newNone()
                 }
             },
-            method("refuse", "refuse($self, token, /)\n--\n\nAnswer that the handler has failed.") { me, arguments, count in
-                returning { () throws(PythonError) in
-                    guard count == 1, let token = arguments?[0] else { throw typeError("refuse() takes a token") }
-                    if let number = try integer(token) { try PacketLinkObject.link(me).answerDeferred(number, with: nil) }
-                    return newNone()
-                }
-            },
-            method("stop_requests", "stop_requests($self, text, /)\n--\n\nReject requests with a text from now on.") {
+            method("refuse", "refuse($self, token, /)\n--\n\nAnswer that the handler has failed.") {
                 me, arguments, count in
                 returning { () throws(PythonError) in
-                    guard count == 1, let argument = arguments?[0] else { throw typeError("a text is needed") }
+                    guard count == 1, let token = arguments?[0] else {
+                        throw typeError("refuse() takes a token")
+                    }
+                    if let number = try integer(token) {
+                        try PacketLinkObject.link(me).answerDeferred(number, with: nil)
+                    }
+                    return newNone()
+                }
+            },
+            method(
+                "stop_requests",
+                "stop_requests($self, text, /)\n--\n\nReject requests with a text from now on."
+            ) {
+                me, arguments, count in
+                returning { () throws(PythonError) in
+                    guard count == 1, let argument = arguments?[0] else {
+                        throw typeError("a text is needed")
+                    }
                     try PacketLinkObject.link(me).refuse(try text(of: argument))
                     return newNone()
                 }
@@ -149,7 +176,9 @@ struct PacketLinkObject {
                 "drain($self, seconds, /)\n--\n\nWait until all requests are answered, both ways; False after so long."
             ) { me, arguments, count in
                 returning { () throws(PythonError) in
-                    guard let me, count == 1, let seconds = arguments?[0] else { throw typeError("a time is needed") }
+                    guard let me, count == 1, let seconds = arguments?[0] else {
+                        throw typeError("a time is needed")
+                    }
                     let link = try PacketLinkObject.link(me)
                     let end = try deadline(seconds)
                     let own = PyThread_get_thread_ident()
@@ -162,23 +191,32 @@ struct PacketLinkObject {
                         })
                 }
             },
-            method("send_end", "send_end($self, /)\n--\n\nSend the packet that ends this direction.") { me, _, _ in
+            method("send_end", "send_end($self, /)\n--\n\nSend the packet that ends this direction.") {
+                me, _, _ in
                 returning { () throws(PythonError) in
                     try PacketLinkObject.link(me).sendControl(.endOfStream)
                     return newNone()
                 }
             },
-            method("send_end_of_requests", "send_end_of_requests($self, /)\n--\n\nSay that no more requests will come.") {
+            method(
+                "send_end_of_requests",
+                "send_end_of_requests($self, /)\n--\n\nSay that no more requests will come."
+            ) {
                 me, _, _ in
                 returning { () throws(PythonError) in
                     try PacketLinkObject.link(me).sendControl(.endOfRequests)
                     return newNone()
                 }
             },
-            method("wait_sent", "wait_sent($self, seconds, /)\n--\n\nWait until all is written; False after so long.") {
+            method(
+                "wait_sent",
+                "wait_sent($self, seconds, /)\n--\n\nWait until all is written; False after so long."
+            ) {
                 me, arguments, count in
                 returning { () throws(PythonError) in
-                    guard let me, count == 1, let seconds = arguments?[0] else { throw typeError("a time is needed") }
+                    guard let me, count == 1, let seconds = arguments?[0] else {
+                        throw typeError("a time is needed")
+                    }
                     let link = try PacketLinkObject.link(me)
                     return newBool(
                         try link.wait(until: try deadline(seconds), try ModuleState.of(instance: me)) { c in
@@ -186,30 +224,46 @@ struct PacketLinkObject {
                         })
                 }
             },
-            method("join", "join($self, seconds, /)\n--\n\nWait until no more packets come; False after so long.") {
+            method(
+                "join", "join($self, seconds, /)\n--\n\nWait until no more packets come; False after so long."
+            ) {
                 me, arguments, count in
                 returning { () throws(PythonError) in
-                    guard let me, count == 1, let seconds = arguments?[0] else { throw typeError("a time is needed") }
+                    guard let me, count == 1, let seconds = arguments?[0] else {
+                        throw typeError("a time is needed")
+                    }
                     return newBool(
-                        try PacketLinkObject.link(me).wait(until: try deadline(seconds), try ModuleState.of(instance: me)) {
+                        try PacketLinkObject.link(me).wait(
+                            until: try deadline(seconds), try ModuleState.of(instance: me)
+                        ) {
                             $0.end != nil
                         })
                 }
             },
-            method("shut", "shut($self, text, /)\n--\n\nEnd at once; the text says why.") { me, arguments, count in
+            method("shut", "shut($self, text, /)\n--\n\nEnd at once; the text says why.") {
+                me, arguments, count in
                 returning { () throws(PythonError) in
-                    guard count == 1, let argument = arguments?[0] else { throw typeError("a text is needed") }
+                    guard count == 1, let argument = arguments?[0] else {
+                        throw typeError("a text is needed")
+                    }
                     try PacketLinkObject.link(me).shut(.closed(try text(of: argument)))
                     return newNone()
                 }
             },
-            method("wait_over", "wait_over($self, seconds, /)\n--\n\nWait until the threads have ended; False after so long.") {
+            method(
+                "wait_over",
+                "wait_over($self, seconds, /)\n--\n\nWait until the threads have ended; False after so long."
+            ) {
                 me, arguments, count in
                 returning { () throws(PythonError) in
-                    guard let me, count == 1, let seconds = arguments?[0] else { throw typeError("a time is needed") }
+                    guard let me, count == 1, let seconds = arguments?[0] else {
+                        throw typeError("a time is needed")
+                    }
                     let own = PyThread_get_thread_ident()
                     return newBool(
-                        try PacketLinkObject.link(me).wait(until: try deadline(seconds), try ModuleState.of(instance: me)) { c in
+                        try PacketLinkObject.link(me).wait(
+                            until: try deadline(seconds), try ModuleState.of(instance: me)
+                        ) { c in
                             c.starting == 0 && c.crew.allSatisfy { $0 == own }
                         })
                 }
@@ -221,17 +275,23 @@ struct PacketLinkObject {
         ]
     }
 
-    private static func request(_ me: PyPointer, _ arguments: UnsafePointer<PyPointer?>) throws(PythonError) -> PyPointer {
-        guard let type = arguments[0], let flags = arguments[1], let data = arguments[2], let channel = arguments[4],
+    private static func request(_ me: PyPointer, _ arguments: UnsafePointer<PyPointer?>) throws(PythonError)
+        -> PyPointer
+    {
+        guard let type = arguments[0], let flags = arguments[1], let data = arguments[2],
+            let channel = arguments[4],
             let timeout = arguments[5], let blocking = arguments[6]
         else { throw PythonError() }
         let link = try PacketLinkObject.link(me)
         let state = try ModuleState.of(instance: me)
         let types = try state.packetTypes()
         let number = try unsigned("rq_type", type)
-        guard number < .max else { throw valueError("rq_type must have less than 64 bits, not \(describe(type))") }
+        guard number < .max else {
+            throw valueError("rq_type must have less than 64 bits, not \(describe(type))")
+        }
         let head = PacketHead(
-            isRequest: true, channel: try unsigned("channel", channel), tag: 0, flags: try unsigned("flags", flags),
+            isRequest: true, channel: try unsigned("channel", channel), tag: 0,
+            flags: try unsigned("flags", flags),
             requestType: number &+ 1)
         guard head.flags <= PacketHead.largestFlags else {
             throw valueError("flags must have at most 62 bits, not \(describe(flags))")
@@ -239,16 +299,20 @@ struct PacketLinkObject {
         let payload = try bytes(data)
         let size = PyBytes_Size(payload.pointer)
         guard size <= link.options.maximum - PacketHead.longest else {
-            throw valueError("a payload of \(size) bytes is more than max_packet, \(link.options.maximum), allows")
+            throw valueError(
+                "a payload of \(size) bytes is more than max_packet, \(link.options.maximum), allows")
         }
         let end = try deadline(timeout)
         let waits = blocking == cpython_true()
         while true {
             let (request, refusal) = link.submit(head, payload.pointer, deadline: end)
-            if let request { return try PacketResultObject.make(types.result, link, request, decode: arguments[3]).take() }
+            if let request {
+                return try PacketResultObject.make(types.result, link, request, decode: arguments[3]).take()
+            }
             switch refusal {
             case .closed: throw raised(types.closed, "the connection is closed")
-            case .noRequests: throw raised(types.closed, "the end of the requests was sent: no more can be made")
+            case .noRequests:
+                throw raised(types.closed, "the end of the requests was sent: no more can be made")
             case .unknownChannel: throw valueError("unknown channel \(head.channel): open_channel() opens it")
             case .noRoom: if !waits { return newNone() }
             }
@@ -291,7 +355,8 @@ extension PacketLink {
             (
                 c.counters,
                 [
-                    ("outstanding", c.pending.count), ("unanswered", c.inFlight.count), ("waiting", c.work.count),
+                    ("outstanding", c.pending.count), ("unanswered", c.inFlight.count),
+                    ("waiting", c.work.count),
                     ("running", c.running), ("queued_bytes", output.size), ("inbound_bytes", c.inboundBytes),
                     ("threads", c.crew.count),
                 ] as [(StaticString, Int)]

@@ -49,7 +49,8 @@ enum PacketModule {
             ) { _, arguments, count in
                 returning { () throws(PythonError) in
                     guard count == 3, let offset = arguments?[1], let limit = arguments?[2],
-                        let start = try integer(offset), let maximum = try integer(limit), start >= 0, maximum >= 0
+                        let start = try integer(offset), let maximum = try integer(limit), start >= 0,
+                        maximum >= 0
                     else { throw typeError("_packet_parse() takes bytes, an offset and a maximum") }
                     return try withBuffer(arguments?[0]) { bytes throws(PythonError) in
                         try PacketModule.parse(bytes, start, maximum)
@@ -89,7 +90,9 @@ enum PacketModule {
         }
     }
 
-    private static func parse(_ bytes: UnsafeRawBufferPointer, _ start: Int, _ maximum: Int) throws(PythonError) -> Object {
+    private static func parse(_ bytes: UnsafeRawBufferPointer, _ start: Int, _ maximum: Int)
+        throws(PythonError) -> Object
+    {
         guard start <= bytes.count else { throw valueError("the offset \(start) is behind the end") }
         let found: FoundPacket
         do throws(PacketError) {
@@ -103,7 +106,8 @@ enum PacketModule {
             let tuple = try Object(PyTuple_New(7))
             PyTuple_SetItem(tuple.pointer, 0, newBool(head.isRequest))
             for (index, number) in [head.channel, head.tag, head.flags, head.requestType].enumerated() {
-                PyTuple_SetItem(tuple.pointer, index + 1, try Object(PyLong_FromUnsignedLong(UInt(number))).take())
+                PyTuple_SetItem(
+                    tuple.pointer, index + 1, try Object(PyLong_FromUnsignedLong(UInt(number))).take())
             }
             for (index, place) in [payload.lowerBound, payload.upperBound].enumerated() {
                 PyTuple_SetItem(tuple.pointer, index + 5, try Object(PyLong_FromLong(start + place)).take())
@@ -118,7 +122,9 @@ extension PacketLink.Options {
     init(_ dict: PyPointer) throws(PythonError) {
         self.init()
         func number(_ name: StaticString) throws(PythonError) -> Int? {
-            guard let value = PyDict_GetItemString(dict, cString(name)), value != cpython_none() else { return nil }
+            guard let value = PyDict_GetItemString(dict, cString(name)), value != cpython_none() else {
+                return nil
+            }
             return try integer(value)
         }
         maximum = try number("max_packet") ?? maximum

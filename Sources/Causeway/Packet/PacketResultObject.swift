@@ -28,7 +28,8 @@ struct PacketResultObject {
     }
 
     private static func request(_ me: PyPointer?) throws(PythonError) -> PacketRequest {
-        guard let request = me?.cast(to: PacketResultObject.self).pointee.request?.takeUnretainedValue() else {
+        guard let request = me?.cast(to: PacketResultObject.self).pointee.request?.takeUnretainedValue()
+        else {
             throw typeError("a result comes from a request")
         }
         return request
@@ -75,7 +76,10 @@ struct PacketResultObject {
             property("ready", "Whether it is known what became of the request.") { me, _ in
                 returning { () throws(PythonError) in newBool(try PacketResultObject.request(me).isSettled) }
             },
-            property("cancelled", "Whether there will be no response: it was given up, or the connection has ended.") {
+            property(
+                "cancelled",
+                "Whether there will be no response: it was given up, or the connection has ended."
+            ) {
                 me, _ in
                 returning { () throws(PythonError) in
                     let request = try PacketResultObject.request(me)
@@ -93,7 +97,8 @@ struct PacketResultObject {
             },
             property("channel", "The channel of the request.") { me, _ in
                 returning { () throws(PythonError) in
-                    try Object(PyLong_FromUnsignedLong(UInt(try PacketResultObject.request(me).channel))).take()
+                    try Object(PyLong_FromUnsignedLong(UInt(try PacketResultObject.request(me).channel)))
+                        .take()
                 }
             },
             PyGetSetDef(),
@@ -111,10 +116,15 @@ struct PacketResultObject {
                     return newBool(PacketResultObject.link(me)?.cancel(request) ?? false)
                 }
             },
-            method("_wait", "_wait($self, seconds, /)\n--\n\nWait at most so long, None is for ever; whether it is ready.") {
+            method(
+                "_wait",
+                "_wait($self, seconds, /)\n--\n\nWait at most so long, None is for ever; whether it is ready."
+            ) {
                 me, arguments, count in
                 returning { () throws(PythonError) in
-                    guard let me, count == 1, let argument = arguments?[0] else { throw typeError("_wait() takes a time") }
+                    guard let me, count == 1, let argument = arguments?[0] else {
+                        throw typeError("_wait() takes a time")
+                    }
                     let request = try PacketResultObject.request(me)
                     let end = try deadline(argument)
                     let state = try ModuleState.of(instance: me)
@@ -122,10 +132,13 @@ struct PacketResultObject {
                         try PacketResultObject.link(me)?.wait(for: request, until: end, state) ?? true)
                 }
             },
-            method("_outcome", "_outcome($self, /)\n--\n\nWhat became of it, where that is known.") { me, _, _ in
+            method("_outcome", "_outcome($self, /)\n--\n\nWhat became of it, where that is known.") {
+                me, _, _ in
                 returning { () throws(PythonError) in
                     guard let me else { throw PythonError() }
-                    return try PacketResultObject.outcome(me, try PacketResultObject.request(me), try ModuleState.of(instance: me)).take()
+                    return try PacketResultObject.outcome(
+                        me, try PacketResultObject.request(me), try ModuleState.of(instance: me)
+                    ).take()
                 }
             },
             method(
@@ -133,7 +146,9 @@ struct PacketResultObject {
                 "_on_settled($self, callable, /)\n--\n\nHave it called by a thread of the connection; False where it is ready already."
             ) { me, arguments, count in
                 returning { () throws(PythonError) in
-                    guard count == 1, let callable = arguments?[0] else { throw typeError("_on_settled() takes a callable") }
+                    guard count == 1, let callable = arguments?[0] else {
+                        throw typeError("_on_settled() takes a callable")
+                    }
                     let request = try PacketResultObject.request(me)
                     guard let link = PacketResultObject.link(me) else { return newBool(false) }
                     // Until it is called, the hook owns it.
@@ -146,7 +161,9 @@ struct PacketResultObject {
                         })
                 }
             },
-            method("_watch", "_watch($self, bell, key, /)\n--\n\nHave the bell tell the key when it is ready.") {
+            method(
+                "_watch", "_watch($self, bell, key, /)\n--\n\nHave the bell tell the key when it is ready."
+            ) {
                 me, arguments, count in
                 returning { () throws(PythonError) in
                     guard let me, count == 2, let bell = arguments?[0], let key = arguments?[1],
@@ -155,7 +172,8 @@ struct PacketResultObject {
                     else { throw typeError("_watch() takes a bell and a key") }
                     let request = try PacketResultObject.request(me)
                     let link = PacketResultObject.link(me)
-                    let isWaiting = link?.lock.withLock { _ in request.add { loopBell.ring(number) } } ?? false
+                    let isWaiting =
+                        link?.lock.withLock { _ in request.add { loopBell.ring(number) } } ?? false
                     if !isWaiting { loopBell.ring(number) }
                     link?.flush(isDue: false)
                     return newNone()

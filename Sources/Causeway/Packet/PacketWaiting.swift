@@ -40,7 +40,7 @@ extension PacketLink {
         lock.withLock { c in
             if c.isClosed || c.refusal != nil { return }
             refusal = .noRequests
-            if c.ownRequestsEnded || c.isEndSent { return }
+            if c.end == nil, c.ownRequestsEnded || c.isEndSent { return }
             refusal = .unknownChannel
             if head.channel != 0, c.handlers[head.channel] == nil { return }
             refusal = .noRoom
@@ -101,21 +101,26 @@ extension PacketLink {
     /// Gives a request up; false where it is over.
     func cancel(_ request: PacketRequest) -> Bool {
         var wakers: [@Sendable () -> Void] = []
+        var mustRing = false
         let isCancelled = lock.withLock { c in
             guard c.pending[request.tag] === request else { return false }
             c.pending[request.tag] = nil
             wakers = request.settle(.cancelled)
             wakers += takeWatchers(&c)
+            // The reader may be who waits for it.
+            mustRing = c.isPolling
             return true
         }
         for wake in wakers { wake() }
+        if mustRing { ring() }
         return isCancelled
     }
 
     /// Waits for the outcome of a request; false where there is none when the time is over.
     ///
     /// The thread reads by itself where nobody else does: the response then takes no way over another thread.
-    func wait(for request: PacketRequest, until end: Int64, _ state: ModuleState) throws(PythonError) -> Bool {
+    func wait(for request: PacketRequest, until end: Int64, _ state: ModuleState) throws(PythonError) -> Bool
+    {
         if request.isSettled { return true }
         // The janitor can wake a context's thread from a sleep only.
         let mayRead = ContextThread.current == nil

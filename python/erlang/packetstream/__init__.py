@@ -1,4 +1,5 @@
-"""Packet connections: requests and responses both ways over one stream of bytes, as ``cs.packetstream`` speaks.
+"""Packet connections: requests and responses both ways over one stream of bytes, as ``cs.packetstream``
+speaks.
 
     from erlang.packetstream import PacketConnection
 

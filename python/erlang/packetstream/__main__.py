@@ -1,6 +1,7 @@
 """A tool for people: what is in a capture, and one request to a server."""
 
 import argparse
+import contextlib
 import socket
 import sys
 
@@ -23,8 +24,8 @@ def describe(packet):
 
 def dump(arguments):
     """Prints the packets of a file, one a line. Returns 1 where it is none to the end."""
-    file = sys.stdin.buffer if arguments.file == "-" else open(arguments.file, "rb")
-    with file:
+    with contextlib.ExitStack() as files:
+        file = sys.stdin.buffer if arguments.file == "-" else files.enter_context(open(arguments.file, "rb"))
         number = 0
         try:
             for number, packet in enumerate(Packet.scan(file, max_packet=arguments.max_packet), start=1):

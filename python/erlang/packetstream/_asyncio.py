@@ -1,6 +1,6 @@
 """Connections of packets for asyncio."""
 
-from erlang._channel import _outcome
+from erlang._waits import outcome
 
 from ._connection import PacketConnection
 
@@ -8,8 +8,8 @@ from ._connection import PacketConnection
 class AsyncPacketConnection:
     """A :class:`PacketConnection` for an event loop: the same arguments, ``async with``, and ``await``.
 
-    A handler that is a coroutine function runs on the loop that has opened the connection; another one on one of
-    ``workers`` threads.
+    A handler that is a coroutine function runs on the loop that has opened the connection; another one on
+    one of ``workers`` threads.
     """
 
     EOF_Packet = PacketConnection.EOF_Packet
@@ -28,7 +28,9 @@ class AsyncPacketConnection:
         return self
 
     async def close(self):
-        """End, within ``close_timeout`` seconds: as :meth:`PacketConnection.close`, and the loop goes on meanwhile."""
+        """End, within ``close_timeout`` seconds: as :meth:`PacketConnection.close`, and the loop goes on
+        meanwhile.
+        """
         import asyncio
 
         await asyncio.to_thread(self._connection.close)
@@ -46,14 +48,15 @@ class AsyncPacketConnection:
     async def request(self, rq_type, flags=0, payload=b"", decode_response=None, channel=0, *, timeout=None):
         """Make a request, and return its :class:`Result`, which can be awaited.
 
-        Where ``max_outstanding`` or ``send_window`` are reached it waits. Raises as :meth:`PacketConnection.request`.
+        Where ``max_outstanding`` or ``send_window`` are reached it waits. Raises as
+        :meth:`PacketConnection.request`.
         """
         connection = self._connection
         link = connection._started()
         timeout = connection.timeout if timeout is None else timeout
         arguments = rq_type, flags, payload, decode_response, channel, timeout, False
         while (result := link.request(*arguments)) is None:
-            await _outcome(_Room, link)
+            await outcome(_Room, link)
         return result
 
     async def do(self, rq_type, flags=0, payload=b"", decode_response=None, channel=0, *, timeout=None):

@@ -20,8 +20,10 @@ DEFAULT_PACKET_GRACE = 0.01
 
 Request_State = RequestState = collections.namedtuple("Request_State", "decode_response result")
 
+_STALLED = 0.1  # seconds
+
 _log = logging.getLogger("erlang.packetstream")
-_open = weakref.WeakSet()
+_open: weakref.WeakSet = weakref.WeakSet()
 
 
 def tick_fd_2(bs):
@@ -32,29 +34,30 @@ def tick_fd_2(bs):
 class PacketConnection:
     """Requests and responses both ways over one stream of bytes.
 
-    The stream is a file descriptor, socket or binary file for each direction, or one for both; also anything with
-    ``read1`` or ``read`` and with ``write``, a ByteChannel, and for ``recv`` bytes and iterables of bytes. They stay
-    the caller's: descriptors are duplicated, nothing is closed. ``PacketConnection((recv, send), name)`` and
-    ``PacketConnection(socket, name=...)`` are other ways to give them, and a callable that returns
-    ``(recv, send)`` or ``(recv, send, close)`` is called by :meth:`open`, its ``close()`` by the last :meth:`close`.
+    The stream is a file descriptor, socket or binary file for each direction, or one for both; also anything
+    with ``read1`` or ``read`` and with ``write``, a ByteChannel, and for ``recv`` bytes and iterables of
+    bytes. They stay the caller's: descriptors are duplicated, nothing is closed. ``PacketConnection((recv,
+    send), name)`` and ``PacketConnection(socket, name=...)`` are other ways to give them, and a callable
+    that returns ``(recv, send)`` or ``(recv, send, close)`` is called by :meth:`open`, its ``close()`` by
+    the last :meth:`close`.
 
-    Nothing happens before :meth:`open`, which ``with`` calls. ``request_handler(rq_type, flags, payload)`` answers the
-    peer's requests, on one of ``workers`` threads, or on an event loop where it is a coroutine function: ``loop``, or
-    one in a thread of its own. It returns None, flags, a payload as bytes or str, or ``(flags, payload)``; when it
-    raises, the peer is told so.
+    Nothing happens before :meth:`open`, which ``with`` calls. ``request_handler(rq_type, flags, payload)``
+    answers the peer's requests, on one of ``workers`` threads, or on an event loop where it is a coroutine
+    function: ``loop``, or one in a thread of its own. It returns None, flags, a payload as bytes or str, or
+    ``(flags, payload)``; when it raises, the peer is told so.
 
-    - ``packet_grace``: seconds for which a packet waits for others to be written with it. Without it, packets are
-      written together when they come faster than they can be written.
-    - ``tick``: called with a byte for each packet, ``b"<"`` received and ``b">"`` sent, several at once; True is
-      :func:`tick_fd_2`.
+    - ``packet_grace``: seconds for which a packet waits for others to be written with it. Without it,
+      packets are written together when they come faster than they can be written.
+    - ``tick``: called with a byte for each packet, ``b"<"`` received and ``b">"`` sent, several at once;
+      True is :func:`tick_fd_2`.
     - ``timeout``: seconds for a request that has no time-out of its own.
     - ``max_packet``: bytes of a packet; a peer that sends a longer one ends the connection.
-    - ``max_outstanding``, ``send_window``: requests without a response, and bytes not yet written, from which on
-      :meth:`request` waits.
-    - ``max_requests``, ``receive_window``: unanswered requests of the peer, and their bytes, from which on nothing more
-      is read.
-    - ``keepalive``: seconds without any packet after which the peer is asked for one, and ends the connection where
-      as many again bring none.
+    - ``max_outstanding``, ``send_window``: requests without a response, and bytes not yet written, from
+      which on :meth:`request` waits.
+    - ``max_requests``, ``receive_window``: unanswered requests of the peer, and their bytes, from which on
+      nothing more is read.
+    - ``keepalive``: seconds without any packet after which the peer is asked for one, and ends the
+      connection where as many again bring none.
     - ``close_timeout``: seconds that :meth:`close` gives what is under way.
 
     ``recv_len_func``, ``send_len_func`` and ``trace_log`` are taken and not used.
@@ -155,8 +158,9 @@ class PacketConnection:
     def close(self):
         """Undo one open(); the last close() ends the connection, within ``close_timeout`` seconds.
 
-        New requests of the peer are rejected; those it has made are answered, and responses to ours are waited for.
-        Then the peer is told that this is the end. Whoever still waits for a response gets CancellationError.
+        New requests of the peer are rejected; those it has made are answered, and responses to ours are
+        waited for. Then the peer is told that this is the end. Whoever still waits for a response gets
+        CancellationError.
         """
         with self._lock:
             if self._opens == 0:
@@ -168,7 +172,9 @@ class PacketConnection:
         self._shutdown(self.close_timeout)
 
     def abort(self):
-        """End the connection at once, without a word to the peer: who waits for a response gets CancellationError."""
+        """End the connection at once, without a word to the peer: who waits for a response gets
+        CancellationError.
+        """
         with self._lock:
             self._opens = 0
             self.closed = True
@@ -187,13 +193,21 @@ class PacketConnection:
             link.stop_requests("rejecting request: runstate.cancelled")
             link.drain(left())
             link.send_end()
-            link.wait_sent(left())
+            self._wait_sent(link, left)
             for notifier in list(self.notify_send_eof):
                 notifier(self)
         finally:
             link.shut("the connection was closed")
             link.wait_over(left())
             self._end_streams(left())
+
+    def _wait_sent(self, link, left):
+        """Until all is written. A peer that has ended and takes nothing more is not waited for."""
+        sent = -1
+        while not link.wait_sent(min(left(), _STALLED)) and left():
+            before, sent = sent, link.info()["bytes_sent"]
+            if link.end is not None and sent == before:
+                return
 
     def _end_streams(self, timeout):
         _open.discard(self)
@@ -254,9 +268,9 @@ class PacketConnection:
         """Counters and levels, as a dict.
 
         ``packets_sent``, ``packets_received``, ``bytes_sent``, ``bytes_received``, ``requests_sent``,
-        ``requests_received``, ``rejected``, ``late_responses``, ``unknown_responses`` count; ``outstanding`` requests
-        of ours and ``unanswered`` ones of the peer (of which ``waiting`` for a handler, ``running``), ``queued_bytes``
-        and ``inbound_bytes``, and ``threads``, are what there is now.
+        ``requests_received``, ``rejected``, ``late_responses``, ``unknown_responses`` count; ``outstanding``
+        requests of ours and ``unanswered`` ones of the peer (of which ``waiting`` for a handler,
+        ``running``), ``queued_bytes`` and ``inbound_bytes``, and ``threads``, are what there is now.
         """
         return self._started().info()
 
@@ -265,11 +279,12 @@ class PacketConnection:
     def request(self, rq_type, flags=0, payload=b"", decode_response=None, channel=0, *, timeout=None):
         """Make a request, and return its :class:`Result`.
 
-        Where ``max_outstanding`` or ``send_window`` are reached it waits. ``decode_response(flags, payload)`` makes
-        the payload of a good response into something else. ``timeout``, in seconds, is for the waiting here and for
-        the response.
+        Where ``max_outstanding`` or ``send_window`` are reached it waits. ``decode_response(flags,
+        payload)`` makes the payload of a good response into something else. ``timeout``, in seconds, is for
+        the waiting here and for the response.
 
-        Raises ClosedError, ValueError for numbers that packets cannot have and an unknown channel, TimeoutError.
+        Raises ClosedError, ValueError for numbers that packets cannot have and an unknown channel,
+        TimeoutError.
         """
         link = self._link or self._started()
         timeout = self.timeout if timeout is None else timeout
@@ -318,7 +333,10 @@ class PacketConnection:
         return PacketChannel(self, channel)
 
     def close_channel(self, channel):
-        """Close a channel: requests to it are rejected from now on. Raises ValueError where it is not open."""
+        """Close a channel: requests to it are rejected from now on.
+
+        Raises ValueError where it is not open.
+        """
         with self._lock:
             if channel not in self._handlers:
                 raise ValueError(f"unknown channel {channel}")
@@ -344,7 +362,9 @@ class PacketChannel:
 
     def request(self, rq_type, flags=0, payload=b"", decode_response=None, *, timeout=None):
         """As :meth:`PacketConnection.request`."""
-        return self.connection.request(rq_type, flags, payload, decode_response, self.channel, timeout=timeout)
+        return self.connection.request(
+            rq_type, flags, payload, decode_response, self.channel, timeout=timeout
+        )
 
     def do(self, rq_type, flags=0, payload=b"", decode_response=None, *, timeout=None):
         """As :meth:`PacketConnection.do`."""
@@ -396,7 +416,7 @@ def _encode(value):
         if isinstance(flags, int) and isinstance(payload, bytes):
             return _flags(flags), bytes(payload)
     raise TypeError(
-        f"a handler returns None, int, bytes, str or (int, bytes), not {value!r:.200} of type {type(value).__name__}"
+        f"a handler returns None, int, bytes, str or (int, bytes), not {type(value).__name__}: {value!r:.200}"
     )
 
 

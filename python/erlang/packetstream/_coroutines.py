@@ -1,4 +1,6 @@
-"""Handlers that are coroutine functions: the core hands over lists of requests, and is told the answers later."""
+"""Handlers that are coroutine functions: the core hands over lists of requests, and is told the answers
+later.
+"""
 
 import inspect
 import logging
@@ -9,7 +11,7 @@ _log = logging.getLogger("erlang.packetstream")
 
 def is_coroutine_handler(handler):
     """Whether calling it makes a coroutine."""
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))
+    return any(map(inspect.iscoroutinefunction, (handler, type(handler).__call__)))
 
 
 class Coroutines:
@@ -25,7 +27,9 @@ class Coroutines:
                 loop = asyncio.get_running_loop()
             except RuntimeError:
                 loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._run, args=(loop,), name="packetstream-loop", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run, args=(loop,), name="packetstream-loop", daemon=True
+                )
                 self._thread.start()
         self._loop = loop
 

@@ -8,14 +8,18 @@ DEFAULT_MAX_PACKET = 64 << 20
 class Packet:
     """One packet, as it is on the wire.
 
-    Request types there are one higher than those of :meth:`PacketConnection.request`: 0 is of control packets.
-    The lowest bit of a response's flags says whether all went well. A response has no attribute ``rq_type``.
+    Request types there are one higher than those of :meth:`PacketConnection.request`: 0 is of control
+    packets. The lowest bit of a response's flags says whether all went well. A response has no attribute
+    ``rq_type``.
     """
 
     __slots__ = ("channel", "flags", "is_request", "payload", "rq_type", "tag")
 
     def __init__(self, *, is_request, channel=0, tag, flags=0, rq_type=None, payload=b""):
-        """A packet from its parts. Raises ValueError for a request without a type, and a response with one."""
+        """A packet from its parts.
+
+        Raises ValueError for a request without a type, and a response with one.
+        """
         self.is_request = is_request
         self.channel = channel
         self.tag = tag
@@ -32,8 +36,6 @@ class Packet:
         if not isinstance(other, Packet):
             return NotImplemented
         return self._parts() == other._parts()
-
-    __hash__ = None
 
     def _parts(self):
         is_request = bool(self.is_request)
@@ -76,8 +78,8 @@ class Packet:
     def parse(cls, bfr, *, max_packet=DEFAULT_MAX_PACKET):
         """The next packet of a binary file, or the one at the beginning of something bytes-like.
 
-        Nothing behind the packet is read. Raises EOFError where the stream ends before it is there as a whole,
-        ValueError where it is malformed or longer than ``max_packet`` bytes.
+        Nothing behind the packet is read. Raises EOFError where the stream ends before it is there as a
+        whole, ValueError where it is malformed or longer than ``max_packet`` bytes.
         """
         if not hasattr(bfr, "read"):
             return cls.parse_bytes(bfr, max_packet=max_packet)[0]

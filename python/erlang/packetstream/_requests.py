@@ -17,11 +17,15 @@ class BaseRequest:
 
     @classmethod
     def from_request_payload(cls, flags, payload):
-        """The request that came with these flags and this payload; without a payload unless a subclass reads one."""
+        """The request that came with these flags and this payload; without a payload unless a subclass
+        reads one.
+        """
         return cls(flags)
 
     def fulfil(self, context):
-        """Do what is asked, for the :class:`HasPacketConnection` that got it, and return as a request handler does."""
+        """Do what is asked, for the :class:`HasPacketConnection` that got it, and return as a request
+        handler does.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not say how it is fulfilled")
 
     def decode_response_payload(self, flags, payload):
@@ -40,7 +44,9 @@ class HasPacketConnection:
         self.rq_type_map = dict(rq_type_map)
         self.rq_type_by_class = {kind: rq_type for rq_type, kind in self.rq_type_map.items()}
         if isinstance(recv_send, tuple) or not callable(recv_send):
-            self.conn = PacketConnection(recv_send, name=name, request_handler=self.conn_handle_request, **packet_kw)
+            self.conn = PacketConnection(
+                recv_send, name=name, request_handler=self.conn_handle_request, **packet_kw
+            )
         else:
             self.conn = PacketConnection(recv_send, None, self.conn_handle_request, name, **packet_kw)
 
@@ -52,7 +58,10 @@ class HasPacketConnection:
         self.conn.close()
 
     def conn_submit(self, rq, *, channel=0, label=None):
-        """Make a request, and return its :class:`Result`. Raises TypeError where its class is not in the map."""
+        """Make a request, and return its :class:`Result`.
+
+        Raises TypeError where its class is not in the map.
+        """
         rq_type = self.rq_type_by_class.get(type(rq))
         if rq_type is None:
             raise TypeError(f"{type(rq).__name__} is not in rq_type_map")
@@ -66,10 +75,15 @@ class HasPacketConnection:
         )
 
     def conn_do_remote(self, rq, *, channel=0, label=None):
-        """Make a request, wait, and return what its payload means. Raises ValueError where the peer has failed."""
+        """Make a request, wait, and return what its payload means.
+
+        Raises ValueError where the peer has failed.
+        """
         ok, flags, payload = self.conn_submit(rq, channel=channel, label=label)()
         if not ok:
-            raise ValueError(f"the peer could not fulfil {type(rq).__name__}: flags={flags}, payload={payload!r}")
+            raise ValueError(
+                f"the peer could not fulfil {type(rq).__name__}: flags={flags}, payload={payload!r}"
+            )
         return payload
 
     def conn_handle_request(self, rq_type, flags, payload):

@@ -3,11 +3,14 @@
 import sys
 
 import _causeway
-from erlang._channel import _outcome
+from erlang._waits import outcome
 
 
 class CancellationError(Exception):
-    """There will be no response: the request was cancelled, or the connection has ended before. The text says why."""
+    """There will be no response: the request was cancelled, or the connection has ended before.
+
+    The text says why.
+    """
 
 
 class ClosedError(Exception):
@@ -21,9 +24,9 @@ class PacketConnectionError(ConnectionError):
 class Result(_causeway._PacketResult):
     """What becomes of a request: call it to wait for that, or await it.
 
-    Both return ``(ok, flags, payload)``. They raise CancellationError where the request was cancelled or the connection
-    has ended, PacketConnectionError where that broke, TimeoutError after the request's time-out, and what
-    ``decode_response`` raises.
+    Both return ``(ok, flags, payload)``. They raise CancellationError where the request was cancelled or the
+    connection has ended, PacketConnectionError where that broke, TimeoutError after the request's time-out,
+    and what ``decode_response`` raises.
     """
 
     __slots__ = ()
@@ -42,7 +45,10 @@ class Result(_causeway._PacketResult):
 
     @property
     def result(self):
-        """What it has come to. Raises AttributeError before it is ready, and where it has come to an exception."""
+        """What it has come to.
+
+        Raises AttributeError before it is ready, and where it has come to an exception.
+        """
         result, exc_info = self._known()
         if exc_info is not None:
             raise AttributeError(f"there is no result but an exception: {exc_info[1]!r}")
@@ -71,7 +77,9 @@ class Result(_causeway._PacketResult):
         return result if exc_info is None else default
 
     def notify(self, notifier):
-        """Have ``notifier(self)`` called when it is ready: at once where it is, else by a thread of the connection."""
+        """Have ``notifier(self)`` called when it is ready: at once where it is, else by a thread of the
+        connection.
+        """
         if not self._on_settled(lambda: notifier(self)):
             notifier(self)
 
@@ -84,7 +92,7 @@ class Result(_causeway._PacketResult):
             return None, sys.exc_info()
 
     def __await__(self):
-        return _outcome(_Wait, self).__await__()
+        return outcome(_Wait, self).__await__()
 
 
 class _Wait:

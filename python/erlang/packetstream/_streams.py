@@ -1,6 +1,9 @@
 """The descriptors of a connection, from whatever it is given."""
 
+import contextlib
+import functools
 import io
+import itertools
 import logging
 import os
 import socket
@@ -11,7 +14,9 @@ _log = logging.getLogger("erlang.packetstream")
 
 
 class Streams:
-    """Two descriptors for the core, which owns them, and the threads that carry what has no descriptor of its own."""
+    """Two descriptors for the core, which owns them, and the threads that carry what has no descriptor of
+    its own.
+    """
 
     def __init__(self, recv, send):
         self._pumps = []
@@ -33,10 +38,9 @@ class Streams:
     def end(self, timeout):
         """The core has written and read all that it will: the threads have so many seconds for theirs."""
         for near, _ in self._pumps:
-            try:
+            # It may be over already.
+            with contextlib.suppress(OSError):
                 near.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it is over already
         for near, thread in self._pumps:
             if thread is not None:
                 thread.join(timeout)
@@ -49,10 +53,17 @@ class Streams:
         fd = _descriptor(recv, io.FileIO)
         if fd is not None:
             return _duplicate(fd, os.O_RDONLY)
+        if isinstance(recv, io.BufferedReader) and isinstance(recv.raw, io.FileIO):
+            ahead, fd = _read_ahead(recv), recv.fileno()
+            if not ahead:
+                return _duplicate(fd, os.O_RDONLY)
+            pieces = itertools.chain([ahead], _descriptor_pieces(os.dup(fd)))
+        else:
+            pieces = _pieces(recv)
         near, far = socket.socketpair()
         # Nobody waits for it: what it reads from may never end.
         self._pumps.append((near, None))
-        _start(_pump_in, _pieces(recv), far)
+        _start(_pump_in, pieces, far)
         return os.dup(near.fileno())
 
     def _target(self, send):
@@ -84,27 +95,44 @@ def _descriptor(stream, files):
 def _duplicate(fd, mode):
     """A descriptor that does not block, where there can be one without changing the caller's."""
     if stat.S_ISFIFO(os.fstat(fd).st_mode):
-        try:
+        # The core can do without.
+        with contextlib.suppress(OSError):
             return os.open(f"/proc/self/fd/{fd}", mode | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            pass  # the core can do without
     return os.dup(fd)
+
+
+def _read_ahead(file):
+    """What a buffered file has read already, and waits for nobody."""
+    blocks = os.get_blocking(file.fileno())
+    if blocks:
+        os.set_blocking(file.fileno(), False)
+    try:
+        return file.read(len(file.peek()))
+    finally:
+        if blocks:
+            os.set_blocking(file.fileno(), True)
+
+
+def _descriptor_pieces(fd):
+    with open(fd, "rb", buffering=0) as file:
+        yield from iter(functools.partial(file.read, 65536), b"")
 
 
 def _pieces(recv):
     """What an object has to be read, piece by piece."""
     if isinstance(recv, bytes | bytearray | memoryview):
         return iter((recv,))
-    for name, arguments in (("receive_bytes", ()), ("read1", (65536,)), ("read", (65536,)), ("recv", (65536,))):
-        read = getattr(recv, name, None)
-        if read is not None:
-            return iter(lambda: read(*arguments) or b"", b"")
+    if hasattr(recv, "receive_bytes"):
+        return iter(recv)
+    for name in ("read1", "read", "recv"):
+        if hasattr(recv, name):
+            return iter(functools.partial(getattr(recv, name), 65536), b"")
     try:
         return iter(recv)
     except TypeError:
         raise TypeError(
-            "recv is a file descriptor, a socket, a binary file, a ByteChannel, bytes or an iterable of bytes, "
-            f"not {type(recv).__name__}"
+            "recv is a file descriptor, a socket, a binary file, a ByteChannel, bytes or an iterable of "
+            f"bytes, not {type(recv).__name__}"
         ) from None
 
 
@@ -130,7 +158,9 @@ def _writer(send):
 
 
 def _start(function, *arguments):
-    thread = threading.Thread(target=function, args=arguments, name=f"packetstream{function.__name__}", daemon=True)
+    thread = threading.Thread(
+        target=function, args=arguments, name=f"packetstream{function.__name__}", daemon=True
+    )
     thread.start()
     return thread
 
