@@ -172,13 +172,15 @@ class PacketConnection:
         self._shutdown(self.close_timeout)
 
     def abort(self):
-        """End the connection at once, without a word to the peer: who waits for a response gets
-        CancellationError.
+        """End the connection at once: who waits for a response gets CancellationError.
+
+        The peer is told, where that can be written without waiting.
         """
         with self._lock:
             self._opens = 0
             self.closed = True
         if self._link is not None:
+            self._link.send_end()
             self._link.shut("the connection was aborted")
             self._end_streams(0)
 
