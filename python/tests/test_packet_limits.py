@@ -108,7 +108,8 @@ def test_keepalive_asks_and_is_answered():
         waiting = in_thread(two.join, 0.3)
         assert isinstance(joined(waiting), TimeoutError)
         assert two.info()["packets_sent"] >= 2
-        assert one.info()["rejected"] == 0
+        assert one.info()["rejected"] == two.info()["packets_sent"]
+        assert two.info()["late_responses"] == two.info()["unknown_responses"] == 0
         assert two.info()["outstanding"] == 0
 
 
@@ -119,7 +120,7 @@ def test_keepalive_ends_what_is_dead():
             result()
         assert other.receive().tag == 1
         probe = other.receive()
-        assert (probe.tag, probe.rq_type) == (2, 1 << 32)
+        assert (probe.tag, probe.channel, probe.rq_type) == (2, 0x7FFF_FFFF, 1)
 
 
 def test_any_answer_to_a_keepalive_will_do():
@@ -127,7 +128,7 @@ def test_any_answer_to_a_keepalive_will_do():
         for tag in range(1, 6):
             probe = other.receive()
             assert probe.tag == tag
-            other.respond(tag, b"no request handler", ok=False)
+            other.respond(tag, b"unknown channel", ok=False, channel=probe.channel)
         assert connection.end is None
 
 

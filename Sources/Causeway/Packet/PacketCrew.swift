@@ -83,13 +83,19 @@ extension PacketLink {
             }
             if !garbage.isEmpty { thread.withGIL { garbage.giveBack() } }
         }
-        let (isLast, wakers) = lock.withLock { c in
-            c.crew.remove(thread.identifier)
-            c.isOver = c.crew.isEmpty && c.starting == 0
-            return (c.isOver, takeWatchers(&c))
+        let isLast = lock.withLock { c in
+            c.leaving += 1
+            c.isOver = c.leaving == c.crew.count && c.starting == 0
+            return c.isOver
         }
         if isLast { thread.withGIL { dropReferences() } }
         thread.end()
+        // Not before: who waits for that may end the interpreter next.
+        let wakers = lock.withLock { c in
+            c.leaving -= 1
+            c.crew.remove(thread.identifier)
+            return takeWatchers(&c)
+        }
         for wake in wakers { wake() }
     }
 

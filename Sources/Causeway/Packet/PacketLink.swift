@@ -30,8 +30,8 @@ final class PacketLink: @unchecked Sendable {
         var ticks = false
     }
 
-    /// The type, as applications have it, by which a peer asks whether anybody is there: answered without a handler.
-    static let keepaliveType: UInt64 = 0xFFFF_FFFF
+    /// A channel that nobody opens: whoever is asked there says at least that it is unknown.
+    static let probeChannel: UInt64 = 0x7FFF_FFFF
 
     /// What Python code is to be told, by a thread of the crew.
     enum Hook: @unchecked Sendable {
@@ -78,6 +78,7 @@ final class PacketLink: @unchecked Sendable {
         var lastWrite: Int64 = 0
         // The crew.
         var crew: Set<UInt> = []
+        var leaving = 0
         var starting = 0
         var asleep = 0
         var standby = Standby.none
@@ -413,8 +414,8 @@ final class PacketLink: @unchecked Sendable {
                 append(
                     &c,
                     PacketHead(
-                        isRequest: true, channel: 0, tag: tag, flags: 0,
-                        requestType: PacketLink.keepaliveType + 1), nil)
+                        isRequest: true, channel: PacketLink.probeChannel, tag: tag, flags: 0, requestType: 1),
+                    nil)
             }
         }
         for wake in wakers { wake() }
@@ -562,7 +563,7 @@ final class PacketLink: @unchecked Sendable {
         let request = c.pending[head.tag]
         guard let request, request.channel == head.channel else {
             if request == nil, head.tag > 0, head.tag < c.nextTag {
-                c.counters.lateResponses += 1
+                if head.channel != PacketLink.probeChannel { c.counters.lateResponses += 1 }
             } else {
                 c.counters.unknownResponses += 1
                 report(&c, "a response to no request: channel \(head.channel), tag \(head.tag)")
@@ -594,10 +595,6 @@ final class PacketLink: @unchecked Sendable {
         let key = InboundKey(channel: head.channel, tag: head.tag)
         if c.inFlight.contains(key) {
             return reject("channel \(head.channel): tag already in use: \(head.tag)")
-        }
-        if type == PacketLink.keepaliveType, head.channel == 0 {
-            append(&c, answer(to: key, flags: 0, isOk: true), text: "")
-            return true
         }
         guard let handler = known else { return reject("no request handler") }
         c.inFlight.insert(key)

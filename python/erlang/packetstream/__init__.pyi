@@ -1,14 +1,16 @@
 from asyncio import AbstractEventLoop
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from os import PathLike
 from socket import socket
 from types import TracebackType
-from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 from typing_extensions import Buffer
 
 import erlang
 from _causeway import _PacketResult
+
+from ._packet import DEFAULT_MAX_PACKET, Packet, _Readable
 
 __all__ = [
     "DEFAULT_MAX_PACKET",
@@ -28,11 +30,7 @@ __all__ = [
     "tick_fd_2",
 ]
 
-DEFAULT_MAX_PACKET: int
 DEFAULT_PACKET_GRACE: float
-
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
 
 class _Writable(Protocol):
     def write(self, data: Any, /) -> Any: ...
@@ -60,36 +58,6 @@ class Request_State(NamedTuple):
     result: Result
 
 RequestState = Request_State
-
-class Packet:
-    __slots__ = ("channel", "flags", "is_request", "payload", "rq_type", "tag")
-    is_request: bool
-    channel: int
-    tag: int
-    flags: int
-    rq_type: int
-    payload: bytes
-    def __init__(
-        self,
-        *,
-        is_request: bool,
-        channel: int = 0,
-        tag: int,
-        flags: int = 0,
-        rq_type: int | None = None,
-        payload: bytes = b"",
-    ) -> None: ...
-    def __eq__(self, other: object) -> bool: ...
-    __hash__: ClassVar[None]  # type: ignore[assignment]
-    def __bytes__(self) -> bytes: ...
-    def transcribe(self) -> Iterator[bytes]: ...
-    def write(self, file: BinaryIO, flush: bool = False) -> int: ...
-    @classmethod
-    def parse(cls, bfr: _Readable | Buffer, *, max_packet: int = ...) -> Self: ...
-    @classmethod
-    def parse_bytes(cls, bs: Buffer, offset: int = 0, *, max_packet: int = ...) -> tuple[Self, int]: ...
-    @classmethod
-    def scan(cls, bfr: _Readable | Buffer | Iterable[Buffer], *, max_packet: int = ...) -> Iterator[Self]: ...
 
 class Result(_PacketResult):
     __slots__ = ()

@@ -325,7 +325,7 @@ class PacketConnection:
         """
         if request_handler is not None and not callable(request_handler):
             raise TypeError(f"request_handler must be callable, not {type(request_handler).__name__}")
-        _number("channel", channel, 1)
+        _number("channel", channel, 1, 0x7FFF_FFFE)
         with self._lock:
             if channel in self._handlers:
                 raise ValueError(f"the channel {channel} is open already")
