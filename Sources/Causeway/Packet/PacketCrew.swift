@@ -218,7 +218,7 @@ extension PacketLink {
             if request.handler.takesLists { runAll(request) } else { run(request) }
             count += 1
             // Those who wait for the first answers need not wait for the last.
-            if count % 64 == 0 || output.size >= 65536 {
+            if count % 64 == 0 || lock.withLock({ _ in output.size >= 65536 }) {
                 thread.leave()
                 flush(isDue: false)
                 thread.enter()
