@@ -246,8 +246,8 @@ extension PacketLink {
             let payload = try request.payload.object()
             let result = try withUnsafeTemporaryAllocation(of: PyPointer?.self, capacity: 4) {
                 arguments throws(PythonError) in
-                let type = try Object(PyLong_FromUnsignedLong(UInt(request.type)))
-                let flags = try Object(PyLong_FromUnsignedLong(UInt(request.flags)))
+                let type = try Object(PyLong_FromUnsignedLong(UInt(truncatingIfNeeded: request.type)))
+                let flags = try Object(PyLong_FromUnsignedLong(UInt(truncatingIfNeeded: request.flags)))
                 arguments[0] = nil
                 arguments[1] = type.pointer
                 arguments[2] = flags.pointer
@@ -282,9 +282,11 @@ extension PacketLink {
                 let tuple = try Object(PyTuple_New(4))
                 PyTuple_SetItem(tuple.pointer, 0, try Object(PyLong_FromLong(tokens[index])).take())
                 PyTuple_SetItem(
-                    tuple.pointer, 1, try Object(PyLong_FromUnsignedLong(UInt(request.type))).take())
+                    tuple.pointer, 1,
+                    try Object(PyLong_FromUnsignedLong(UInt(truncatingIfNeeded: request.type))).take())
                 PyTuple_SetItem(
-                    tuple.pointer, 2, try Object(PyLong_FromUnsignedLong(UInt(request.flags))).take())
+                    tuple.pointer, 2,
+                    try Object(PyLong_FromUnsignedLong(UInt(truncatingIfNeeded: request.flags))).take())
                 PyTuple_SetItem(tuple.pointer, 3, try request.payload.object().take())
                 PyList_SetItem(list.pointer, index, tuple.take())
             }

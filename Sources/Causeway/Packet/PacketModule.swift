@@ -107,7 +107,8 @@ enum PacketModule {
             PyTuple_SetItem(tuple.pointer, 0, newBool(head.isRequest))
             for (index, number) in [head.channel, head.tag, head.flags, head.requestType].enumerated() {
                 PyTuple_SetItem(
-                    tuple.pointer, index + 1, try Object(PyLong_FromUnsignedLong(UInt(number))).take())
+                    tuple.pointer, index + 1,
+                    try Object(PyLong_FromUnsignedLong(UInt(truncatingIfNeeded: number))).take())
             }
             for (index, place) in [payload.lowerBound, payload.upperBound].enumerated() {
                 PyTuple_SetItem(tuple.pointer, index + 5, try Object(PyLong_FromLong(start + place)).take())

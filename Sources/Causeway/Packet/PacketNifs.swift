@@ -65,11 +65,15 @@ private func decode(_ env: EnvPointer?, _ binary: Term, _ bytes: UnsafeRawBuffer
 extension PacketHead {
     /// `{request, Channel, Tag, Flags, Type, Payload}` or `{response, Channel, Tag, Flags, Payload}`.
     fileprivate func term(_ env: EnvPointer?, payload: Term) -> Term {
-        let (channel, tag) = (enif_make_ulong(env, UInt(channel)), enif_make_ulong(env, UInt(tag)))
-        let flags = enif_make_ulong(env, UInt(flags))
+        let (channel, tag) = (
+            enif_make_ulong(env, UInt(truncatingIfNeeded: channel)),
+            enif_make_ulong(env, UInt(truncatingIfNeeded: tag))
+        )
+        let flags = enif_make_ulong(env, UInt(truncatingIfNeeded: flags))
         guard isRequest else { return makeTuple(env, atoms.response, channel, tag, flags, payload) }
         return makeTuple(
-            env, atoms.request, channel, tag, flags, enif_make_ulong(env, UInt(requestType)), payload)
+            env, atoms.request, channel, tag, flags,
+            enif_make_ulong(env, UInt(truncatingIfNeeded: requestType)), payload)
     }
 
     /// The same without the payload, read. Nil for other terms, and for numbers that packets cannot have.

@@ -92,13 +92,19 @@ struct PacketResultObject {
             },
             property("tag", "The number of the request on its connection.") { me, _ in
                 returning { () throws(PythonError) in
-                    try Object(PyLong_FromUnsignedLong(UInt(try PacketResultObject.request(me).tag))).take()
+                    try Object(
+                        PyLong_FromUnsignedLong(
+                            UInt(truncatingIfNeeded: try PacketResultObject.request(me).tag))
+                    ).take()
                 }
             },
             property("channel", "The channel of the request.") { me, _ in
                 returning { () throws(PythonError) in
-                    try Object(PyLong_FromUnsignedLong(UInt(try PacketResultObject.request(me).channel)))
-                        .take()
+                    try Object(
+                        PyLong_FromUnsignedLong(
+                            UInt(truncatingIfNeeded: try PacketResultObject.request(me).channel))
+                    )
+                    .take()
                 }
             },
             PyGetSetDef(),
@@ -225,7 +231,7 @@ struct PacketResultObject {
         switch request.outcome {
         case .response(let flags, let payload):
             let isOk = flags & 1 != 0
-            let number = try Object(PyLong_FromUnsignedLong(UInt(flags >> 1)))
+            let number = try Object(PyLong_FromUnsignedLong(UInt(truncatingIfNeeded: flags >> 1)))
             var content = try payload.object()
             if isOk, let decode {
                 content = try withUnsafeTemporaryAllocation(of: PyPointer?.self, capacity: 3) {
