@@ -10,6 +10,8 @@
 %% their open file does not block any more;</li>
 %% <li>two byte channels ({@link py_byte_channel}): one to receive from and one to send to, each with a `max_size', as
 %% otherwise nothing makes the faster side wait. So Erlang and Python can have the two ends of a connection;</li>
+%% <li>standard input and output of a program: the pid of its handle ({@link causeway_process_stream:open/3}), whose owner
+%% the calling process is and stays. The program reads the end of its input when the connection ends;</li>
 %% <li>what a fun of no arguments returns as `{ok, Transport}'. It runs in the connection's process: for a connection
 %% that a supervisor starts.</li>
 %% </ul>

@@ -12,6 +12,8 @@
 %% How many bytes the driver reads at a time, and how often until it is asked for more.
 -define(BUFFER, 65536).
 -define(MESSAGES, 32).
+%% How much waits between a program and a connection.
+-define(PROCESS_ROOM, 262144).
 %% How many bytes are written to TLS at once.
 -define(AT_ONCE, 262144).
 %% How long the end of TLS may take, in milliseconds.
@@ -22,7 +24,7 @@
 -type transport() :: gen_tcp:socket() | socket:socket() | ssl:sslsocket() | Fd :: non_neg_integer()
                    | {InputFd :: non_neg_integer(), OutputFd :: non_neg_integer()}
                    | {Input :: py_byte_channel:channel(), Output :: py_byte_channel:channel()}
-                   | fun(() -> {ok, transport()} | {error, term()}).
+                   | pid() | fun(() -> {ok, transport()} | {error, term()}).
 -type prepared() :: {wire, non_neg_integer(), non_neg_integer(), binary()}
                   | {socket, gen_tcp:socket(), non_neg_integer(), binary()}
                   | {channels, py_byte_channel:channel(), py_byte_channel:channel()}
@@ -56,6 +58,19 @@ prepare({Input, Output}) when is_reference(Input), is_reference(Output) ->
         {#{}, #{}} -> {ok, {channels, Input, Output}, fun(_Pid) -> ok end};
         _ -> {error, not_local}
     end;
+%% The standard streams of a program ({@link causeway_process_stream}), which stays the caller's.
+prepare(Process) when is_pid(Process) ->
+    {ok, Input} = py_byte_channel:new(#{max_size => ?PROCESS_ROOM}),
+    {ok, Output} = py_byte_channel:new(#{max_size => ?PROCESS_ROOM}),
+    case causeway_process_stream:stream(Process, stdout, Input) of
+        ok ->
+            case causeway_process_stream:stream(Process, stdin, Output) of
+                ok -> prepare({Input, Output});
+                {error, _} = Error -> Error
+            end;
+        {error, _} = Error ->
+            Error
+    end;
 prepare(Connect) when is_function(Connect, 0) ->
     {ok, {connect, Connect}, fun(_Pid) -> ok end};
 prepare(Socket) when element(1, Socket) =:= sslsocket ->
@@ -74,7 +89,7 @@ prepare(Socket) ->
 
 wrong_transport(Term) ->
     py_call:error_text("a packet connection goes over a connected socket of gen_tcp, ssl or socket, a descriptor or "
-                       "two, two byte channels, or what a fun of no arguments returns as {ok, Transport}, not over ~tP",
+                       "two, two byte channels, a process stream, or what a fun of no arguments returns as {ok, Transport}, not over ~tP",
                        [Term, 8]).
 
 wire(Input, Output, Received) ->

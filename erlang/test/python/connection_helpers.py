@@ -159,4 +159,8 @@ ROLES = {
 }
 
 if __name__ == "__main__":
-    ROLES[sys.argv[1]](socket.create_connection(("127.0.0.1", int(sys.argv[2]))))
+    # With a port over a connection to it, else over standard input and output.
+    if len(sys.argv) > 2:
+        ROLES[sys.argv[1]](socket.create_connection(("127.0.0.1", int(sys.argv[2]))))
+    else:
+        ROLES[sys.argv[1]]((0, 1))
