@@ -4,7 +4,7 @@
 -module(causeway_nif).
 
 -export([load/0, is_loaded/0]).
--export([start_python/2, python_version/0, duplicate/1, context_threads/0]).
+-export([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0]).
 -export([context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1, context_stats/1,
          context_diagnose/2]).
 -export([is_object/1, object_context/1]).
@@ -15,16 +15,17 @@
          channel_finish/1, channel_close/1, channel_abort/2, channel_info/1]).
 -export([cbor_encode/1, cbor_decode/1]).
 -export([packet_decode/2, packet_head/2]).
+-export([wire_open/2, wire_read/3, wire_write/2, wire_close_output/1, wire_close/1]).
 -export([process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
          process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
          process_end/1, process_close/1]).
--export_type([context/0, call/0, callback/0, ticket/0, process/0]).
+-export_type([context/0, call/0, callback/0, ticket/0, process/0, wire/0]).
 
 -include_lib("kernel/include/logger.hrl").
 
 -on_load(may_be_loaded/0).
 
--nifs([start_python/2, python_version/0, duplicate/1, context_threads/0,
+-nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
        context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
        context_stats/1, context_diagnose/2, is_object/1, object_context/1, callbacks_update/1, callback_begin/1, callback_answer/2,
        output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1, channel_new/1,
@@ -32,7 +33,8 @@
        channel_close/1, channel_abort/2, channel_info/1,
        process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
        process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
-       process_end/1, process_close/1, cbor_encode/1, cbor_decode/1, packet_decode/2, packet_head/2]).
+       process_end/1, process_close/1, cbor_encode/1, cbor_decode/1, packet_decode/2, packet_head/2,
+       wire_open/2, wire_read/3, wire_write/2, wire_close_output/1, wire_close/1]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
@@ -40,6 +42,8 @@
 %% A call in progress. When the last reference is gone, the call is given up.
 -opaque callback() :: reference().
 %% A call of an Erlang function by Python. When the last reference is gone, Python is told that there is no answer.
+-type wire() :: reference().
+%% Descriptors that one process reads and writes.
 -opaque ticket() :: reference().
 %% A thread of Python that waits until its output is passed on, or until the last reference is gone.
 -opaque process() :: reference().
@@ -105,6 +109,10 @@ python_version() -> erlang:nif_error(not_loaded).
 %% @doc A second number for an open file. The corresponding C function is fcntl(F_DUPFD_CLOEXEC).
 -spec duplicate(integer()) -> {ok, non_neg_integer()} | {error, term()}.
 duplicate(_Fd) -> erlang:nif_error(not_loaded).
+
+%% @doc Closes a descriptor that {@link duplicate/1} made and nobody took.
+-spec close(non_neg_integer()) -> ok | {error, badf}.
+close(_Fd) -> erlang:nif_error(not_loaded).
 
 %% @doc How many contexts have a native thread.
 -spec context_threads() -> non_neg_integer().
@@ -323,3 +331,27 @@ packet_decode(_Binary, _MaxPacket) -> erlang:nif_error(not_loaded).
                   {response, non_neg_integer(), non_neg_integer(), non_neg_integer()}, non_neg_integer()) ->
           binary() | badarg.
 packet_head(_Head, _PayloadSize) -> erlang:nif_error(not_loaded).
+
+%% @doc Takes over descriptors that {@link duplicate/1} made, which may be one, exactly when the result is ok. They are
+%% closed with the calling process.
+-spec wire_open(non_neg_integer(), non_neg_integer()) -> {ok, wire()} | {error, term()}.
+wire_open(_Input, _Output) -> erlang:nif_error(not_loaded).
+
+%% @doc What there is to read, `closed' at the end. Where there is nothing and `Watch' is true, the process gets
+%% `{causeway_wire, readable}' when there is.
+-spec wire_read(wire(), pos_integer(), Watch :: boolean()) ->
+          {ok, binary()} | empty | closed | {error, term()} | badarg.
+wire_read(_Wire, _MaxBytes, _Watch) -> erlang:nif_error(not_loaded).
+
+%% @doc Writes the first of the binaries, and says how many bytes. After `busy' the process gets
+%% `{causeway_wire, writable}'.
+-spec wire_write(wire(), [binary()]) -> {ok | busy, non_neg_integer()} | {error, term()} | badarg.
+wire_write(_Wire, _Binaries) -> erlang:nif_error(not_loaded).
+
+%% @doc Lets the other side read the end.
+-spec wire_close_output(wire()) -> ok | badarg.
+wire_close_output(_Wire) -> erlang:nif_error(not_loaded).
+
+%% @doc Closes it.
+-spec wire_close(wire()) -> ok | badarg.
+wire_close(_Wire) -> erlang:nif_error(not_loaded).

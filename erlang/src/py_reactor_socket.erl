@@ -7,9 +7,9 @@
 %% then what was received already is collected; where the handoff fails all the same, that is put back.
 -module(py_reactor_socket).
 
--export([hand_over/3, address/1]).
+-export([hand_over/3, take_stream/1, address/1]).
 
--type native() :: causeway_nif:context().
+-type native() :: causeway_nif:context() | fun((Fd :: non_neg_integer(), Received :: binary()) -> ok).
 -type info() :: #{binary() => term()}.
 
 %% SOL_SOCKET and SO_ACCEPTCONN.
@@ -24,6 +24,25 @@ hand_over(Native, Fd, Info) when is_integer(Fd) ->
     end;
 hand_over(Native, Socket, Info) ->
     take_over(Native, Socket, Info, fun(Kind) -> description(Kind, Socket) end).
+
+%% @doc Takes a connected socket of the calling process over: a duplicate of its descriptor, which is the caller's to
+%% close, and what was received already. A port is left open, passive, for raw bytes; other sockets are closed.
+-spec take_stream(term()) -> {ok, Fd :: non_neg_integer(), Received :: binary()} | {error, term()}.
+take_stream(Socket) ->
+    case kind(Socket) of
+        {ok, Kind} when Kind =:= stream; Kind =:= plain ->
+            {ok, Fd} = descriptor(Socket),
+            Reference = make_ref(),
+            Keep = fun(Duplicate, Received) -> self() ! {Reference, Duplicate, Received}, ok end,
+            case take(Kind, Keep, Socket, Fd, #{}) of
+                ok -> receive {Reference, Duplicate, Received} -> {ok, Duplicate, Received} end;
+                {error, _} = Error -> Error
+            end;
+        {ok, _} ->
+            {error, {badarg, <<"the socket must be a connected one of a stream: it accepts, or has datagrams">>}};
+        {error, _} = Error ->
+            Error
+    end.
 
 %% @doc An IP address as the text that Python knows; everything else as it is.
 -spec address(term()) -> term().
@@ -197,7 +216,15 @@ until_done(Caller, WhenDead) ->
         {'DOWN', Monitor, process, Caller, _} -> WhenDead()
     end.
 
-%% Gives a duplicate to the reactor, then lets go of the original.
+%% Gives a duplicate to the reactor, or whoever else takes the socket over, then lets go of the original.
+give(Keep, Fd, _Info, Data, LetGo) when is_function(Keep) ->
+    case causeway_nif:duplicate(Fd) of
+        {ok, Duplicate} ->
+            ok = Keep(Duplicate, Data),
+            ok = LetGo();
+        {error, _} = Error ->
+            Error
+    end;
 give(Native, Fd, Info, Data, LetGo) ->
     case causeway_nif:handoff_duplicate(Native, Fd, Info, Data) of
         ok -> LetGo();
@@ -248,12 +275,16 @@ quieten_port(Kind, Native, Port, Fd, Info) ->
             {error, closed}
     end.
 
+%% Somebody who only takes the stream over goes on with the port.
+let_go(Keep, _Port) when is_function(Keep) -> ok;
+let_go(_Native, Port) -> close(Port).
+
 drain_port(datagrams, Native, Port, Fd, Info, <<>>) ->
     give(Native, Fd, Info, <<>>, fun() -> close(Port) end);
 drain_port(stream, Native, Port, Fd, Info, Data) ->
     case held(Port) of
         {ok, More} ->
-            Result = give(Native, Fd, Info, <<Data/binary, More/binary>>, fun() -> close(Port) end),
+            Result = give(Native, Fd, Info, <<Data/binary, More/binary>>, fun() -> let_go(Native, Port) end),
             Result =:= ok orelse More =:= <<>> orelse gen_tcp:unrecv(Port, More),
             Result;
         {error, _} = Error ->

@@ -9,7 +9,7 @@ import Streams
 private nonisolated(unsafe) let nifEntry = makeNifEntry(
     module: "causeway_nif",
     functions: hostNifs + contextNifs + objectNifs + callbackNifs + outputNifs + reactorNifs + channelNifs
-        + processNifs + cborNifs + packetNifs,
+        + processNifs + cborNifs + packetNifs + wireNifs,
     load: { env, _, _ in
         // The library stays in the process when its Erlang module is purged. Loaded again it would find
         // threads of the old one: refused.
@@ -47,6 +47,14 @@ private var hostNifs: [ErlNifFunc] {
                 let made = try Descriptor.duplicate(fd)
                 return makeTuple(env, atoms.ok, enif_make_int(env, made.release()))
             } catch { return makeError(env, error) }
+        },
+        /// close(Fd) -> ok: for a descriptor that `duplicate` made and nobody took.
+        nif("close", 1) { env, _, arguments in
+            guard let arguments, let fd = descriptor(env, arguments[0]) else {
+                return makeError(env, atoms.badf)
+            }
+            _ = Descriptor(owning: fd)
+            return atoms.ok
         },
         /// context_threads() -> integer(): what the tests look at for leaks.
         nif("context_threads", 0) { env, _, _ in enif_make_long(env, ContextRegistry.shared.count) },

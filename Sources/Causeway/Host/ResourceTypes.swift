@@ -13,6 +13,7 @@ struct ResourceTypes {
     var notification = ResourceType<Notification>()
     var message = ResourceType<HeldMessage>()
     var process = ResourceType<ProcessStream>()
+    var wire = ResourceType<Wire>()
 
     init() {}
 
@@ -28,7 +29,8 @@ struct ResourceTypes {
             let channelWaiter = ResourceType<ErlangWaiter>(env, name: "byte_channel_waiter"),
             let notification = ResourceType<Notification>(env, name: "byte_channel_notification"),
             let message = ResourceType<HeldMessage>(env, name: "message"),
-            let process = ResourceType<ProcessStream>(env, name: "process_stream")
+            let process = ResourceType<ProcessStream>(env, name: "process_stream"),
+            let wire = ResourceType<Wire>(env, name: "wire")
         else { return false }
         self.context = context
         self.call = call
@@ -41,6 +43,7 @@ struct ResourceTypes {
         self.notification = notification
         self.message = message
         self.process = process
+        self.wire = wire
         return true
     }
 }
