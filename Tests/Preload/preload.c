@@ -1,4 +1,4 @@
-/* A library for LD_PRELOAD: it counts the allocations of each thread, and has calls of the kernel fail as they may,
+/* A library for LD_PRELOAD: it counts the allocations of each thread and what it copies, and has calls of the kernel fail as they may,
  * but hardly ever do. Tests reach it by ctypes.CDLL(None). */
 
 #define _GNU_SOURCE
@@ -26,6 +26,29 @@ long preload_allocations(void) { return allocations; }
 void *malloc(size_t size) { allocations++; return __libc_malloc(size); }
 void *calloc(size_t count, size_t size) { allocations++; return __libc_calloc(count, size); }
 void *realloc(void *old, size_t size) { allocations++; return __libc_realloc(old, size); }
+
+/* --- copies --- */
+
+static __thread long copied;
+
+/* How many bytes the calling thread has had memcpy and memmove copy. */
+long preload_copied(void) { return copied; }
+
+/* Byte by byte, and volatile: the compiler would make a call of memcpy of it. */
+static void *copy(void *target, const void *source, size_t size) {
+    volatile char *to = target;
+    const volatile char *from = source;
+    copied += (long)size;
+    if (to <= from || to >= from + size) {
+        for (size_t index = 0; index < size; index++) to[index] = from[index];
+    } else {
+        while (size-- > 0) to[size] = from[size];
+    }
+    return target;
+}
+
+void *memcpy(void *target, const void *source, size_t size) { return copy(target, source, size); }
+void *memmove(void *target, const void *source, size_t size) { return copy(target, source, size); }
 
 /* --- failures --- */
 

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import socket
+import subprocess
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -21,6 +23,16 @@ def every_loop(request):
     asyncio.set_event_loop_policy(request.param and request.param())
     yield
     asyncio.set_event_loop_policy(None)
+
+
+@pytest.fixture(scope="session")
+def preload(tmp_path_factory):
+    """The library that counts allocations and copies, made by the compiler that comes with Swift."""
+    source = Path(__file__).parents[2] / "Tests/Preload/preload.c"
+    library = tmp_path_factory.mktemp("preload") / "preload.so"
+    options = ["-shared", "-fPIC", "-O1", "-ftls-model=initial-exec"]
+    subprocess.run(["clang", *options, "-o", library, source, "-ldl"], check=True)
+    return library
 
 
 class Connection:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -482,16 +481,6 @@ reactor.run()
 before, *_, after = seen
 print(after - before)
 """
-
-
-@pytest.fixture(scope="session")
-def preload(tmp_path_factory):
-    """The library that counts allocations, made by the compiler that comes with Swift."""
-    source = Path(__file__).parents[2] / "Tests/Preload/preload.c"
-    library = tmp_path_factory.mktemp("preload") / "preload.so"
-    options = ["-shared", "-fPIC", "-O1", "-ftls-model=initial-exec"]
-    subprocess.run(["clang", *options, "-o", library, source, "-ldl"], check=True)
-    return library
 
 
 @pytest.mark.parametrize("sockets", ["streams", "datagrams"])
