@@ -62,6 +62,8 @@ line_of_send_request_is_limited(_Config) ->
     Test = self(),
     Caller = spawn_link(fun() -> Test ! {self(), ?CONNECTION:request(Connection, 9)} end),
     ok = ?CT:wait_info(Connection, waiting, 3),
+    %% It is in the table before the connection hears of it.
+    ok = causeway_ct:wait_until(fun() -> process_info(Caller, status) =:= {status, waiting} end),
     ok = ?CT:say(Peer, "02 01 04 02 02 04 02 03 04 02 04 04"),
     ok = ?CT:wait_info(Connection, stray_responses, 3),
     [begin
