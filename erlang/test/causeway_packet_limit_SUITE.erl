@@ -64,12 +64,15 @@ line_of_send_request_is_limited(_Config) ->
     ok = ?CT:wait_info(Connection, waiting, 3),
     %% It is in the table before the connection hears of it.
     ok = causeway_ct:wait_until(fun() -> process_info(Caller, status) =:= {status, waiting} end),
+    {ok, <<3, 1, 2, 2>>} = gen_tcp:recv(Peer, 4, 10000),
     ok = ?CT:say(Peer, "02 01 04 02 02 04 02 03 04 02 04 04"),
     ok = ?CT:wait_info(Connection, stray_responses, 3),
+    %% The next is sent when there is an answer.
     [begin
-         ok = ?CT:say(Peer, <<2, Tag, 4>>),
-         ok = ?CT:wait_info(Connection, outstanding, N)
-     end || {Tag, N} <- [{2, 1}, {3, 1}, {4, 0}]],
+         {ok, <<3, Tag, 2, _>>} = gen_tcp:recv(Peer, 4, 10000),
+         ?assertMatch(#{outstanding := 1}, ?CONNECTION:info(Connection)),
+         ok = ?CT:say(Peer, <<2, Tag, 4>>)
+     end || Tag <- [2, 3, 4]],
     [?assertEqual({ok, 0, <<>>}, ?CONNECTION:receive_response(Id)) || Id <- lists:droplast(Ids)],
     receive {Caller, Result} -> ?assertEqual({ok, 0, <<>>}, Result) end,
     ok = ?CONNECTION:close(Connection).
