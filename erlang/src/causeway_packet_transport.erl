@@ -204,6 +204,8 @@ read({channels, Input, _}, Max, Watch) ->
 read({ssl, Socket, _}, _Max, _Watch) ->
     case ssl:setopts(Socket, [{active, once}]) of
         ok -> empty;
+        %% How ssl says that the connection has ended while nobody read.
+        {error, Reason} when Reason =:= einval; Reason =:= closed -> closed;
         {error, _} = Error -> Error
     end.
 
