@@ -45,13 +45,15 @@ open(Command, Arguments, Options, Input, Deadline, MaxOutput) ->
 
 collect(#run{handle = Handle, room = Room} = Run) ->
     case causeway_process_stream:recv(Handle, left(Run)) of
-        {ok, _Which, Data} when byte_size(Data) > Room -> give_up(too_much, Run);
-        {ok, stdout, Data} -> collect(Run#run{room = Room - byte_size(Data), stdout = [Data | Run#run.stdout]});
-        {ok, stderr, Data} -> collect(Run#run{room = Room - byte_size(Data), stderr = [Data | Run#run.stderr]});
+        {ok, Which, Data} when byte_size(Data) > Room -> give_up(too_much, add(Which, binary:part(Data, 0, Room), Run));
+        {ok, Which, Data} -> collect(add(Which, Data, Run));
         {exit, Reason} -> tidy(Run), {ok, (output(Run))#{exit => Reason}};
         {error, timeout} -> give_up(timeout, Run);
         {error, closed} -> tidy(Run), {error, {closed, output(Run)}}
     end.
+
+add(stdout, Data, #run{room = Room, stdout = Output} = Run) -> Run#run{room = Room - byte_size(Data), stdout = [Data | Output]};
+add(stderr, Data, #run{room = Room, stderr = Error} = Run) -> Run#run{room = Room - byte_size(Data), stderr = [Data | Error]}.
 
 left(#run{deadline = infinity}) -> infinity;
 left(#run{deadline = Deadline}) -> max(0, Deadline - erlang:monotonic_time(millisecond)).

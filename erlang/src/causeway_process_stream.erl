@@ -24,9 +24,9 @@
 %% starts. When the program has ended, is closed, or has no owner any more, and also when the node is killed, all that
 %% is left gets SIGTERM, and `delay_to_sigkill' later SIGKILL.
 %%
-%% Output is read as far as the owner wants it; else the program waits for room in its pipe. In the mode `active' that is
-%% while the owner has fewer than 64 messages of the handle in its mailbox; in `{active, Number}' for so many messages, after which it
-%% gets `{Handle, passive}'; in `once' for one; in `passive' for as many as it asks for with {@link recv/2}. {@link
+%% Output is read as far as the owner wants it; else the program waits for room in its pipe. In the mode `active' that
+%% is while the owner has fewer than 64 messages in its mailbox; in `{active, Number}' for so many messages, after which
+%% it gets `{Handle, passive}'; in `once' for one; in `passive' for as many as it asks for with {@link recv/2}. {@link
 %% set_mode/2} asks for more.
 %%
 %% When a process that the program has started holds its output open, the end waits for `exit_grace'; then what the
@@ -271,8 +271,9 @@ run(Command, Arguments) ->
 %% @doc Runs a program to its end and collects its output.
 %%
 %% Options are those of {@link open/3}, and `input', what it reads, nothing by default; `run_timeout' in milliseconds;
-%% `max_output', how many bytes may be collected, 64 MB by default. What is more, or takes longer, is `{error, {timeout,
-%% Output}}' or `{error, {too_much, Output}}' with what was there, and the program is ended.
+%% `max_output', how many bytes of both outputs may be collected, 64 MB by default. What is more, or takes longer, is
+%% `{error, {too_much, Output}}' with as much as that, or `{error, {timeout, Output}}' with what was there, and the
+%% program is ended.
 -spec run(text(), [text()], options()) -> {ok, output()} | {error, term()}.
 run(Command, Arguments, Options) ->
     causeway_process_run:run(Command, Arguments, Options).

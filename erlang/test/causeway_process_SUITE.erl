@@ -467,8 +467,13 @@ runs(_Config) ->
 run_limits(_Config) ->
     ?assertEqual({error, {timeout, #{stdout => <<"early\n">>, stderr => <<>>}}},
                  ?STREAM:run("sh", ["-c", "echo early; exec sleep 1000"], #{run_timeout => 2000})),
-    {error, {too_much, #{stdout := Output}}} = ?STREAM:run("yes", [], #{"max_output" => 1000000}),
-    ?assert(byte_size(Output) =< 1000000),
+    %% What is allowed is there to its last byte.
+    [begin
+         {error, {too_much, #{stdout := Output}}} = ?STREAM:run("yes", [], #{"max_output" => Most}),
+         ?assertEqual({Most, binary:copy(<<"y\n">>, Most div 2)}, {byte_size(Output), Output})
+     end || Most <- [0, 1000, 1000000]],
+    {error, {too_much, #{stdout := <<>>, stderr := <<"erro">>}}} =
+        ?STREAM:run("sh", ["-c", "echo error >&2"], #{max_output => 4}),
     ?assertEqual([], causeway_ct:mailbox()).
 
 %% That of the program, not of who looks after it.

@@ -2,8 +2,10 @@ import Beam
 import CErlNif
 import Streams
 
-/// How many terms a normal scheduler converts before a dirty one begins anew: well under a millisecond.
+/// How many terms a normal scheduler converts before a dirty one begins anew, and of how many bytes it reads them: well
+/// under a millisecond.
 private let itemsAtOnce = 4096
+private let bytesAtOnce = 128 << 10
 
 /// CBOR for Erlang. What is long is converted on a dirty scheduler.
 var cborNifs: [ErlNifFunc] {
@@ -42,10 +44,12 @@ private func encoded(_ env: EnvPointer?, _ term: Term, items: Int) -> Term? {
     return binary.map { makeTuple(env, atoms.ok, $0) } ?? failure(env, "there is no memory for the CBOR")
 }
 
-/// Nil where there are more items.
+/// Nil where there is more than may be done at once.
 private func decoded(_ env: EnvPointer?, _ binary: Term, items: Int) -> Term? {
     var inspected = ErlNifBinary()
     guard enif_inspect_binary(env, binary, &inspected) != 0 else { return atoms.badarg }
+    // A single text is work as well: it must be UTF-8.
+    guard items == .max || inspected.size <= bytesAtOnce else { return nil }
     let bytes = UnsafeRawBufferPointer(start: inspected.data, count: inspected.size)
     var decoder = CborTermReader(env: env, binary, bytes, items: items)
     do throws(CborTermReader.Stop) {

@@ -43,7 +43,7 @@ struct CborObjectReader {
             return try Object(PyLong_FromUnsignedLong(UInt(truncatingIfNeeded: number)))
         case .negative(let number): return try negative(number)
         case .bytes(let range): return try newBytes(UnsafeRawBufferPointer(rebasing: bytes[range]))
-        case .text(let range): return try text(Array(bytes[range]))
+        case .text(let range): return try text(UnsafeRawBufferPointer(rebasing: bytes[range]))
         case .piecesOfBytes:
             let whole = try pieces { item in if case .bytes(let range) = item { range } else { nil } }
             let made = whole.withUnsafeBytes { bytes in
@@ -51,7 +51,11 @@ struct CborObjectReader {
             }
             return try Object(made)
         case .piecesOfText:
-            return try text(try pieces { item in if case .text(let range) = item { range } else { nil } })
+            let whole = try pieces { item in if case .text(let range) = item { range } else { nil } }
+            let made = whole.withUnsafeBytes { bytes in
+                returning { () throws(PythonError) in try text(bytes).take() }
+            }
+            return try Object(made)
         case .array(let count): return try array(count, depth)
         case .map(let count): return try map(count, depth)
         case .tag(let tag): return try tagged(tag, depth)
@@ -76,14 +80,10 @@ struct CborObjectReader {
         return try Object(made)
     }
 
-    private func text(_ utf8: [UInt8]) throws(PythonError) -> Object {
-        let made = utf8.withUnsafeBufferPointer { utf8 -> PyPointer? in
-            guard let base = utf8.baseAddress else { return PyUnicode_FromString("") }
-            return UnsafeRawPointer(base).withMemoryRebound(to: CChar.self, capacity: utf8.count) {
-                PyUnicode_DecodeUTF8($0, utf8.count, nil)
-            }
-        }
-        return try Object(made)
+    private func text(_ utf8: UnsafeRawBufferPointer) throws(PythonError) -> Object {
+        guard let base = utf8.baseAddress else { return try Object(PyUnicode_FromString("")) }
+        return try Object(
+            PyUnicode_DecodeUTF8(base.assumingMemoryBound(to: CChar.self), utf8.count, nil))
     }
 
     private mutating func pieces(_ range: (CborReader.Item) -> Range<Int>?) throws(PythonError) -> [UInt8] {
