@@ -144,7 +144,7 @@ struct LaunchTests {
 
     @Test("files instead of pipes")
     func files() throws {
-        let path = "/tmp/causeway-spawn-test-\(getpid())"
+        let path = temporaryPath("causeway-spawn-test")
         defer { unlink(path) }
         var request = ProcessRequest(script: "echo one; echo two >&2")
         request.output = .file(path: Array(path.utf8), isAppended: false)
@@ -161,7 +161,7 @@ struct LaunchTests {
 
     @Test("a script without interpreter is the shell's")
     func plainScript() throws {
-        let path = "/tmp/causeway-spawn-script-\(getpid())"
+        let path = temporaryPath("causeway-spawn-script")
         defer { unlink(path) }
         let file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o755)
         _ = write(file, "echo plain $1\n", 14)

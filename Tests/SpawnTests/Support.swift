@@ -185,3 +185,9 @@ func parent(of pid: pid_t) -> pid_t? {
     let fields = text[end..<count].split(separator: UInt8(ascii: " "))
     return fields.count > 2 ? pid_t(String(decoding: fields[2], as: UTF8.self)) : nil
 }
+
+/// The path of a file that is not there yet, where temporary files are.
+func temporaryPath(_ name: String) -> String {
+    let directory = getenv("TMPDIR").map { String(cString: $0) } ?? P_tmpdir
+    return "\(directory)/\(name)-\(getpid())"
+}

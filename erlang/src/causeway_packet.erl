@@ -8,7 +8,6 @@
 -module(causeway_packet).
 
 -export([encode/1, decode/1, decode/2]).
--export([format_error/2]).
 -export_type([packet/0, decoded/0]).
 
 -type packet() :: {request, Channel :: non_neg_integer(), Tag :: non_neg_integer(), Flags :: non_neg_integer(),
@@ -70,19 +69,6 @@ decode(Binary, MaxPacket) ->
 
 %% Errors
 
-%% The error is that of the function that was called, as if it were built in.
 -spec bad(atom(), [term()], #{pos_integer() => binary()}) -> no_return().
 bad(Function, Arguments, Texts) ->
-    {current_stacktrace, Stack} = process_info(self(), current_stacktrace),
-    Callers = lists:dropwhile(fun({Module, _, _, _}) -> Module =:= ?MODULE orelse Module =:= erlang end, Stack),
-    Info = [{error_info, #{module => ?MODULE, cause => Texts}}],
-    erlang:raise(error, badarg, [{?MODULE, Function, Arguments, Info} | Callers]).
-
-%% @private
-%% What the shell and logger print of an error, argument by argument.
--spec format_error(term(), erlang:stacktrace()) -> #{pos_integer() => binary()}.
-format_error(_Reason, [{_Module, _Function, _Arguments, Info} | _]) ->
-    case proplists:get_value(error_info, Info, #{}) of
-        #{cause := #{} = Texts} -> Texts;
-        _ -> #{}
-    end.
+    causeway_badarg:raise(?MODULE, Function, Arguments, Texts).

@@ -90,7 +90,6 @@
 -export([request/2, request/3, request/4]).
 -export([send_request/2, send_request/3, send_request/4, receive_response/1, receive_response/2, check_response/2, cancel/1]).
 -export([reply/2, open_channel/3, close_channel/2, send_erq/1, send_eof/1, close/1, close/2, info/1]).
--export([format_error/2]).
 -export_type([connection/0, options/0, handler/0, from/0, result/0, request_id/0, request_options/0, why/0]).
 
 -type connection() :: pid() | atom() | {global, term()} | {via, module(), term()}.
@@ -394,19 +393,6 @@ down(Reason) -> {error, {closed, Reason}}.
 
 %% Errors
 
-%% The error is that of the function that was called, as if it were built in.
 -spec bad(atom(), [term()], #{pos_integer() => binary()}) -> no_return().
 bad(Function, Arguments, Texts) ->
-    {current_stacktrace, Stack} = process_info(self(), current_stacktrace),
-    Callers = lists:dropwhile(fun({Module, _, _, _}) -> Module =:= ?MODULE orelse Module =:= erlang end, Stack),
-    Info = [{error_info, #{module => ?MODULE, cause => Texts}}],
-    erlang:raise(error, badarg, [{?MODULE, Function, Arguments, Info} | Callers]).
-
-%% @private
-%% What the shell and logger print of an error, argument by argument.
--spec format_error(term(), erlang:stacktrace()) -> #{pos_integer() => binary()}.
-format_error(_Reason, [{_Module, _Function, _Arguments, Info} | _]) ->
-    case proplists:get_value(error_info, Info, #{}) of
-        #{cause := #{} = Texts} -> Texts;
-        _ -> #{}
-    end.
+    causeway_badarg:raise(?MODULE, Function, Arguments, Texts).

@@ -16,7 +16,6 @@
 
 -export([new/0, new/1, send/2, send/3, recv/1, recv/2, try_receive/1, recv_many/2, recv_many/3, close/1, abort/2,
          info/1, notify/2, pipe/2, pipe/3, fold/3, register_callbacks/0]).
--export([format_error/2]).
 -export_type([channel/0, opts/0, target/0, info/0]).
 
 -type channel() :: reference().
@@ -333,19 +332,6 @@ check_timeout(Timeout, _Function, _Arguments) when is_integer(Timeout), Timeout 
 check_timeout(_Timeout, Function, Arguments) ->
     bad(Function, Arguments, #{length(Arguments) => <<"must be a number of milliseconds or infinity">>}).
 
-%% The error is that of the function that was called, as if it were built in.
 -spec bad(atom(), [term()], #{pos_integer() => binary()}) -> no_return().
 bad(Function, Arguments, Texts) ->
-    {current_stacktrace, Stack} = process_info(self(), current_stacktrace),
-    Callers = lists:dropwhile(fun({Module, _, _, _}) -> Module =:= ?MODULE orelse Module =:= erlang end, Stack),
-    Info = [{error_info, #{module => ?MODULE, cause => Texts}}],
-    erlang:raise(error, badarg, [{?MODULE, Function, Arguments, Info} | Callers]).
-
-%% @private
-%% What the shell and logger print of an error, argument by argument.
--spec format_error(term(), erlang:stacktrace()) -> #{pos_integer() => binary()}.
-format_error(_Reason, [{_Module, _Function, _Arguments, Info} | _]) ->
-    case proplists:get_value(error_info, Info, #{}) of
-        #{cause := #{} = Texts} -> Texts;
-        _ -> #{}
-    end.
+    causeway_badarg:raise(?MODULE, Function, Arguments, Texts).

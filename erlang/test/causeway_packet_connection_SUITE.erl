@@ -420,7 +420,9 @@ wrong_arguments(_Config) ->
                       [1, <<>>, #{timeout => -1}], [1, <<>>, #{other => 1}]]],
     try ?CONNECTION:request(Here, 1, atom)
     catch error:badarg:Stack ->
-        ?assertEqual(#{3 => <<"must be iodata">>}, ?CONNECTION:format_error(badarg, Stack)),
+        [{_, _, _, Info} | _] = Stack,
+        #{module := Formatter} = proplists:get_value(error_info, Info),
+        ?assertEqual(#{3 => <<"must be iodata">>}, Formatter:format_error(badarg, Stack)),
         ?assertMatch([{?CONNECTION, request, [Here, 1, atom, #{}], _} | _], Stack)
     end,
     ?assertError(badarg, ?CONNECTION:close(Here, -1)),
