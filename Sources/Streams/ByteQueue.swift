@@ -93,6 +93,15 @@ public final class ByteQueue: Sendable {
         return sending
     }
 
+    /// Queues a message whether there is room or not, unless the queue has ended.
+    public func push(_ message: Payload, origin: Origin = .none) {
+        var woken = Woken()
+        contents.withLock { contents in
+            if contents.end == nil { accept(message, &contents, &woken) }
+        }
+        woken.wake(origin)
+    }
+
     /// Takes the oldest message.
     public func receive(origin: Origin = .none) -> Receipt {
         var woken = Woken()

@@ -31,6 +31,12 @@ public struct Payload: @unchecked Sendable {
         storage = .create(minimumCapacity: 0) { _ in header }
     }
 
+    /// No bytes, but something of the host's that takes as much of a budget as so many would.
+    public init(weighing count: Int, ownedBy owner: AnyObject) {
+        let header = unsafe Header(count: count, elsewhere: nil, owner: owner)
+        storage = .create(minimumCapacity: 0) { _ in header }
+    }
+
     /// How many bytes they are.
     public var count: Int { storage.header.count }
 
@@ -46,6 +52,7 @@ public struct Payload: @unchecked Sendable {
         if let elsewhere = unsafe header.elsewhere {
             return unsafe UnsafeRawBufferPointer(start: elsewhere, count: header.count)
         }
+        guard header.owner == nil else { return unsafe UnsafeRawBufferPointer(start: nil, count: 0) }
         let start = unsafe storage.withUnsafeMutablePointerToElements { UnsafeRawPointer($0) }
         return unsafe UnsafeRawBufferPointer(start: start, count: header.count)
     }
