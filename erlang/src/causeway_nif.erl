@@ -16,10 +16,13 @@
 -export([cbor_encode/1, cbor_decode/1]).
 -export([packet_decode/2, packet_head/2]).
 -export([wire_open/2, wire_read/3, wire_write/2, wire_close_output/1, wire_close/1]).
+-export([rpc_new/1, rpc_pair/2, rpc_send/2, rpc_send_many/2, rpc_deliver/2, rpc_deliver_many/2, rpc_receive/1,
+         rpc_receive_many/2, rpc_wait/3, rpc_finish/1, rpc_reply/1, rpc_set_reply/2, rpc_end/2, rpc_event/2, rpc_attach/2,
+         rpc_outbox/2, rpc_info/1]).
 -export([process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
          process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
          process_end/1, process_close/1]).
--export_type([context/0, call/0, callback/0, ticket/0, process/0, wire/0]).
+-export_type([context/0, call/0, callback/0, ticket/0, process/0, wire/0, chunk/0]).
 
 -include_lib("kernel/include/logger.hrl").
 
@@ -34,12 +37,17 @@
        process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
        process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
        process_end/1, process_close/1, cbor_encode/1, cbor_decode/1, packet_decode/2, packet_head/2,
-       wire_open/2, wire_read/3, wire_write/2, wire_close_output/1, wire_close/1]).
+       wire_open/2, wire_read/3, wire_write/2, wire_close_output/1, wire_close/1,
+       rpc_new/1, rpc_pair/2, rpc_send/2, rpc_send_many/2, rpc_deliver/2, rpc_deliver_many/2, rpc_receive/1,
+       rpc_receive_many/2, rpc_wait/3, rpc_finish/1, rpc_reply/1, rpc_set_reply/2, rpc_end/2, rpc_event/2, rpc_attach/2,
+       rpc_outbox/2, rpc_info/1]).
 
 -opaque context() :: reference().
 %% The native half of a context. When the last reference is gone, so is the context.
 -type call() :: reference().
 %% A call in progress. When the last reference is gone, the call is given up.
+-type chunk() :: binary() | {term, Size :: non_neg_integer(), term()}.
+%% What a streaming call carries: a term takes as much of the window as so many bytes.
 -opaque callback() :: reference().
 %% A call of an Erlang function by Python. When the last reference is gone, Python is told that there is no answer.
 -type wire() :: reference().
@@ -355,3 +363,76 @@ wire_close_output(_Wire) -> erlang:nif_error(not_loaded).
 %% @doc Closes it.
 -spec wire_close(wire()) -> ok | badarg.
 wire_close(_Wire) -> erlang:nif_error(not_loaded).
+
+%% @doc Makes one half of a call; the caller gets `{causeway_rpc, over}' when nothing can happen in it any more. See
+%% {@link causeway_rpc_stream} for these functions.
+-spec rpc_new(Window :: pos_integer()) -> reference() | badarg.
+rpc_new(_Window) -> erlang:nif_error(not_loaded).
+
+%% @doc Joins two halves.
+-spec rpc_pair(reference(), reference()) -> ok | badarg.
+rpc_pair(_First, _Second) -> erlang:nif_error(not_loaded).
+
+%% @doc Sends a chunk, if there is room.
+-spec rpc_send(reference(), chunk()) -> ok | busy | closed | no_peer | badarg.
+rpc_send(_Half, _Chunk) -> erlang:nif_error(not_loaded).
+
+%% @doc Sends what there is room for, but not too much at once. Tells how many chunks those were, and the rest.
+-spec rpc_send_many(reference(), [chunk()]) -> {non_neg_integer(), ok | busy | closed | no_peer, [chunk()]} | badarg.
+rpc_send_many(_Half, _Chunks) -> erlang:nif_error(not_loaded).
+
+%% @doc A chunk has come from the other half, with room or without.
+-spec rpc_deliver(reference(), chunk()) -> ok | badarg.
+rpc_deliver(_Half, _Chunk) -> erlang:nif_error(not_loaded).
+
+%% @doc Chunks have come from the other half; as many are taken as there is room for.
+-spec rpc_deliver_many(reference(), [chunk()]) -> {non_neg_integer(), ok | busy | closed, [chunk()]} | badarg.
+rpc_deliver_many(_Half, _Chunks) -> erlang:nif_error(not_loaded).
+
+%% @doc The next chunk.
+-spec rpc_receive(reference()) -> {chunk, binary()} | {data, term()} | empty | eof | {error, term()} | badarg.
+rpc_receive(_Half) -> erlang:nif_error(not_loaded).
+
+%% @doc The next chunks, at least one if there is one.
+-spec rpc_receive_many(reference(), pos_integer()) ->
+          {ok, [{chunk, binary()} | {data, term()}]} | empty | eof | {error, term()} | badarg.
+rpc_receive_many(_Half, _MaxBytes) -> erlang:nif_error(not_loaded).
+
+%% @doc Waits: `Message' is sent when {@link rpc_finish/1} can tell.
+-spec rpc_wait(reference(), 'receive' | reply | inbox | outbox | {send | deliver, chunk()}, Message :: term()) ->
+          Waiter :: reference() | ok | ready | closed | eof | {atom(), term()} | badarg.
+rpc_wait(_Half, _What, _Message) -> erlang:nif_error(not_loaded).
+
+%% @doc Ends a wait. After `waiting' its message will not come; after anything else it has come or is on its way.
+-spec rpc_finish(reference()) -> waiting | ok | ready | closed | eof | {atom(), term()} | badarg.
+rpc_finish(_Waiter) -> erlang:nif_error(not_loaded).
+
+%% @doc What is known of the reply.
+-spec rpc_reply(reference()) -> waiting | {ok, term()} | {error, term()} | badarg.
+rpc_reply(_Half) -> erlang:nif_error(not_loaded).
+
+%% @doc Gives the reply, if there is none.
+-spec rpc_set_reply(reference(), {ok, term()} | {error, term()}) -> ok | badarg.
+rpc_set_reply(_Half, _Reply) -> erlang:nif_error(not_loaded).
+
+%% @doc Ends sending, both directions, the call with an error, or this half because its process is gone.
+-spec rpc_end(reference(), send | both | {abort, {error, term()}} | {lose, Here :: term(), There :: term()}) ->
+          ok | badarg.
+rpc_end(_Half, _How) -> erlang:nif_error(not_loaded).
+
+%% @doc The other half has done so, or has given the reply.
+-spec rpc_event(reference(), send | both | {abort | lose | reply, term()}) -> ok | badarg.
+rpc_event(_Half, _What) -> erlang:nif_error(not_loaded).
+
+%% @doc Has what is sent wait until {@link rpc_outbox/2} takes it.
+-spec rpc_attach(reference(), Window :: pos_integer()) -> ok | badarg.
+rpc_attach(_Half, _Window) -> erlang:nif_error(not_loaded).
+
+%% @doc Takes what is to be passed on, about so many bytes.
+-spec rpc_outbox(reference(), MaxBytes :: pos_integer()) ->
+          {ok, Bytes :: non_neg_integer(), [chunk() | {reply, term()}]} | empty | closed | aborted | badarg.
+rpc_outbox(_Half, _MaxBytes) -> erlang:nif_error(not_loaded).
+
+%% @doc How a half stands.
+-spec rpc_info(reference()) -> #{atom() => term()} | badarg.
+rpc_info(_Half) -> erlang:nif_error(not_loaded).

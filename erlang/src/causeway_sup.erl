@@ -9,7 +9,7 @@
 
 %% The top one, and those below it whose children are no contexts.
 -type name() :: ?MODULE | causeway_process_helper_sup | py_output_sup | py_callbacks_sup | py_venv_sup | py_stream_sup
-              | causeway_process_sup.
+              | causeway_process_sup | causeway_rpc_sup.
 
 %% @doc Starts all of it.
 -spec start_link() -> supervisor:startlink_ret().
@@ -43,6 +43,7 @@ init(?MODULE) ->
                 below(py_venv_sup),
                 below(py_stream_sup),
                 below(causeway_process_sup),
+                below(causeway_rpc_sup),
                 #{id => py_reactor_default, start => {py_reactor_context, start_default, []}, shutdown => 5000}],
     {ok, {#{strategy => rest_for_one, intensity => 10, period => 10}, Children}};
 %% What starts programs: where that fails, nothing else does.
@@ -62,7 +63,11 @@ init(py_stream_sup) ->
     come_and_go(py_stream, 1000, py_streams);
 %% The owners of programs that Python has opened.
 init(causeway_process_sup) ->
-    come_and_go(causeway_process_python, 1000).
+    come_and_go(causeway_process_python, 1000);
+%% Who watches streaming calls: where that fails they go on, and how they are found is kept here.
+init(causeway_rpc_sup) ->
+    _ = causeway_rpc_streams:new_table(),
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, [worker(causeway_rpc_streams)]}}.
 
 worker(Module) -> #{id => Module, start => {Module, start_link, []}}.
 

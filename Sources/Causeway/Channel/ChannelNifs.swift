@@ -235,7 +235,7 @@ final class Notification: Resource, @unchecked Sendable {
 }
 
 /// A message to a process that is made before it is known when it is sent.
-private final class Signal: @unchecked Sendable {
+final class Signal: @unchecked Sendable {
     let process: ErlNifPid
     private let environment = Environment()
     private let message: Term

@@ -121,6 +121,20 @@ struct Atoms: Sendable {
     var request: Term = 0
     var response: Term = 0
     var malformed: Term = 0
+    var noPeer: Term = 0
+    var peerClosed: Term = 0
+    var send: Term = 0
+    var both: Term = 0
+    var abort: Term = 0
+    var lose: Term = 0
+    var reply: Term = 0
+    var term: Term = 0
+    var chunk: Term = 0
+    var causewayRpc: Term = 0
+    var over: Term = 0
+    var inbox: Term = 0
+    var outbox: Term = 0
+    var deliver: Term = 0
 
     /// No atoms yet: constant, so that the global below costs nothing to reach.
     init() {}
@@ -247,6 +261,20 @@ struct Atoms: Sendable {
         request = atom("request")
         response = atom("response")
         malformed = atom("malformed")
+        noPeer = atom("no_peer")
+        peerClosed = atom("peer_closed")
+        send = atom("send")
+        both = atom("both")
+        abort = atom("abort")
+        lose = atom("lose")
+        reply = atom("reply")
+        term = atom("term")
+        chunk = atom("chunk")
+        causewayRpc = atom("causeway_rpc")
+        over = atom("over")
+        inbox = atom("inbox")
+        outbox = atom("outbox")
+        deliver = atom("deliver")
     }
 }
 

@@ -14,6 +14,8 @@ struct ResourceTypes {
     var message = ResourceType<HeldMessage>()
     var process = ResourceType<ProcessStream>()
     var wire = ResourceType<Wire>()
+    var rpcHalf = ResourceType<RpcHalf>()
+    var rpcWaiter = ResourceType<RpcWaiter>()
 
     init() {}
 
@@ -30,7 +32,9 @@ struct ResourceTypes {
             let notification = ResourceType<Notification>(env, name: "byte_channel_notification"),
             let message = ResourceType<HeldMessage>(env, name: "message"),
             let process = ResourceType<ProcessStream>(env, name: "process_stream"),
-            let wire = ResourceType<Wire>(env, name: "wire")
+            let wire = ResourceType<Wire>(env, name: "wire"),
+            let rpcHalf = ResourceType<RpcHalf>(env, name: "rpc_half"),
+            let rpcWaiter = ResourceType<RpcWaiter>(env, name: "rpc_waiter")
         else { return false }
         self.context = context
         self.call = call
@@ -44,6 +48,8 @@ struct ResourceTypes {
         self.message = message
         self.process = process
         self.wire = wire
+        self.rpcHalf = rpcHalf
+        self.rpcWaiter = rpcWaiter
         return true
     }
 }

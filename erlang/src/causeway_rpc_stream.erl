@@ -1,0 +1,739 @@
+%% @doc One half of a call that streams: chunks in both directions, each with an end of its own, and one reply.
+%%
+%% A half is a process, by which it is known. Two of them are joined by {@link pair/2}, or one with a transport by
+%% {@link attach_remote/3}. What is sent and received goes straight through the core and not through the processes:
+%% these watch the owner and end by themselves when both directions are over, what came is taken, and the reply is
+%% settled. For a minute afterwards the functions answer as before, then by `{error, closed}'.
+%%
+%% Each direction has a window, of 256 KB unless said otherwise: so many bytes wait at most for who receives. Who sends
+%% waits for room. A term counts as much as its external form, and every chunk as a byte at least. The first is taken
+%% however large it is.
+%%
+%% Chunks that have come are received before the end or an error. An error stays: after {@link abort/3}, or when the
+%% other half or its node is gone, {@link recv/1} and {@link await_reply/1} answer it for ever.
+-module(causeway_rpc_stream).
+
+-behaviour(gen_server).
+
+-export([start_link/1, start/1, pair/2, attach_remote/3, link_remote/3]).
+-export([send/2, send/3, send/4, send_many/2, send_many/3, recv/1, recv/2, recv_many/2, recv_many/3]).
+-export([close_send/1, close/1, await_reply/1, await_reply/2, set_reply/2, set_error/2, abort/3, cancel/1, info/1,
+         active/2, controlling_process/2]).
+-export([deliver_chunk/3, deliver_chunk/4, deliver_end/2, deliver_error/3, deliver_reply/2, deliver_frame/3]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+-export_type([stream/0, stream_id/0, mode/0, role/0, encoding/0, opts/0, item/0, active/0, transport/0, frame_type/0,
+              peer/0, info/0]).
+
+-type stream() :: pid().
+-type stream_id() :: term().
+-type mode() :: server_stream | client_stream | bidi.
+-type role() :: client | server.
+-type encoding() :: raw | msgpack.
+-type opts() :: #{id := stream_id(), role := role(), mode := mode(), owner := pid(), window => pos_integer(),
+                  deadline => timeout()}.
+%% `window': how many bytes may wait to be received. `deadline': after so many milliseconds the call is aborted with
+%% the code `deadline_exceeded'.
+-type item() :: {chunk, binary()} | {data, term()}.
+-type active() :: true | false | once | pos_integer().
+-type transport() :: pid() | module() | {module(), term()}.
+%% Who passes frames on: `Module:send_stream_frame(Transport, Type, Map)', where Transport is the module or the second
+%% of the pair; a process gets the cast `{send_stream_frame, Type, Map}' of gen_server.
+-type frame_type() :: stream_data | stream_end | stream_error | stream_reply.
+-type peer() :: undefined | {local, pid()} | {remote, transport(), stream_id()} | {node, pid()}.
+-type info() :: #{id := stream_id(), role := role(), mode := mode(), peer := peer(), inbox_size := non_neg_integer(),
+                  inbox_bytes := non_neg_integer(), window := pos_integer(), waiters := non_neg_integer(),
+                  closed_recv := boolean(), closed_send := boolean(), seq_out := non_neg_integer(),
+                  seq_in := non_neg_integer(), reply := undefined | {ok, term()} | {error, term()}}.
+
+-callback send_stream_frame(Transport :: term(), frame_type(), Map :: #{atom() => term()}) -> term().
+
+-define(WINDOW, 262144).
+-define(PASSED_ON_AT_ONCE, 65536).
+-define(IS_TIMEOUT(T), (T =:= infinity orelse (is_integer(T) andalso T >= 0))).
+
+%% Where chunks that are sent go to, of a half that has an outbox.
+-record(link, {to :: {transport, transport(), stream_id()} | {node, pid()},
+               monitor :: reference() | undefined,
+               seq = 0 :: non_neg_integer(),
+               seq_in = 0 :: non_neg_integer(),
+               %% How many bytes the other node has room for.
+               credit = infinity :: integer() | infinity,
+               waiter :: reference() | undefined,
+               %% What is told when all is passed on.
+               final = send :: send | both | {error, binary(), binary()},
+               is_ended = false :: boolean(),
+               %% What has come from the other node and does not fit yet.
+               pending = queue:new() :: queue:queue(),
+               accepting :: undefined | reference()}).
+
+-record(state, {half :: reference(),
+                owner :: pid(),
+                owner_monitor :: reference(),
+                active = false :: active(),
+                receiving :: reference() | undefined,
+                awaiting :: reference() | undefined,
+                %% Whether the owner was told of the end, and of the reply.
+                told = {false, false} :: {boolean(), boolean()},
+                link :: #link{} | undefined,
+                is_over = false :: boolean()}).
+
+%% @doc Starts a half that is joined with nothing yet, linked to the caller. It ends with its owner.
+-spec start_link(opts()) -> {ok, stream()} | {error, term()}.
+start_link(Opts) ->
+    start(start_link, Opts).
+
+%% @doc The same without a link.
+-spec start(opts()) -> {ok, stream()} | {error, term()}.
+start(Opts) ->
+    start(start, Opts).
+
+start(How, Opts) ->
+    case {[Key || Key <- [id, role, mode, owner], not is_map_key(Key, Opts)], check(Opts)} of
+        {[], ok} -> gen_server:How(?MODULE, Opts, []);
+        {[], Error} -> Error;
+        {[Key | _], _} -> {error, {badkey, Key}}
+    end.
+
+check(Opts) ->
+    case Opts of
+        #{owner := Owner} when not is_pid(Owner) ->
+            {error, {badarg, <<"owner must be a process">>}};
+        #{window := Window} when not (is_integer(Window) andalso Window > 0 andalso Window < 1 bsl 40) ->
+            {error, {badarg, <<"window must be a positive number of bytes">>}};
+        #{deadline := Deadline} when not ?IS_TIMEOUT(Deadline) ->
+            {error, {badarg, <<"deadline must be a number of milliseconds or infinity">>}};
+        #{} ->
+            ok
+    end.
+
+%% @doc Joins two halves of this node: what one sends the other receives. What they were joined with before is
+%% forgotten.
+-spec pair(stream(), stream()) -> ok | {error, closed | not_local}.
+pair(First, Second) ->
+    with(First, fun(A) ->
+        with(Second, fun(B) ->
+            ok = causeway_nif:rpc_pair(A, B),
+            causeway_rpc_streams:set_peer(First, {local, Second}),
+            causeway_rpc_streams:set_peer(Second, {local, First})
+        end)
+    end).
+
+%% @doc Joins a half with one that is reached by frames: what is sent is given to the transport, and what arrives there
+%% is to be given to the `deliver_*' functions. Where the transport is a process, its end is that of the other half.
+-spec attach_remote(stream(), transport(), stream_id()) -> ok | {error, closed | not_local}.
+attach_remote(Stream, Transport, StreamId) ->
+    call(Stream, {attach, {transport, Transport, StreamId}, infinity}).
+
+%% @private
+%% @doc Joins a half with one on another node, which has room for so many bytes.
+-spec link_remote(stream(), pid(), pos_integer()) -> ok | {error, closed | not_local}.
+link_remote(Stream, Peer, Window) ->
+    call(Stream, {attach, {node, Peer}, Window}).
+
+%% Sending
+
+%% @doc Sends bytes. The same as `send(Stream, Bytes, raw)'.
+-spec send(stream(), binary()) -> ok | {error, send_closed | no_peer | closed | not_local}.
+send(Stream, Bytes) ->
+    send(Stream, Bytes, raw).
+
+%% @doc Sends bytes, or a term, which stays what it is inside this node and other nodes. Waits for room.
+-spec send(stream(), binary() | term(), encoding()) -> ok | {error, send_closed | no_peer | closed | not_local}.
+send(Stream, Bytes, raw) when is_binary(Bytes) ->
+    send_chunk(Stream, Bytes, infinity);
+send(Stream, Term, msgpack) ->
+    send_chunk(Stream, term_chunk(Term), infinity).
+
+%% @doc Sends, and waits at most so many milliseconds for room. Without any, 0 gives `{error, would_block}'. After
+%% either error nothing was sent.
+-spec send(stream(), binary() | term(), encoding(), timeout()) ->
+          ok | {error, timeout | would_block | send_closed | no_peer | closed | not_local}.
+send(Stream, Bytes, raw, Timeout) when is_binary(Bytes), ?IS_TIMEOUT(Timeout) ->
+    send_chunk(Stream, Bytes, Timeout);
+send(Stream, Term, msgpack, Timeout) when ?IS_TIMEOUT(Timeout) ->
+    send_chunk(Stream, term_chunk(Term), Timeout).
+
+term_chunk(Term) ->
+    {term, erlang:external_size(Term), Term}.
+
+send_chunk(Stream, Chunk, Timeout) ->
+    case half(Stream) of
+        {error, _} = Error ->
+            Error;
+        Half ->
+            case causeway_nif:rpc_send(Half, Chunk) of
+                ok -> ok;
+                busy when Timeout =:= 0 -> {error, would_block};
+                busy -> sending(wait(Half, {send, Chunk}, Timeout));
+                Other -> sending(Other)
+            end
+    end.
+
+sending(ok) -> ok;
+sending(closed) -> {error, send_closed};
+sending(no_peer) -> {error, no_peer};
+sending(timeout) -> {error, timeout}.
+
+%% @doc Sends many chunks of bytes, much faster than one by one, and waits for room.
+-spec send_many(stream(), [binary()]) -> ok | {error, send_closed | no_peer | closed | not_local, Rest :: [binary()]}.
+send_many(Stream, Chunks) ->
+    send_many(Stream, Chunks, infinity).
+
+%% @doc The same; each chunk waits at most so many milliseconds for room. With an error comes what was not sent.
+-spec send_many(stream(), [binary()], timeout()) ->
+          ok | {error, timeout | would_block | send_closed | no_peer | closed | not_local, Rest :: [binary()]}.
+send_many(Stream, Chunks, Timeout) when is_list(Chunks), ?IS_TIMEOUT(Timeout) ->
+    lists:all(fun is_binary/1, Chunks) orelse error(badarg, [Stream, Chunks, Timeout]),
+    case half(Stream) of
+        {error, Reason} -> {error, Reason, Chunks};
+        Half -> send_all(Half, Chunks, Timeout)
+    end.
+
+send_all(Half, Chunks, Timeout) ->
+    case causeway_nif:rpc_send_many(Half, Chunks) of
+        {_Sent, ok, []} ->
+            ok;
+        {_Sent, ok, Rest} ->
+            send_all(Half, Rest, Timeout);
+        {_Sent, busy, Rest} when Timeout =:= 0 ->
+            {error, would_block, Rest};
+        {_Sent, busy, [Chunk | Others] = Rest} ->
+            case sending(wait(Half, {send, Chunk}, Timeout)) of
+                ok -> send_all(Half, Others, Timeout);
+                {error, Reason} -> {error, Reason, Rest}
+            end;
+        {_Sent, Other, Rest} ->
+            {error, Reason} = sending(Other),
+            {error, Reason, Rest}
+    end.
+
+%% Receiving
+
+%% @doc Waits for the next chunk: `{chunk, Bytes}', or `{data, Term}' where a term was sent.
+-spec recv(stream()) -> item() | eof | {error, term()}.
+recv(Stream) ->
+    recv(Stream, infinity).
+
+%% @doc The same for at most so many milliseconds, then `{error, timeout}'. Where nothing is there, 0 gives
+%% `{error, would_block}'.
+%%
+%% A chunk that comes when the process has given up, or has died, is the next for somebody else.
+-spec recv(stream(), timeout()) -> item() | eof | {error, term()}.
+recv(Stream, Timeout) when ?IS_TIMEOUT(Timeout) ->
+    case half(Stream) of
+        {error, _} = Error ->
+            Error;
+        Half ->
+            case causeway_nif:rpc_receive(Half) of
+                empty when Timeout =:= 0 -> {error, would_block};
+                empty -> in_time(wait(Half, 'receive', Timeout));
+                Received -> Received
+            end
+    end.
+
+%% @doc Waits for the next chunk, and takes with it those that are there. The same as
+%% `recv_many(Stream, MaxBytes, infinity)'.
+-spec recv_many(stream(), pos_integer()) -> {ok, [item(), ...]} | eof | {error, term()}.
+recv_many(Stream, MaxBytes) ->
+    recv_many(Stream, MaxBytes, infinity).
+
+%% @doc Waits for the next chunk, and takes with it those that are there, as many as have so many bytes together but no
+%% more than 1,024. The first is taken however large it is. Much faster than one by one for small chunks.
+-spec recv_many(stream(), pos_integer(), timeout()) -> {ok, [item(), ...]} | eof | {error, term()}.
+recv_many(Stream, MaxBytes, Timeout) when is_integer(MaxBytes), MaxBytes > 0, ?IS_TIMEOUT(Timeout) ->
+    case half(Stream) of
+        {error, _} = Error ->
+            Error;
+        Half ->
+            case causeway_nif:rpc_receive_many(Half, min(MaxBytes, 1 bsl 59)) of
+                empty when Timeout =:= 0 -> {error, would_block};
+                empty -> in_list(in_time(wait(Half, 'receive', Timeout)));
+                Received -> Received
+            end
+    end.
+
+in_list({error, _} = Error) -> Error;
+in_list(eof) -> eof;
+in_list(Item) -> {ok, [Item]}.
+
+in_time(timeout) -> {error, timeout};
+in_time(Other) -> Other.
+
+%% The end
+
+%% @doc Sends nothing more. The other half receives what was sent, and then `eof'.
+-spec close_send(stream()) -> ok | {error, closed | not_local}.
+close_send(Stream) ->
+    with(Stream, fun(Half) -> causeway_nif:rpc_end(Half, send) end).
+
+%% @doc Ends both directions. Who waits for a reply gets `{error, closed}', at the other half `{error, peer_closed}'.
+-spec close(stream()) -> ok | {error, closed | not_local}.
+close(Stream) ->
+    ended(Stream, both, both).
+
+%% @doc Ends the call with an error: both halves answer `{error, {Code, Message}}' from now on.
+-spec abort(stream(), Code :: binary(), Message :: binary()) -> ok | {error, closed | not_local}.
+abort(Stream, Code, Message) when is_binary(Code), is_binary(Message) ->
+    ended(Stream, {error, Code, Message}, {abort, {error, {Code, Message}}}).
+
+%% @doc Gives the call up: {@link abort/3} with the code `cancelled', by which who serves it knows.
+-spec cancel(stream()) -> ok | {error, closed | not_local}.
+cancel(Stream) ->
+    abort(Stream, <<"cancelled">>, <<"the call was cancelled">>).
+
+%% The process, where it passes frames on, knows first how it ends.
+ended(Stream, Final, How) ->
+    with(Stream, fun(Half) ->
+        case causeway_rpc_streams:peer(Stream) of
+            {Kind, _} when Kind =/= node -> ok;
+            undefined -> ok;
+            _Remote -> gen_server:cast(Stream, {final, Final})
+        end,
+        causeway_nif:rpc_end(Half, How)
+    end).
+
+%% The reply
+
+%% @doc Waits for the reply. Any number of processes may, and any number of times.
+-spec await_reply(stream()) -> {ok, term()} | {error, term()}.
+await_reply(Stream) ->
+    await_reply(Stream, infinity).
+
+%% @doc The same for at most so many milliseconds, then `{error, timeout}'.
+-spec await_reply(stream(), timeout()) -> {ok, term()} | {error, term()}.
+await_reply(Stream, Timeout) when ?IS_TIMEOUT(Timeout) ->
+    with(Stream, fun(Half) ->
+        case causeway_nif:rpc_reply(Half) of
+            waiting when Timeout =:= 0 -> {error, timeout};
+            waiting -> in_time(wait(Half, reply, Timeout));
+            Reply -> Reply
+        end
+    end).
+
+%% @doc Gives the reply `{ok, Value}', of both halves. Only the first counts. Ends nothing.
+-spec set_reply(stream(), term()) -> ok | {error, closed | not_local}.
+set_reply(Stream, Value) ->
+    with(Stream, fun(Half) -> causeway_nif:rpc_set_reply(Half, {ok, Value}) end).
+
+%% @doc Gives the reply `{error, Reason}'.
+-spec set_error(stream(), term()) -> ok | {error, closed | not_local}.
+set_error(Stream, Reason) ->
+    with(Stream, fun(Half) -> causeway_nif:rpc_set_reply(Half, {error, Reason}) end).
+
+%% Others
+
+%% @doc How a half stands.
+-spec info(stream()) -> info() | {error, closed | not_local}.
+info(Stream) ->
+    with(Stream, fun(Half) ->
+        maps:merge(causeway_nif:rpc_info(Half), causeway_rpc_streams:facts(Stream))
+    end).
+
+%% @doc Has the owner told what comes by `{rpc, Stream, {chunk, _} | {data, _} | eof | {reply, _} | {error, _}}': of so many
+%% chunks, of one (`once'), of all (`true'), or of none (`false'). After the last of a number comes
+%% `{rpc, Stream, passive}'. A number is added to what is left of the one before.
+-spec active(stream(), active()) -> ok | {error, closed | not_local}.
+active(Stream, Active) when is_boolean(Active); Active =:= once; is_integer(Active), Active > 0 ->
+    call(Stream, {active, Active}).
+
+%% @doc Makes another process the owner.
+-spec controlling_process(stream(), pid()) -> ok | {error, closed | not_local}.
+controlling_process(Stream, Owner) when is_pid(Owner) ->
+    call(Stream, {owner, Owner}).
+
+%% What a transport calls
+
+%% @doc A chunk has come. `raw' gives `{chunk, Body}', `msgpack' `{data, Body}', any other encoding
+%% `{data, {Encoding, Body}}'.
+-spec deliver_chunk(stream(), encoding() | term(), term()) -> ok.
+deliver_chunk(Stream, raw, Body) when is_binary(Body) ->
+    delivered(Stream, fun(Half) -> causeway_nif:rpc_deliver(Half, Body) end);
+deliver_chunk(Stream, msgpack, Body) ->
+    delivered(Stream, fun(Half) -> causeway_nif:rpc_deliver(Half, term_chunk(Body)) end);
+deliver_chunk(Stream, Encoding, Body) ->
+    deliver_chunk(Stream, msgpack, {Encoding, Body}).
+
+%% @doc The same where the transport knows the number of the chunk: one that is not the next ends the call with the code
+%% `out_of_order'.
+-spec deliver_chunk(stream(), encoding() | term(), term(), Seq :: non_neg_integer()) -> ok.
+deliver_chunk(Stream, Encoding, Body, Seq) ->
+    case info(Stream) of
+        #{seq_in := Seq} -> deliver_chunk(Stream, Encoding, Body);
+        #{closed_recv := true} -> ok;
+        #{seq_in := Next} -> _ = out_of_order(Stream, Seq, Next), ok;
+        {error, _} -> ok
+    end.
+
+out_of_order(Stream, Seq, Next) ->
+    Text = iolist_to_binary(io_lib:format("chunk ~b has come where ~b is the next", [Seq, Next])),
+    abort(Stream, <<"out_of_order">>, Text).
+
+%% @doc The other half sends nothing more (`send'), or is closed (`both').
+-spec deliver_end(stream(), send | both) -> ok.
+deliver_end(Stream, Role) when Role =:= send; Role =:= both ->
+    delivered(Stream, fun(Half) -> causeway_nif:rpc_event(Half, Role) end).
+
+%% @doc The other half has ended the call with an error.
+-spec deliver_error(stream(), Code :: binary(), Message :: binary()) -> ok.
+deliver_error(Stream, Code, Message) ->
+    delivered(Stream, fun(Half) -> causeway_nif:rpc_event(Half, {abort, {error, {Code, Message}}}) end).
+
+%% @doc The reply has come. It takes the place of an earlier one.
+-spec deliver_reply(stream(), {ok, term()} | {error, term()}) -> ok.
+deliver_reply(Stream, {Result, _} = Reply) when Result =:= ok; Result =:= error ->
+    delivered(Stream, fun(Half) -> causeway_nif:rpc_event(Half, {reply, Reply}) end).
+
+%% @doc A frame has come, as {@link causeway_rpc_frame:decode/1} gives it: one function in the place of the others. What
+%% is missing in it has its default, and the number of a chunk is checked.
+-spec deliver_frame(stream(), frame_type(), #{binary() => term()}) -> ok.
+deliver_frame(Stream, stream_data, #{<<"seq">> := Seq} = Map) ->
+    {Encoding, Body} = causeway_rpc_frame:chunk(Map),
+    deliver_chunk(Stream, Encoding, Body, Seq);
+deliver_frame(Stream, stream_data, Map) ->
+    {Encoding, Body} = causeway_rpc_frame:chunk(Map),
+    deliver_chunk(Stream, Encoding, Body);
+deliver_frame(Stream, stream_end, Map) ->
+    deliver_end(Stream, causeway_rpc_frame:role(Map));
+deliver_frame(Stream, stream_error, Map) ->
+    deliver_error(Stream, maps:get(<<"code">>, Map, <<"error">>), maps:get(<<"message">>, Map, <<>>));
+deliver_frame(Stream, stream_reply, #{<<"error">> := Error}) when Error =/= nil ->
+    deliver_reply(Stream, {error, Error});
+deliver_frame(Stream, stream_reply, Map) ->
+    deliver_reply(Stream, {ok, maps:get(<<"result">>, Map, nil)}).
+
+delivered(Stream, Deliver) ->
+    case half(Stream) of
+        {error, _} -> ok;
+        Half -> ok = Deliver(Half)
+    end.
+
+%% Between the functions and the core
+
+half(Stream) ->
+    case causeway_rpc_streams:half(Stream) of
+        undefined when node(Stream) =/= node() -> {error, not_local};
+        undefined -> {error, closed};
+        Half -> Half
+    end.
+
+with(Stream, Do) ->
+    case half(Stream) of
+        {error, _} = Error -> Error;
+        Half -> Do(Half)
+    end.
+
+call(Stream, Request) ->
+    with(Stream, fun(_Half) ->
+        try
+            gen_server:call(Stream, Request, infinity)
+        catch
+            exit:_ -> {error, closed}
+        end
+    end).
+
+%% What came for a process that is gone is the next again: the core holds it by a term of this process.
+wait(Half, What, Timeout) ->
+    Tag = make_ref(),
+    case causeway_nif:rpc_wait(Half, What, Tag) of
+        Waiter when is_reference(Waiter) ->
+            receive
+                Tag when is_reference(Waiter), is_reference(Half) -> causeway_nif:rpc_finish(Waiter)
+            after Timeout ->
+                case causeway_nif:rpc_finish(Waiter) of
+                    waiting when is_reference(Half) ->
+                        timeout;
+                    Outcome ->
+                        receive Tag -> ok end,
+                        Outcome
+                end
+            end;
+        Outcome ->
+            Outcome
+    end.
+
+%% The process
+
+%% @private
+init(#{id := Id, role := Role, mode := Mode, owner := Owner} = Opts) ->
+    Half = causeway_nif:rpc_new(maps:get(window, Opts, ?WINDOW)),
+    case causeway_rpc_streams:add(self(), Half, {Id, Role, Mode}) of
+        ok ->
+            start_deadline(maps:get(deadline, Opts, infinity)),
+            {ok, #state{half = Half, owner = Owner, owner_monitor = monitor(process, Owner)}, hibernate};
+        {error, _} = Error ->
+            {stop, Error}
+    end.
+
+start_deadline(infinity) -> ok;
+start_deadline(Time) ->
+    _ = erlang:send_after(Time, self(), {deadline, Time}),
+    ok.
+
+%% @private
+handle_call({active, Active}, _From, State) ->
+    {reply, ok, tell(State#state{active = activity(Active, State#state.active)})};
+handle_call({owner, Owner}, _From, #state{owner_monitor = Old} = State) ->
+    demonitor(Old, [flush]),
+    {reply, ok, State#state{owner = Owner, owner_monitor = monitor(process, Owner)}};
+handle_call({attach, To, Window}, _From, #state{link = Old} = State) ->
+    unlink_from(Old),
+    ok = causeway_nif:rpc_attach(State#state.half, ?WINDOW),
+    causeway_rpc_streams:set_peer(self(), peer_of(To)),
+    Link = #link{to = To, monitor = watch(To), credit = Window},
+    {reply, ok, pass_on(State#state{link = Link})};
+handle_call(_Request, _From, State) ->
+    {reply, {error, unknown}, State}.
+
+activity(New, Old) when is_integer(New), is_integer(Old) -> New + Old;
+activity(New, _Old) -> New.
+
+peer_of({transport, Transport, StreamId}) -> {remote, Transport, StreamId};
+peer_of({node, Peer}) -> {node, Peer}.
+
+watch({transport, Process, _StreamId}) when is_pid(Process) -> monitor(process, Process);
+watch({transport, {_Module, Process}, _StreamId}) when is_pid(Process) -> monitor(process, Process);
+watch({transport, _Module, _StreamId}) -> undefined;
+watch({node, Process}) -> monitor(process, Process).
+
+unlink_from(#link{monitor = Monitor}) when is_reference(Monitor) -> demonitor(Monitor, [flush]);
+unlink_from(_None) -> true.
+
+%% @private
+handle_cast({final, Final}, #state{link = #link{is_ended = false} = Link} = State) ->
+    continue(pass_on(State#state{link = Link#link{final = Final}}));
+handle_cast({final, both}, #state{link = #link{} = Link} = State) ->
+    %% Every close is told.
+    tell_end(Link, both),
+    continue(State);
+handle_cast(_Other, State) ->
+    {noreply, State}.
+
+%% @private
+handle_info({causeway_rpc, over}, State) ->
+    continue(State#state{is_over = true});
+handle_info({rpc_chunks, Peer, Seq, Bytes, Items}, #state{link = #link{to = {node, Peer}, seq_in = Seq} = Link} = State) ->
+    Next = Seq + length([Item || Item <- Items, not is_reply(Item)]),
+    Pending = queue:in({chunks, Bytes, Items}, Link#link.pending),
+    continue(accept(State#state{link = Link#link{seq_in = Next, pending = Pending}}));
+handle_info({rpc_chunks, Peer, Seq, _Bytes, _Items}, #state{link = #link{to = {node, Peer}, seq_in = Next}} = State) ->
+    _ = out_of_order(self(), Seq, Next),
+    {noreply, State};
+handle_info({rpc_event, Peer, Event}, #state{link = #link{to = {node, Peer}} = Link} = State) ->
+    Pending = queue:in({event, Event}, Link#link.pending),
+    continue(accept(State#state{link = Link#link{pending = Pending}}));
+handle_info({rpc_credit, Peer, Bytes}, #state{link = #link{to = {node, Peer}} = Link} = State) ->
+    continue(pass_on(State#state{link = Link#link{credit = Link#link.credit + Bytes}}));
+handle_info(pass_on, #state{link = #link{} = Link} = State) ->
+    continue(pass_on(State#state{link = Link#link{waiter = undefined}}));
+handle_info(accept, #state{link = #link{accepting = Waiter} = Link} = State) when Waiter =/= undefined ->
+    %% It is in the inbox now, or nothing more is received.
+    _ = causeway_nif:rpc_finish(Waiter),
+    continue(accept(State#state{link = Link#link{accepting = undefined}}));
+handle_info(receivable, State) ->
+    continue(tell(State#state{receiving = undefined}));
+handle_info(replied, State) ->
+    continue(tell(State#state{awaiting = undefined}));
+handle_info({deadline, Time}, State) ->
+    Text = iolist_to_binary(io_lib:format("the call was not over after ~b ms", [Time])),
+    _ = abort(self(), <<"deadline_exceeded">>, Text),
+    {noreply, State};
+handle_info({'DOWN', Monitor, process, _Owner, _Reason}, #state{owner_monitor = Monitor} = State) ->
+    %% Whoever is joined with this half hears of its end.
+    {stop, normal, State};
+handle_info({'DOWN', Monitor, process, _Peer, Reason}, #state{half = Half, link = #link{monitor = Monitor} = Link} = State) ->
+    %% What has come is received before the error, though there was no room for it.
+    flush(Half, queue:to_list(Link#link.pending)),
+    ok = causeway_nif:rpc_event(Half, {lose, {error, loss(Link, Reason)}}),
+    causeway_rpc_streams:set_peer(self(), undefined),
+    continue(State#state{link = undefined});
+handle_info(_Other, State) ->
+    {noreply, State}.
+
+loss(#link{to = {node, Peer}}, noconnection) ->
+    {<<"disconnected">>, iolist_to_binary(io_lib:format("the node ~ts is gone", [node(Peer)]))};
+loss(_Link, _Reason) ->
+    peer_down.
+
+continue(#state{is_over = true, link = Link} = State) ->
+    case Link of
+        %% What was sent is passed on first.
+        #link{is_ended = false} -> {noreply, State};
+        _ -> {stop, normal, tell(State)}
+    end;
+continue(State) ->
+    {noreply, State}.
+
+%% Active mode
+
+tell(#state{active = false} = State) ->
+    State;
+tell(State) ->
+    tell_reply(tell_chunks(State)).
+
+tell_chunks(#state{receiving = undefined, told = {false, Replied}, half = Half, active = Active} = State)
+  when Active =/= false ->
+    case causeway_nif:rpc_receive(Half) of
+        empty ->
+            case causeway_nif:rpc_wait(Half, inbox, receivable) of
+                Waiter when is_reference(Waiter) -> State#state{receiving = Waiter};
+                _Ready -> tell_chunks(State)
+            end;
+        eof ->
+            tell_owner(State, eof),
+            State#state{told = {true, Replied}};
+        {error, _} = Error ->
+            tell_owner(State, Error),
+            State#state{told = {true, true}};
+        Item ->
+            tell_owner(State, Item),
+            case Active of
+                true -> tell_chunks(State);
+                once -> State#state{active = false};
+                1 ->
+                    tell_owner(State, passive),
+                    State#state{active = false};
+                Number -> tell_chunks(State#state{active = Number - 1})
+            end
+    end;
+tell_chunks(State) ->
+    State.
+
+tell_reply(#state{awaiting = undefined, told = {Ended, false}, half = Half, active = Active} = State)
+  when Active =/= false ->
+    case causeway_nif:rpc_reply(Half) of
+        waiting ->
+            case causeway_nif:rpc_wait(Half, reply, replied) of
+                Waiter when is_reference(Waiter) -> State#state{awaiting = Waiter};
+                _Reply -> tell_reply(State)
+            end;
+        Reply when Ended ->
+            tell_owner(State, {reply, Reply}),
+            State#state{told = {Ended, true}};
+        %% An error that ends the call as well is told once.
+        {error, _} ->
+            State;
+        Reply ->
+            tell_owner(State, {reply, Reply}),
+            State#state{told = {Ended, true}}
+    end;
+tell_reply(State) ->
+    State.
+
+tell_owner(#state{owner = Owner}, What) ->
+    Owner ! {rpc, self(), What}.
+
+%% What is sent
+
+pass_on(#state{link = #link{is_ended = true}} = State) ->
+    State;
+pass_on(#state{link = #link{waiter = undefined} = Link, half = Half} = State) ->
+    case take(Half, Link) of
+        {ok, Bytes, Items} ->
+            pass_on(State#state{link = emit(Link, Bytes, Items)});
+        empty ->
+            case causeway_nif:rpc_wait(Half, outbox, pass_on) of
+                Waiter when is_reference(Waiter) -> State#state{link = Link#link{waiter = Waiter}};
+                _Ready -> pass_on(State)
+            end;
+        no_credit ->
+            State;
+        Ended when Ended =:= closed; Ended =:= aborted ->
+            tell_end(Link, final(Link#link.final)),
+            State#state{link = Link#link{is_ended = true}}
+    end;
+pass_on(#state{link = #link{final = {error, _, _}, waiter = Waiter} = Link} = State) when is_reference(Waiter) ->
+    pass_on(State#state{link = Link#link{waiter = undefined}});
+pass_on(State) ->
+    State.
+
+%% Who has ended it has said before how, which may be in the mailbox still.
+final(Final) ->
+    receive {'$gen_cast', {final, Said}} -> Said after 0 -> Final end.
+
+%% An error does not wait for who does not receive.
+take(_Half, #link{credit = Credit, final = {error, _, _}}) when Credit =< 0 -> aborted;
+take(_Half, #link{credit = Credit}) when Credit =< 0 -> no_credit;
+take(Half, #link{credit = Credit}) -> causeway_nif:rpc_outbox(Half, min(Credit, ?PASSED_ON_AT_ONCE)).
+
+emit(#link{to = {node, Peer}, seq = Seq, credit = Credit} = Link, Bytes, Items) ->
+    Peer ! {rpc_chunks, self(), Seq, Bytes, Items},
+    Link#link{seq = Seq + length([Item || Item <- Items, not is_reply(Item)]), credit = Credit - Bytes};
+emit(#link{to = {transport, Transport, Id}, seq = Seq} = Link, _Bytes, Items) ->
+    Link#link{seq = lists:foldl(fun(Item, Number) -> frame(Transport, Id, Number, Item) end, Seq, Items)}.
+
+is_reply({reply, _}) -> true;
+is_reply(_Chunk) -> false.
+
+frame(Transport, Id, Seq, {reply, {ok, Value}}) ->
+    give(Transport, stream_reply, #{stream_id => Id, result => Value}),
+    Seq;
+frame(Transport, Id, Seq, {reply, {error, Reason}}) ->
+    give(Transport, stream_reply, #{stream_id => Id, error => causeway_rpc_frame:error_map(Reason)}),
+    Seq;
+frame(Transport, Id, Seq, {term, _Size, Term}) ->
+    give(Transport, stream_data, #{stream_id => Id, seq => Seq, encoding => msgpack, body => Term}),
+    Seq + 1;
+frame(Transport, Id, Seq, Bytes) ->
+    give(Transport, stream_data, #{stream_id => Id, seq => Seq, encoding => raw, body => Bytes}),
+    Seq + 1.
+
+tell_end(#link{to = {node, Peer}}, {error, Code, Message}) ->
+    Peer ! {rpc_event, self(), {abort, {error, {Code, Message}}}};
+tell_end(#link{to = {node, Peer}}, Role) ->
+    Peer ! {rpc_event, self(), Role};
+tell_end(#link{to = {transport, Transport, Id}}, {error, Code, Message}) ->
+    give(Transport, stream_error, #{stream_id => Id, code => Code, message => Message});
+tell_end(#link{to = {transport, Transport, Id}}, Role) ->
+    give(Transport, stream_end, #{stream_id => Id, role => Role}).
+
+give(Process, Type, Map) when is_pid(Process) -> gen_server:cast(Process, {send_stream_frame, Type, Map});
+give({Module, Transport}, Type, Map) -> Module:send_stream_frame(Transport, Type, Map);
+give(Module, Type, Map) -> Module:send_stream_frame(Module, Type, Map).
+
+%% What comes from another node: it is given room again when there is room for it here.
+
+accept(#state{link = #link{accepting = undefined} = Link, half = Half} = State) ->
+    case queue:out(Link#link.pending) of
+        {empty, _} ->
+            State;
+        {{value, Next}, Pending} ->
+            Rest = accept(Half, Link, Next),
+            accept(State#state{link = waiting(Rest, Link#link{pending = Pending})})
+    end;
+accept(State) ->
+    State.
+
+waiting(done, Link) -> Link;
+waiting({Waiter, Rest}, #link{pending = Pending} = Link) ->
+    Link#link{accepting = Waiter, pending = queue:in_r(Rest, Pending)}.
+
+accept(Half, _Link, {event, Event}) ->
+    ok = causeway_nif:rpc_event(Half, Event),
+    done;
+accept(_Half, #link{to = {node, Peer}}, {chunks, Bytes, []}) ->
+    Peer ! {rpc_credit, self(), Bytes},
+    done;
+accept(Half, Link, {chunks, Bytes, [{reply, _} = Reply | Items]}) ->
+    ok = causeway_nif:rpc_event(Half, Reply),
+    accept(Half, Link, {chunks, Bytes, Items});
+accept(Half, Link, {chunks, Bytes, Items}) ->
+    {Chunks, Others} = lists:splitwith(fun(Item) -> not is_reply(Item) end, Items),
+    case causeway_nif:rpc_deliver_many(Half, Chunks) of
+        {_Delivered, ok, Rest} ->
+            accept(Half, Link, {chunks, Bytes, Rest ++ Others});
+        {_Delivered, closed, _Dropped} ->
+            accept(Half, Link, {chunks, Bytes, Others});
+        {_Delivered, busy, [Chunk | Rest]} ->
+            case causeway_nif:rpc_wait(Half, {deliver, Chunk}, accept) of
+                Waiter when is_reference(Waiter) -> {Waiter, {chunks, Bytes, Rest ++ Others}};
+                _Settled -> accept(Half, Link, {chunks, Bytes, Rest ++ Others})
+            end
+    end.
+
+flush(Half, Pending) ->
+    lists:foreach(fun({event, Event}) -> causeway_nif:rpc_event(Half, Event);
+                     ({chunks, _Bytes, Items}) ->
+                          lists:foreach(fun({reply, _} = Reply) -> causeway_nif:rpc_event(Half, Reply);
+                                           (Chunk) -> causeway_nif:rpc_deliver(Half, Chunk)
+                                        end, Items)
+                  end, Pending).
