@@ -538,8 +538,12 @@ handle_info({deadline, Time}, State) ->
     _ = abort(self(), <<"deadline_exceeded">>, Text),
     {noreply, State};
 handle_info({'DOWN', Monitor, process, _Owner, _Reason}, #state{owner_monitor = Monitor} = State) ->
-    %% Whoever is joined with this half hears of its end.
-    {stop, normal, State};
+    case causeway_nif:rpc_info(State#state.half) of
+        %% What it has sent before it closed is passed on.
+        #{closed_send := true} -> continue(State#state{is_over = true});
+        %% Whoever is joined with this half hears of its end.
+        #{closed_send := false} -> {stop, normal, State}
+    end;
 handle_info({'DOWN', Monitor, process, _Peer, Reason}, #state{half = Half, link = #link{monitor = Monitor} = Link} = State) ->
     %% What has come is received before the error, though there was no room for it.
     flush(Half, queue:to_list(Link#link.pending)),
@@ -620,7 +624,8 @@ tell_reply(State) ->
     State.
 
 tell_owner(#state{owner = Owner}, What) ->
-    Owner ! {rpc, self(), What}.
+    Owner ! {rpc, self(), What},
+    ok.
 
 %% What is sent
 

@@ -64,10 +64,13 @@ init(py_stream_sup) ->
 %% The owners of programs that Python has opened.
 init(causeway_process_sup) ->
     come_and_go(causeway_process_python, 1000);
-%% Who watches streaming calls: where that fails they go on, and how they are found is kept here.
+%% Who watches streaming calls and who serves them: where these fail calls go on, and how they are found is kept here.
 init(causeway_rpc_sup) ->
     _ = causeway_rpc_streams:new_table(),
-    {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, [worker(causeway_rpc_streams)]}}.
+    ok = causeway_rpc_server:new_tables(),
+    Groups = #{id => pg, start => {pg, start_link, [causeway_rpc]}},
+    {ok, {#{strategy => rest_for_one, intensity => 10, period => 10},
+          [worker(causeway_rpc_streams), Groups, worker(causeway_rpc_server)]}}.
 
 worker(Module) -> #{id => Module, start => {Module, start_link, []}}.
 

@@ -1,0 +1,105 @@
+%% @doc Streaming calls by name: of functions of this node, of connected nodes, in Erlang and in Python.
+%%
+%% A name is served by whoever has advertised it: on this node, and otherwise on any node that is connected, in turn or by
+%% a key. What a call gives is a half of a stream; see {@link causeway_rpc_stream} for what is done with it.
+%%
+%% A handler runs in a process of its own, which owns the other half. It is
+%% <ul>
+%% <li>`fun(Stream, Args)', which sends, receives and replies as it likes. When it returns, the stream is closed;</li>
+%% <li>`fun(Args)', whose result is the reply;</li>
+%% <li>a module of the behaviour {@link causeway_rpc_provider};</li>
+%% <li>`{python, Module, Function}': the items of a generator are sent, `bytes' and text as bytes and others as terms; the
+%% result of another function is the reply. It is called with Args.</li>
+%% </ul>
+%% Where a handler fails, the call is aborted with the code `error', `throw' or `exit'.
+-module(causeway_rpc).
+
+-export([advertise/2, advertise/3, unadvertise/1, list_advertised/0]).
+-export([call_stream/2, call_stream/3, open_stream/2, open_stream/3, call/2, call/3]).
+-export_type([name/0, handler/0, opts/0]).
+
+-type name() :: term().
+-type handler() :: fun((causeway_rpc_stream:stream(), Args :: term()) -> term()) | fun((Args :: term()) -> term())
+                 | module() | {python, Module :: atom() | binary() | string(), Function :: atom() | binary() | string()}.
+-type opts() :: #{owner => pid(), mode => causeway_rpc_stream:mode(), window => pos_integer(), deadline => timeout(),
+                  key => term(), open_timeout => timeout()}.
+%% `owner': with whom the call ends, the caller; `mode': of a name that says none; `window': how many bytes may wait
+%% here; `deadline': when the call is aborted on both sides, in milliseconds; `key': calls with the same key go to the
+%% same provider, as long as the same provide; `open_timeout': how long one provider may take to accept, 5 s.
+-type failure() :: not_advertised | {Code :: binary(), Text :: binary()} | {badarg | not_started, binary()}.
+
+%% @doc Serves a name, as a stream of the server's.
+-spec advertise(name(), handler()) -> ok | {error, {badarg | not_started, binary()}}.
+advertise(Name, Handler) ->
+    advertise(Name, server_stream, Handler).
+
+%% @doc Serves a name, in the place of what served it here before.
+-spec advertise(name(), causeway_rpc_stream:mode(), handler()) -> ok | {error, {badarg | not_started, binary()}}.
+advertise(Name, Mode, Handler) when Mode =:= server_stream; Mode =:= client_stream; Mode =:= bidi ->
+    causeway_rpc_server:advertise(Name, Mode, Handler).
+
+%% @doc Serves a name no longer. Calls that run go on.
+-spec unadvertise(name()) -> ok | {error, {not_started, binary()}}.
+unadvertise(Name) ->
+    causeway_rpc_server:unadvertise(Name).
+
+%% @doc The names that this node serves.
+-spec list_advertised() -> [{name(), causeway_rpc_stream:mode()}].
+list_advertised() ->
+    causeway_rpc_server:list().
+
+%% @doc The same as `call_stream(Name, Args, #{})'.
+-spec call_stream(name(), Args :: term()) -> {ok, causeway_rpc_stream:stream()} | {error, failure()}.
+call_stream(Name, Args) ->
+    call_stream(Name, Args, #{}).
+
+%% @doc Calls what sends a stream. Returns when the provider has accepted. The stream is linked to the caller.
+-spec call_stream(name(), Args :: term(), opts()) -> {ok, causeway_rpc_stream:stream()} | {error, failure()}.
+call_stream(Name, Args, Opts) ->
+    open(Name, Args, maps:merge(#{mode => server_stream}, Opts)).
+
+%% @doc The same as `open_stream(Name, Args, #{})'.
+-spec open_stream(name(), Args :: term()) -> {ok, causeway_rpc_stream:stream()} | {error, failure()}.
+open_stream(Name, Args) ->
+    open_stream(Name, Args, #{}).
+
+%% @doc Calls what receives a stream, or sends one as well. The mode that was advertised goes before that of the options.
+-spec open_stream(name(), Args :: term(), opts()) -> {ok, causeway_rpc_stream:stream()} | {error, failure()}.
+open_stream(Name, Args, Opts) ->
+    open(Name, Args, maps:merge(#{mode => bidi}, Opts)).
+
+%% @doc The same as `call(Name, Args, #{})'.
+-spec call(name(), Args :: term()) -> {ok, term()} | {error, term()}.
+call(Name, Args) ->
+    call(Name, Args, #{}).
+
+%% @doc Calls and waits for the reply, 30 s unless `deadline' says otherwise. Chunks are not looked at.
+-spec call(name(), Args :: term(), opts()) -> {ok, term()} | {error, term()}.
+call(Name, Args, Opts) ->
+    case open_stream(Name, Args, maps:merge(#{deadline => 30000}, Opts)) of
+        {ok, Stream} ->
+            Reply = causeway_rpc_stream:await_reply(Stream),
+            true = unlink(Stream),
+            _ = causeway_rpc_stream:close(Stream),
+            Reply;
+        {error, _} = Error ->
+            Error
+    end.
+
+open(Name, Args, Opts) ->
+    case [Option || Option <- maps:to_list(Opts), not is_option(Option)] of
+        [] ->
+            causeway_rpc_server:open(Name, Args, Opts);
+        Wrong ->
+            {error, {badarg, iolist_to_binary(io_lib:format(
+                "wrong options of a call: ~tP; there are owner (a pid), mode (server_stream, client_stream or bidi), "
+                "window (bytes, from 1), deadline and open_timeout (milliseconds or infinity) and key", [Wrong, 8]))}}
+    end.
+
+is_option({owner, Owner}) -> is_pid(Owner);
+is_option({mode, Mode}) -> lists:member(Mode, [server_stream, client_stream, bidi]);
+is_option({window, Window}) -> is_integer(Window) andalso Window > 0 andalso Window < 1 bsl 40;
+is_option({key, _}) -> true;
+is_option({Name, Time}) when Name =:= deadline; Name =:= open_timeout ->
+    Time =:= infinity orelse (is_integer(Time) andalso Time >= 0 andalso Time < 1 bsl 32);
+is_option(_Other) -> false.
