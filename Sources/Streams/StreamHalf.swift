@@ -23,9 +23,8 @@ public final class StreamHalf: Sendable {
     /// What is known of the reply.
     public enum Reply: Sendable {
         case known(any Value)
-        /// It will not come any more, because this half or the other was closed without one, or has failed.
+        /// It will hardly come any more, because this half or the other was closed without one.
         case closed, peerClosed
-        case failed(any Value)
     }
 
     /// How it stands.
@@ -215,13 +214,13 @@ public final class StreamHalf: Sendable {
 
     /// The other half has given up, for a reason.
     public func deliverFailure(_ failure: some Value, origin: Origin = .none) {
-        end(origin, reply: .failed(failure), failure: failure)
+        end(origin, reply: .known(failure), failure: failure)
     }
 
     /// The other half is gone. What it has completed stays complete.
     public func deliverLoss(_ failure: some Value, origin: Origin = .none) {
         let isComplete = inbox.info.end != nil
-        end(origin, reply: .failed(failure), failure: isComplete ? nil : failure)
+        end(origin, reply: .known(failure), failure: isComplete ? nil : failure)
     }
 
     // MARK: The reply
@@ -279,8 +278,7 @@ public final class StreamHalf: Sendable {
     /// Gives the call up, for a reason that both halves tell from now on.
     public func abort(_ failure: some Value, origin: Origin = .none) {
         if case .half(let peer) = leave() { peer.deliverFailure(failure, origin: origin) }
-        state.withLock { if $0.reply == nil, $0.replyEnd == nil { $0.reply = failure } }
-        end(origin, reply: .failed(failure), failure: failure)
+        end(origin, reply: .known(failure), failure: failure)
     }
 
     /// This half is gone: `here` is told by it from now on, `there` by the other.
@@ -302,7 +300,10 @@ public final class StreamHalf: Sendable {
         let target = state.withLock { state -> Target? in
             state.isSendingClosed = true
             if state.failure == nil { state.failure = failure }
-            if state.replyEnd == nil { state.replyEnd = reply }
+            if state.reply == nil, state.replyEnd == nil {
+                // An error stays the reply, as if it were given; what is only closed may still have one.
+                if case .known(let failure) = reply { state.reply = failure } else { state.replyEnd = reply }
+            }
             return state.target
         }
         inbox.close(origin: origin)

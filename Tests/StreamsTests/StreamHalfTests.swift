@@ -48,7 +48,7 @@ extension StreamHalf {
     fileprivate var replied: String {
         switch reply {
         case nil: "waiting"
-        case .known(let value), .failed(let value): (value as? Named)?.name ?? "?"
+        case .known(let value): (value as? Named)?.name ?? "?"
         case .closed: "closed"
         case .peerClosed: "peer closed"
         }

@@ -64,7 +64,7 @@
                is_ended = false :: boolean(),
                %% What has come from the other node and does not fit yet.
                pending = queue:new() :: queue:queue(),
-               accepting :: undefined | reference()}).
+               accepting :: undefined | {Waiter :: reference(), causeway_nif:chunk()}}).
 
 -record(state, {half :: reference(),
                 owner :: pid(),
@@ -525,7 +525,7 @@ handle_info({rpc_credit, Peer, Bytes}, #state{link = #link{to = {node, Peer}} = 
     continue(pass_on(State#state{link = Link#link{credit = Link#link.credit + Bytes}}));
 handle_info(pass_on, #state{link = #link{} = Link} = State) ->
     continue(pass_on(State#state{link = Link#link{waiter = undefined}}));
-handle_info(accept, #state{link = #link{accepting = Waiter} = Link} = State) when Waiter =/= undefined ->
+handle_info(accept, #state{link = #link{accepting = {Waiter, _Chunk}} = Link} = State) ->
     %% It is in the inbox now, or nothing more is received.
     _ = causeway_nif:rpc_finish(Waiter),
     continue(accept(State#state{link = Link#link{accepting = undefined}}));
@@ -546,6 +546,7 @@ handle_info({'DOWN', Monitor, process, _Owner, _Reason}, #state{owner_monitor = 
     end;
 handle_info({'DOWN', Monitor, process, _Peer, Reason}, #state{half = Half, link = #link{monitor = Monitor} = Link} = State) ->
     %% What has come is received before the error, though there was no room for it.
+    flush_waiting(Half, Link#link.accepting),
     flush(Half, queue:to_list(Link#link.pending)),
     ok = causeway_nif:rpc_event(Half, {lose, {error, loss(Link, Reason)}}),
     causeway_rpc_streams:set_peer(self(), undefined),
@@ -709,8 +710,8 @@ accept(State) ->
     State.
 
 waiting(done, Link) -> Link;
-waiting({Waiter, Rest}, #link{pending = Pending} = Link) ->
-    Link#link{accepting = Waiter, pending = queue:in_r(Rest, Pending)}.
+waiting({Waiting, Rest}, #link{pending = Pending} = Link) ->
+    Link#link{accepting = Waiting, pending = queue:in_r(Rest, Pending)}.
 
 accept(Half, _Link, {event, Event}) ->
     ok = causeway_nif:rpc_event(Half, Event),
@@ -730,9 +731,17 @@ accept(Half, Link, {chunks, Bytes, Items}) ->
             accept(Half, Link, {chunks, Bytes, Others});
         {_Delivered, busy, [Chunk | Rest]} ->
             case causeway_nif:rpc_wait(Half, {deliver, Chunk}, accept) of
-                Waiter when is_reference(Waiter) -> {Waiter, {chunks, Bytes, Rest ++ Others}};
+                Waiter when is_reference(Waiter) -> {{Waiter, Chunk}, {chunks, Bytes, Rest ++ Others}};
                 _Settled -> accept(Half, Link, {chunks, Bytes, Rest ++ Others})
             end
+    end.
+
+flush_waiting(_Half, undefined) ->
+    ok;
+flush_waiting(Half, {Waiter, Chunk}) ->
+    case causeway_nif:rpc_finish(Waiter) of
+        waiting -> causeway_nif:rpc_deliver(Half, Chunk);
+        _Delivered -> ok
     end.
 
 flush(Half, Pending) ->

@@ -214,7 +214,7 @@ private func term(_ env: EnvPointer?, _ value: any StreamHalf.Value) -> Term {
 private func replyTerm(_ env: EnvPointer?, _ half: StreamHalf) -> Term {
     switch half.reply {
     case nil: atoms.waiting
-    case .known(let value), .failed(let value): term(env, value)
+    case .known(let value): term(env, value)
     case .closed: makeError(env, atoms.closed)
     case .peerClosed: makeError(env, atoms.peerClosed)
     }
