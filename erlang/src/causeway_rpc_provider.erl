@@ -38,7 +38,7 @@ run(Module, Stream, State) ->
 next({ok, State}, Module, Stream) ->
     come(causeway_rpc_stream:recv(Stream), Module, Stream, State);
 next({reply, Reply, State}, Module, Stream) ->
-    reply(Stream, Reply),
+    _ = reply(Stream, Reply),
     next({ok, State}, Module, Stream);
 next({stop, Reason, State}, Module, Stream) ->
     stop(Reason, Module, Stream, State);
@@ -50,7 +50,7 @@ come(eof, Module, Stream, State) ->
         {ok, Last} ->
             stop(normal, Module, Stream, Last);
         {reply, Reply, Last} ->
-            reply(Stream, Reply),
+            _ = reply(Stream, Reply),
             stop(normal, Module, Stream, Last);
         {stop, Reason, Last} ->
             stop(Reason, Module, Stream, Last)

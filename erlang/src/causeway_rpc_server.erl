@@ -214,12 +214,9 @@ handle_cast(_Request, State) ->
 
 %% @private
 handle_info({open, Alias, #{name := Name} = Request}, State) ->
-    case ets:lookup(?NAMES, Name) of
-        [{_, Mode, Handler}] ->
-            _ = spawn(fun() -> serve_there(Alias, Request#{mode := Mode}, Handler) end),
-            ok;
-        [] ->
-            Alias ! {Alias, {refused, not_advertised}}
+    _ = case ets:lookup(?NAMES, Name) of
+        [{_, Mode, Handler}] -> spawn(fun() -> serve_there(Alias, Request#{mode := Mode}, Handler) end);
+        [] -> Alias ! {Alias, {refused, not_advertised}}
     end,
     {noreply, State};
 handle_info(_Other, State) ->
