@@ -45,6 +45,8 @@ public final class StreamHalf: Sendable {
         var replyEnd: Reply?
         /// Whether this side has closed or given up: what is queued is not waited for then.
         var hasLeft = false
+        /// How many tell the other half something now. It is not over until they have: then it is told that this is gone.
+        var telling = 0
         var isOver = false
     }
 
@@ -253,6 +255,7 @@ public final class StreamHalf: Sendable {
         let (isNew, target) = state.withLock { state -> (Bool, Target?) in
             guard state.reply == nil else { return (false, nil) }
             state.reply = reply
+            state.telling += 1
             return (true, state.target)
         }
         guard isNew else { return false }
@@ -262,7 +265,7 @@ public final class StreamHalf: Sendable {
         case .outbox(let queue): queue.push(Payload(weighing: 0, ownedBy: ReplyMark(reply)), origin: origin)
         case nil: break
         }
-        lookForEnd(origin, of: true)
+        hasTold(origin)
         return true
     }
 
@@ -270,30 +273,43 @@ public final class StreamHalf: Sendable {
 
     /// Ends both directions, of the other half as well.
     public func close(origin: Origin = .none) {
-        // The other half first: when this one is over, it may be told that this is gone.
-        if case .half(let peer) = leave() { peer.deliverClose(origin: origin) }
-        end(origin, reply: .closed)
+        telling(origin) { target in
+            end(origin, reply: .closed)
+            if case .half(let peer) = target { peer.deliverClose(origin: origin) }
+        }
     }
 
     /// Gives the call up, for a reason that both halves tell from now on.
     public func abort(_ failure: some Value, origin: Origin = .none) {
-        if case .half(let peer) = leave() { peer.deliverFailure(failure, origin: origin) }
-        end(origin, reply: .known(failure), failure: failure)
+        telling(origin) { target in
+            end(origin, reply: .known(failure), failure: failure)
+            if case .half(let peer) = target { peer.deliverFailure(failure, origin: origin) }
+        }
     }
 
     /// This half is gone: `here` is told by it from now on, `there` by the other.
     public func lose(here: some Value, there: some Value, origin: Origin = .none) {
-        let target = leave()
-        if case .outbox(let queue) = target { queue.abort(origin: origin) }
-        deliverLoss(here, origin: origin)
-        if case .half(let peer) = target { peer.deliverLoss(there, origin: origin) }
+        telling(origin) { target in
+            if case .outbox(let queue) = target { queue.abort(origin: origin) }
+            deliverLoss(here, origin: origin)
+            if case .half(let peer) = target { peer.deliverLoss(there, origin: origin) }
+        }
     }
 
-    private func leave() -> Target? {
-        state.withLock { state in
-            state.hasLeft = true
-            return state.target
-        }
+    /// Does what ends this half and is told to the other.
+    private func telling(_ origin: Origin, _ body: (Target?) -> Void) {
+        body(
+            state.withLock { state in
+                state.hasLeft = true
+                state.telling += 1
+                return state.target
+            })
+        hasTold(origin)
+    }
+
+    private func hasTold(_ origin: Origin) {
+        state.withLock { $0.telling -= 1 }
+        lookForEnd(origin, of: true)
     }
 
     private func end(_ origin: Origin, reply: Reply, failure: (any Value)? = nil) {
@@ -319,7 +335,8 @@ public final class StreamHalf: Sendable {
         guard isEnding.load(ordering: .acquiring) else { return }
         let info = inbox.info
         let isOver = state.withLock { state -> Bool in
-            guard !state.isOver, state.isSendingClosed, info.end != nil, info.messages == 0 || state.hasLeft,
+            guard !state.isOver, state.telling == 0, state.isSendingClosed, info.end != nil,
+                info.messages == 0 || state.hasLeft,
                 state.reply != nil || state.replyEnd != nil
             else { return false }
             state.isOver = true

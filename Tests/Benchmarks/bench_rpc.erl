@@ -123,13 +123,23 @@ ping_pong() ->
           Chunk = binary:copy(<<"x">>, 64),
           {A, B} = pair(),
           {C, D} = relay(),
-          spawn_link(fun() -> forever(fun() -> {chunk, Got} = ?S:recv(B), ok = ?S:send(B, Got) end) end),
+          spawn_link(fun() -> echo(B) end),
           spawn_link(fun() ->
               forever(fun() -> ok = gen_server:call(D, {send, gen_server:call(D, recv, infinity)}) end)
           end),
           [{ours, bench:rate(1, fun() -> ok = ?S:send(A, Chunk), {chunk, _} = ?S:recv(A) end)},
            {relay, bench:rate(1, fun() -> ok = gen_server:call(C, {send, Chunk}), gen_server:call(C, recv, infinity) end)}]
       end}.
+
+%% Until the benchmark ends, and its halves with it.
+echo(Stream) ->
+    case ?S:recv(Stream) of
+        {chunk, Chunk} ->
+            _ = ?S:send(Stream, Chunk),
+            echo(Stream);
+        {error, _} ->
+            ok
+    end.
 
 forever(Fun) ->
     Fun(),

@@ -7,6 +7,9 @@ import Streams
 private let longestBatch = 1024
 private let longestCopy = 1 << 20
 
+/// How many bytes one NIF call sends: what is made ready and finds no room is made ready again.
+private let mostSent = 1 << 18
+
 /// The Erlang half of streaming calls. A chunk is a binary, or `{term, Size, Term}`, which takes as much of the window
 /// as Size bytes. Errors and replies are the terms that Erlang's functions return, `{error, _}` and `{ok, _}`.
 var rpcNifs: [ErlNifFunc] {
@@ -178,12 +181,11 @@ private func sendMany(
     var places = [list]
     var head: Term = 0
     var rest = list
-    var copied = 0
-    while chunks.count < longestBatch, copied < longestCopy, enif_get_list_cell(env, rest, &head, &rest) != 0
-    {
+    var bytes = 0
+    while chunks.count < longestBatch, bytes < mostSent, enif_get_list_cell(env, rest, &head, &rest) != 0 {
         guard let chunk = Payload.chunk(env, head) else { return atoms.badarg }
         chunks.append(chunk)
-        copied += chunk.copied
+        bytes += chunk.count
         places.append(rest)
     }
     let (count, sending) = send(chunks)
@@ -322,8 +324,6 @@ extension Payload {
         }
         return binary(env)
     }
-
-    fileprivate var copied: Int { owner == nil ? count : 0 }
 }
 
 /// Who keeps the bytes of a chunk that has none.
