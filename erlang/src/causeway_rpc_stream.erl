@@ -186,7 +186,8 @@ send_many(Stream, Chunks) ->
 -spec send_many(stream(), [binary()], timeout()) ->
           ok | {error, timeout | would_block | send_closed | no_peer | closed | not_local, Rest :: [binary()]}.
 send_many(Stream, Chunks, Timeout) when is_list(Chunks), ?IS_TIMEOUT(Timeout) ->
-    lists:all(fun is_binary/1, Chunks) orelse error(badarg, [Stream, Chunks, Timeout]),
+    lists:all(fun is_binary/1, Chunks) orelse
+        causeway_badarg:raise(?MODULE, send_many, [Stream, Chunks, Timeout], #{2 => <<"is no list of binaries">>}),
     case half(Stream) of
         {error, Reason} -> {error, Reason, Chunks};
         Half -> send_all(Half, Chunks, Timeout)
