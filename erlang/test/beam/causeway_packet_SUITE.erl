@@ -11,12 +11,12 @@ all() ->
     [every_line, truncations, a_stream_in_pieces, payloads_are_parts, bounded_work, after_a_mistake, maximum,
      payloads_that_are_iodata, random_bytes, wrong_arguments].
 
-init_per_suite(Config) -> [{vectors, packet_ct:vectors()} | causeway_ct:start(Config)].
+init_per_suite(Config) -> causeway_ct:start(Config).
 
 end_per_suite(Config) -> causeway_ct:stop(Config).
 
 every_line(Config) ->
-    Vectors = vectors(Config),
+    Vectors = packet_ct:vectors(),
     ?assert(length(Vectors) > 60),
     lists:foreach(fun check/1, Vectors).
 
@@ -43,11 +43,11 @@ truncations(Config) ->
          ?assert(Needed > Size andalso Needed =< byte_size(Bytes)),
          %% Once the length is there, all is needed.
          ?assert(Needed =:= byte_size(Bytes) orelse binary:last(<<128, Part/binary>>) >= 128)
-     end || {packet, _, Bytes} <- vectors(Config), byte_size(Bytes) < 1000,
+     end || {packet, _, Bytes} <- packet_ct:vectors(), byte_size(Bytes) < 1000,
             Size <- lists:seq(0, byte_size(Bytes) - 1), Part <- [binary:part(Bytes, 0, Size)]].
 
 a_stream_in_pieces(Config) ->
-    Packets = [Packet || {packet, Packet, Bytes} <- vectors(Config), byte_size(Bytes) < 20000],
+    Packets = [Packet || {packet, Packet, Bytes} <- packet_ct:vectors(), byte_size(Bytes) < 20000],
     Stream = iolist_to_binary([causeway_packet:encode(Packet) || Packet <- Packets]),
     [?assertEqual(Packets, in_pieces(Stream, Size, <<>>, 1)) || Size <- [1, 2, 3, 7, 100, 16384, byte_size(Stream)]].
 
@@ -131,4 +131,3 @@ refusal(Fun) ->
 
 encode(Packet) -> iolist_to_binary(causeway_packet:encode(Packet)).
 
-vectors(Config) -> proplists:get_value(vectors, Config).
