@@ -53,10 +53,14 @@ fuzz: setup ## libFuzzer on the decoder of packets for FUZZ_SECONDS, from the co
 	@FUZZ_SECONDS="$(FUZZ_SECONDS)" Tests/Fuzz/run
 
 .PHONY: bench
-bench: build bench-venv ## ours against the peers, as ratios (ONLY=..., QUICK=1)
+bench: build bench-venv ## ours against the peers, as ratios (ONLY=..., QUICK=1, RECORD=1)
 	@swift build -c release --product causeway-load
 	@newest=$$(.ci/find-pythons 2>/dev/null | tail -n 1); export NEWEST_PYTHON="$${newest#* }"; \
 	    export CAUSEWAY_PYTHON="$(CURDIR)/$(VENVS)/bench/bin/python"; exec Tests/Benchmarks/run
+
+.PHONY: bench-check
+bench-check: export CHECK := 1
+bench-check: bench ## the same; fails where a ratio is 15 % worse than Tests/Benchmarks/thresholds.config
 
 .PHONY: lint
 lint: lint-swift check-traps lint-erlang lint-python ## formatting, traps, xref, dialyzer, ruff, stubs

@@ -31,16 +31,17 @@
 -define(TARGETS, "Tests/Benchmarks/targets.config").
 
 %% @doc Runs what the environment asks for, reports, and stops the node: with status 1 if a
-%% benchmark could not be run. A target that is missed is reported, and is not an error.
+%% benchmark could not be run, or with CHECK if a ratio has become worse. A target that is missed is reported, and is
+%% not an error.
 -spec main() -> ok.
 main() ->
     case application:ensure_all_started(causeway) of
         {ok, _} -> ok;
         {error, Reason} -> stop("causeway does not start (`make build` first?): ~0p", [Reason])
     end,
-    {Rounds, Ms} = case os:getenv("QUICK", "") of
-        Off when Off =:= ""; Off =:= "0" -> {5, 300};
-        _ -> {3, 100}
+    {Rounds, Ms} = case is_set("QUICK") of
+        false -> {5, 300};
+        true -> {3, 100}
     end,
     Benchmarks = benchmarks(),
     Targets = targets([Name || {_, #{name := Name}} <- Benchmarks]),
@@ -48,16 +49,31 @@ main() ->
     Selected = selected(Only, Benchmarks),
     Conditions = conditions(Rounds, Ms),
     Results = with_newest([run(Benchmark, Targets, Rounds, Ms) || Benchmark <- Selected]),
-    case os:getenv("RESULTS", "") of
-        "" -> report(Conditions, Results);
-        File -> ok = file:write_file(File, io_lib:format("~tp.~n", [[Result#{python => python_version()} || Result <- Results]]))
+    Worse = case os:getenv("RESULTS", "") of
+        "" ->
+            report(Conditions, Results);
+        File ->
+            ok = file:write_file(File, io_lib:format("~tp.~n", [[Result#{python => python_version()} || Result <- Results]])),
+            []
     end,
-    init:stop(case [Error || #{error := Error} <- Results] of [] -> 0; _ -> 1 end).
+    init:stop(case {[Error || #{error := Error} <- Results], Worse} of {[], []} -> 0; _ -> 1 end).
 
+%% Returns what has become worse, if that is asked for.
 report(Conditions, Results) ->
     io:put_chars(["\n", bench_report:text(Conditions, Results)]),
     ok = file:write_file(?OUTPUT "results.md", bench_report:markdown(Conditions, Results)),
-    ok = file:write_file(?OUTPUT "results.json", bench_report:json(Conditions, Results)).
+    ok = file:write_file(?OUTPUT "results.json", bench_report:json(Conditions, Results)),
+    is_set("RECORD") andalso bench_check:record(Results),
+    case is_set("CHECK") of
+        false -> [];
+        true ->
+            Worse = bench_check:worse(Results),
+            io:put_chars(["\nworse by more than 15 %: ", integer_to_list(length(Worse)), "\n", [["  ", Line, "\n"] || Line <- Worse]]),
+            Worse
+    end.
+
+is_set(Variable) ->
+    not lists:member(os:getenv(Variable, ""), ["", "0"]).
 
 %% Those that this Python cannot run come from a node with another one.
 with_newest(Results) ->

@@ -15,7 +15,7 @@ init_per_suite(Config) -> causeway_ct:start(Config).
 
 end_per_suite(Config) -> causeway_ct:stop(Config).
 
-every_line(Config) ->
+every_line(_Config) ->
     Vectors = packet_ct:vectors(),
     ?assert(length(Vectors) > 60),
     lists:foreach(fun check/1, Vectors).
@@ -36,7 +36,7 @@ check({packet, Packet, Bytes}) ->
     ?assertEqual(Bytes, encode(Packet)),
     ?assertEqual({[Packet], <<>>, 1}, causeway_packet:decode(Bytes)).
 
-truncations(Config) ->
+truncations(_Config) ->
     [begin
          ?assertMatch({[], _, _}, causeway_packet:decode(Part)),
          {[], Part, Needed} = causeway_packet:decode(Part),
@@ -46,7 +46,7 @@ truncations(Config) ->
      end || {packet, _, Bytes} <- packet_ct:vectors(), byte_size(Bytes) < 1000,
             Size <- lists:seq(0, byte_size(Bytes) - 1), Part <- [binary:part(Bytes, 0, Size)]].
 
-a_stream_in_pieces(Config) ->
+a_stream_in_pieces(_Config) ->
     Packets = [Packet || {packet, Packet, Bytes} <- packet_ct:vectors(), byte_size(Bytes) < 20000],
     Stream = iolist_to_binary([causeway_packet:encode(Packet) || Packet <- Packets]),
     [?assertEqual(Packets, in_pieces(Stream, Size, <<>>, 1)) || Size <- [1, 2, 3, 7, 100, 16384, byte_size(Stream)]].
