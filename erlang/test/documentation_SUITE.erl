@@ -1,0 +1,260 @@
+%% @doc What the documents show is run: the README, the guides and the architecture. The examples are patterns and
+%% assertions, so that what they show is true when they run to their end.
+%%
+%% Blocks between fences are examples; what is below one heading belongs together: the blocks of Erlang share their
+%% variables and a process, those of another language are one program. A block whose first line is a comment with the
+%% name of a file, as `# shop.py', is that file; Python and the node find it. A block of Erlang that begins with
+%% `-module(' is compiled. Blocks that are indented are commands that other suites run.
+-module(documentation_SUITE).
+
+-export([all/0, init_per_suite/1, end_per_suite/1]).
+-export([all_languages_are_run/1, links_lead_somewhere/1, targets_of_make_are_there/1, erlang/1, elixir/1, python/1,
+         shell/1, files_are_used/1]).
+
+-include_lib("common_test/include/ct.hrl").
+-include_lib("stdlib/include/assert.hrl").
+
+-record(block, {document, line, section, language, text}).
+
+%% The files are written when the suite begins.
+-define(LANGUAGES, [<<"elixir">>, <<"erlang">>, <<"python">>, <<"sh">>]).
+-define(PATIENCE, 30000).
+
+all() ->
+    [all_languages_are_run, links_lead_somewhere, targets_of_make_are_there, erlang, elixir, python, shell,
+     files_are_used].
+
+init_per_suite(Config) ->
+    {ok, _} = application:ensure_all_started(causeway),
+    Documents = [{Document, read(Document)} || Document <- documents()],
+    Blocks = lists:append([blocks(Document, Text) || {Document, Text} <- Documents]),
+    {Files, Programs} = lists:partition(fun(Block) -> file_name(Block) =/= none end, Blocks),
+    ok = make_directory(Config),
+    [ok = file:write_file(filename:join(directory(Config), file_name(File)), File#block.text) || File <- Files],
+    {ok, _} = py:eval("__import__('sys').path.insert(0, directory)",
+                      #{directory => unicode:characters_to_binary(directory(Config))}),
+    [{documents, Documents}, {files, Files}, {programs, Programs} | Config].
+
+end_per_suite(Config) ->
+    {ok, _} = py:eval("__import__('sys').path.remove(directory)",
+                      #{directory => unicode:characters_to_binary(directory(Config))}),
+    causeway_ct:stop(Config).
+
+documents() ->
+    ["README.md", "CHANGELOG.md", "Sources/README.md" |
+     lists:sort(filelib:wildcard("erlang/guides/*.md", root()))].
+
+%% --- the documents themselves ---
+
+%% A block in a language that nobody runs would be an example that nobody knows to be true.
+all_languages_are_run(Config) ->
+    Others = [where(Block) || Block <- ?config(programs, Config) ++ ?config(files, Config),
+                              not lists:member(Block#block.language, ?LANGUAGES)],
+    ?assertEqual([], Others).
+
+links_lead_somewhere(Config) ->
+    Broken = [{Document, Link} || {Document, Text} <- ?config(documents, Config),
+                                  Link <- matches(Text, "\\]\\(([^)]+)\\)"),
+                                  not leads_somewhere(Document, string:split(Link, "#"))],
+    ?assertEqual([], Broken).
+
+leads_somewhere(_Document, [<<"https:", _/binary>> | _]) ->
+    true;
+leads_somewhere(Document, [<<>>, Anchor]) ->
+    lists:member(Anchor, anchors(Document));
+leads_somewhere(Document, [Path]) ->
+    filelib:is_file(filename:join(root(), target(Document, Path)));
+leads_somewhere(Document, [Path, Anchor]) ->
+    leads_somewhere(Document, [Path]) andalso lists:member(Anchor, anchors(target(Document, Path))).
+
+%% Relative to the project's root.
+target(Document, Path) ->
+    Steps = filename:split(filename:join(filename:dirname(Document), binary_to_list(Path))),
+    case lists:foldl(fun("..", [_ | Above]) -> Above;
+                        (".", Above) -> Above;
+                        (Step, Above) -> [Step | Above]
+                     end, [], Steps) of
+        [] -> ".";
+        Reversed -> filename:join(lists:reverse(Reversed))
+    end.
+
+%% The names that headings have as targets of links.
+anchors(Document) ->
+    [unicode:characters_to_binary(
+       string:replace(re:replace(string:lowercase(Heading), "[^\\w\\s-]", "", [unicode, ucp, global, {return, list}]),
+                      " ", "-", all))
+     || Heading <- matches(read(Document), "^#+ (.*)$")].
+
+targets_of_make_are_there(Config) ->
+    Makefile = read("Makefile"),
+    Missing = [{Document, Target} || {Document, Text} <- ?config(documents, Config),
+                                     Target <- matches(Text, "(?:^    |`)make ([a-z-]+)"),
+                                     matches(Makefile, ["^(", Target, "):.*##"]) =:= []],
+    ?assertEqual([], Missing).
+
+%% --- the examples ---
+
+erlang(Config) ->
+    [evaluate(Section) || Section <- sections(Config, <<"erlang">>)].
+
+elixir(Config) ->
+    case os:find_executable("elixir") of
+        false -> {skip, "elixir is not installed"};
+        Elixir -> run_elixir(Elixir, Config, sections(Config, <<"elixir">>))
+    end.
+
+%% A node for all of them: to start one takes longer than most examples.
+run_elixir(Elixir, Config, Sections) ->
+    Scripts = [script(Config, "exs", Section) || Section <- Sections],
+    Run = "for file <- System.argv(), do: Task.async(fn -> Code.eval_file(file) end) |> Task.await(30_000)",
+    run(Config, Elixir, ["-pa", filename:dirname(code:which(py)), "-e", Run, "--" | Scripts]).
+
+python(Config) ->
+    [run(Config, python(), [script(Config, "py", Section)]) || Section <- sections(Config, <<"python">>)].
+
+shell(Config) ->
+    [run(Config, os:find_executable("sh"), ["-eu", script(Config, "sh", Section)])
+     || Section <- sections(Config, <<"sh">>)].
+
+%% Each is used by an example of its document; a module of Python that only Elixir's node has imported is imported here.
+files_are_used(Config) ->
+    Unused = [where(File) || File <- ?config(files, Config), not is_used(File, ?config(programs, Config))],
+    ?assertEqual([], Unused),
+    [{ok, _} = py:call(importlib, import_module, [list_to_atom(filename:rootname(file_name(File)))])
+     || #block{language = <<"python">>} = File <- ?config(files, Config)].
+
+is_used(File, Programs) ->
+    Name = filename:rootname(file_name(File)),
+    lists:any(fun(#block{document = Document, text = Text}) ->
+                      Document =:= File#block.document andalso string:find(Text, Name) =/= nomatch
+              end, Programs).
+
+%% --- running ---
+
+%% In a process of its own, whose names and mailbox are nobody else's.
+evaluate(Section) ->
+    {Pid, Monitor} = spawn_monitor(fun() -> lists:foldl(fun evaluate/2, erl_eval:new_bindings(), Section) end),
+    receive
+        {'DOWN', Monitor, process, Pid, normal} -> ok;
+        {'DOWN', Monitor, process, Pid, Reason} -> ct:fail(Reason)
+    after ?PATIENCE ->
+        exit(Pid, kill),
+        ct:fail({takes_too_long, where(hd(Section))})
+    end.
+
+evaluate(#block{text = <<"-module(", _/binary>>} = Block, Bindings) ->
+    Forms = [begin {ok, Form} = erl_parse:parse_form(Tokens), Form end || Tokens <- scan(Block)],
+    {ok, Module, Code} = compile:forms(Forms, [report, warnings_as_errors]),
+    {module, Module} = code:load_binary(Module, "", Code),
+    Bindings;
+evaluate(Block, Bindings) ->
+    lists:foldl(fun(Tokens, Before) -> evaluate(Block, Tokens, Before) end, Bindings, scan(Block)).
+
+%% As in a shell: one expression after the other, with the variables of the ones before.
+evaluate(Block, Tokens, Before) ->
+    Line = erl_scan:line(hd(Tokens)),
+    {ok, Expressions} = erl_parse:parse_exprs(Tokens),
+    try erl_eval:exprs(Expressions, Before) of
+        {value, _, After} -> After
+    catch
+        Class:Reason:Stack -> exit({Block#block.document, Line, Class, Reason, Stack})
+    end.
+
+scan(#block{line = Line, text = Text}) ->
+    scan(unicode:characters_to_list(Text), Line).
+
+scan(Text, Line) ->
+    case erl_scan:tokens([], Text, Line) of
+        {done, {ok, Tokens, Next}, Rest} -> [Tokens | scan(Rest, Next)];
+        {done, {eof, _}, _} -> [];
+        {more, _} -> []
+    end.
+
+%% With the lines that it has in its document, for what says where it fails.
+script(Config, Extension, [First | _] = Section) ->
+    Name = lists:concat([filename:basename(First#block.document), "-", First#block.line, ".", Extension]),
+    File = filename:join(?config(priv_dir, Config), Name),
+    ok = file:write_file(File, [Block#block.text || Block <- Section]),
+    File.
+
+%% They run where the files are, with the Python of the node, and print nothing.
+run(Config, Program, Arguments) ->
+    Path = filename:dirname(python()) ++ ":" ++ os:getenv("PATH"),
+    Environment = [{"PATH", Path}, {"PYTHONPATH", filename:join(root(), "python") ++ ":" ++ directory(Config)},
+                   {"CAUSEWAY", filename:dirname(filename:dirname(code:which(py)))}, {"CHECKOUT", root()}],
+    Port = open_port({spawn_executable, Program}, [{args, Arguments}, {env, Environment}, {cd, directory(Config)},
+                                                   exit_status, stderr_to_stdout, binary]),
+    ?assertEqual({Arguments, 0, <<>>}, collect(Port, Arguments, <<>>)).
+
+collect(Port, Arguments, Output) ->
+    receive
+        {Port, {data, Data}} -> collect(Port, Arguments, <<Output/binary, Data/binary>>);
+        {Port, {exit_status, Status}} -> {Arguments, Status, Output}
+    end.
+
+python() ->
+    {ok, #{executable := Python}} = causeway_python:find(),
+    unicode:characters_to_list(Python).
+
+%% --- what is in a document ---
+
+%% The blocks of a language, those of a section together.
+sections(Config, Language) ->
+    Blocks = [Block || Block <- ?config(programs, Config), Block#block.language =:= Language],
+    ?assertNotEqual([], Blocks),
+    Sections = lists:foldl(fun(#block{section = Section} = Block, [[#block{section = Section} | _] = Last | Others]) ->
+                                   [[Block | Last] | Others];
+                              (Block, Others) ->
+                                   [[Block] | Others]
+                           end, [], Blocks),
+    lists:reverse([lists:reverse(Section) || Section <- Sections]).
+
+blocks(Document, Text) ->
+    Lines = lists:enumerate(binary:split(Text, <<"\n">>, [global])),
+    blocks(Lines, #block{document = Document, section = {Document, 0}}, []).
+
+blocks([], _Block, Found) ->
+    lists:reverse(Found);
+blocks([{Line, <<"#", _/binary>>} | Rest], Block, Found) ->
+    blocks(Rest, Block#block{section = {Block#block.document, Line}}, Found);
+blocks([{Line, <<"```", Language/binary>>} | Rest], Block, Found) ->
+    {Inside, [_Fence | After]} = lists:splitwith(fun({_, Inner}) -> Inner =/= <<"```">> end, Rest),
+    Text = << <<Inner/binary, "\n">> || {_, Inner} <- Inside >>,
+    blocks(After, Block, [Block#block{line = Line + 1, language = Language, text = Text} | Found]);
+blocks([_ | Rest], Block, Found) ->
+    blocks(Rest, Block, Found).
+
+file_name(#block{text = Text}) ->
+    case re:run(Text, "^(?:#|%+) (\\w+\\.\\w+)\n", [{capture, [1], list}]) of
+        {match, [Name]} -> Name;
+        nomatch -> none
+    end.
+
+where(#block{document = Document, line = Line, language = Language}) ->
+    {Document, Line, Language}.
+
+matches(Text, Pattern) ->
+    case re:run(Text, Pattern, [multiline, global, {capture, [1], binary}]) of
+        {match, Matches} -> lists:append(Matches);
+        nomatch -> []
+    end.
+
+directory(Config) ->
+    filename:join(?config(priv_dir, Config), "files").
+
+make_directory(Config) ->
+    filelib:ensure_path(directory(Config)).
+
+read(Document) ->
+    {ok, Text} = file:read_file(filename:join(root(), Document)),
+    Text.
+
+%% The project's root, from where this suite lies in its sources.
+root() ->
+    find_root(filename:dirname(proplists:get_value(source, ?MODULE:module_info(compile)))).
+
+find_root(Directory) ->
+    case filelib:is_regular(filename:join(Directory, "README.md")) andalso filelib:is_dir(filename:join(Directory, "CShims")) of
+        true -> Directory;
+        false -> find_root(filename:dirname(Directory))
+    end.
