@@ -27,18 +27,30 @@ all() ->
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(causeway),
     Documents = [{Document, read(Document)} || Document <- documents()],
-    Blocks = lists:append([blocks(Document, Text) || {Document, Text} <- Documents]),
+    Blocks = with_free_ports(lists:append([blocks(Document, Text) || {Document, Text} <- Documents])),
     {Files, Programs} = lists:partition(fun(Block) -> file_name(Block) =/= none end, Blocks),
+    {ok, Before} = file:get_cwd(),
     ok = make_directory(Config),
+    ok = file:set_cwd(directory(Config)),
     [ok = file:write_file(filename:join(directory(Config), file_name(File)), File#block.text) || File <- Files],
     {ok, _} = py:eval("__import__('sys').path.insert(0, directory)",
                       #{directory => unicode:characters_to_binary(directory(Config))}),
-    [{documents, Documents}, {files, Files}, {programs, Programs} | Config].
+    [{documents, Documents}, {files, Files}, {programs, Programs}, {before, Before} | Config].
 
 end_per_suite(Config) ->
     {ok, _} = py:eval("__import__('sys').path.remove(directory)",
                       #{directory => unicode:characters_to_binary(directory(Config))}),
+    ok = file:set_cwd(?config(before, Config)),
     causeway_ct:stop(Config).
+
+%% The ports that they name may be somebody else's here, as of this suite with another Python.
+with_free_ports(Blocks) ->
+    Sockets = [{Port, element(2, {ok, _} = gen_tcp:listen(0, []))} || Port <- [<<"8081">>, <<"8082">>]],
+    Free = [{Port, integer_to_binary(element(2, {ok, _} = inet:port(Socket)))} || {Port, Socket} <- Sockets],
+    [ok = gen_tcp:close(Socket) || {_, Socket} <- Sockets],
+    [lists:foldl(fun({Port, Other}, #block{text = Text} = Changed) ->
+                         Changed#block{text = binary:replace(Text, Port, Other, [global])}
+                 end, Block, Free) || Block <- Blocks].
 
 documents() ->
     ["README.md", "CHANGELOG.md", "Sources/README.md" |
@@ -242,8 +254,10 @@ matches(Text, Pattern) ->
 directory(Config) ->
     filename:join(?config(priv_dir, Config), "files").
 
+%% With a virtual environment, which only its packages make slow: how one is made is tested elsewhere.
 make_directory(Config) ->
-    filelib:ensure_path(directory(Config)).
+    ok = filelib:ensure_path(directory(Config)),
+    run(Config, python(), ["-m", "venv", "--without-pip", "guide-venv"]).
 
 read(Document) ->
     {ok, Text} = file:read_file(filename:join(root(), Document)),
