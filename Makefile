@@ -62,6 +62,10 @@ bench: build bench-venv ## ours against the peers, as ratios (ONLY=..., QUICK=1,
 bench-check: export CHECK := 1
 bench-check: bench ## the same; fails where a ratio is 15 % worse than Tests/Benchmarks/thresholds.config
 
+.PHONY: doc
+doc: build lint-venv ## the reference of all modules, in .build/doc
+	@.ci/doc $(VENVS)/lint/bin/python
+
 .PHONY: lint
 lint: lint-swift check-traps lint-erlang lint-python ## formatting, traps, xref, dialyzer, ruff, stubs
 

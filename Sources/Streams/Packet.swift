@@ -74,7 +74,9 @@ public enum FoundPacket: Equatable, Sendable {
 
     /// Looks for the packet at the beginning of bytes.
     ///
-    /// - Parameter maximum: how many bytes a body may have. A longer packet is refused as soon as its length is there.
+    /// - Parameters:
+    ///   - bytes: what has come, with the length of a packet first.
+    ///   - maximum: how many bytes a body may have. A longer packet is refused as soon as its length is there.
     @inline(__always)
     public static func decode(_ bytes: Span<UInt8>, maximum: Int) throws(PacketError) -> FoundPacket {
         guard let (length, start) = try number(.length, bytes, from: 0, to: bytes.count) else {
