@@ -313,7 +313,20 @@ close_after(Connection, Timeout) ->
     _ = ask(Connection, {close, Timeout}),
     ok.
 
-%% @doc How the connection stands: what is outstanding, waits in line, is in hand, is queued, and what has ever been.
+%% @doc How the connection stands; `{error, {closed, noproc}}' when it has ended.
+%%
+%% <dl>
+%% <dt>`state', `transport', `channels', `is_reading'</dt><dd>What it is, and whether it reads now or has a window
+%% full.</dd>
+%% <dt>`outstanding', `waiting'</dt><dd>Requests that wait for an answer; that wait in line to be sent.</dd>
+%% <dt>`in_hand', `in_hand_bytes'</dt><dd>Requests of the peer that are being handled, and the bytes of these.</dd>
+%% <dt>`queued_bytes'</dt><dd>What is to be written.</dd>
+%% <dt>`requests', `responses', `cancelled', `timeouts', `stray_responses'</dt><dd>Requests sent and answers to them ever;
+%% requests given up; answers that came too late or to nothing.</dd>
+%% <dt>`peer_requests', `peer_responses', `rejected'</dt><dd>The same of the peer's; those refused, as without a
+%% handler.</dd>
+%% <dt>`bytes_in', `bytes_out', `packets_in', `packets_out', `reads', `writes'</dt><dd>What has gone through.</dd>
+%% </dl>
 -spec info(connection()) -> map() | {error, term()}.
 info(Connection) ->
     ask(Connection, info).

@@ -9,6 +9,7 @@
                  %% Whether it ends with the pipe.
                  close :: boolean()}).
 
+%% @doc Opens what is to be written to; an open file, socket or channel stays as it is.
 -spec open(py_byte_channel:target(), #{close => boolean()}) -> {ok, #target{}} | {error, term()} | badarg.
 open(To, Options) ->
     case target(To) of

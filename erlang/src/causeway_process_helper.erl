@@ -10,6 +10,7 @@
 
 -type state() :: #{waiting := [gen_server:from()]}.
 
+%% @doc Starts the process that has the helper.
 -spec start_link() -> {ok, pid()} | {error, term()}.
 start_link() ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).

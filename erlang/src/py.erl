@@ -35,6 +35,12 @@
 %% or a pair of an atom and a binary that says what to do: `{no_context, _}', `{context_stopped, _}',
 %% `{overloaded, _}', `{badarg, _}'.
 %%
+%% A wrong argument is `{error, {badarg, _}}', too; nothing here raises.
+%%
+%% == Time ==
+%% Time-outs are in milliseconds. A function that calls Python blocks its caller, and no scheduler, until the answer is
+%% there; those that return at once say so.
+%%
 %% A call that times out, or whose caller dies, is interrupted: Python raises
 %% `erlang.CallInterrupted' in it at the next bytecode.
 %%
@@ -157,7 +163,9 @@ exec(Code, Options) ->
 exec(Context, Code, Options) when is_pid(Context) ->
     py_request:run(Context, {exec, Code}, Options, infinity).
 
-%% @doc Calls a function and forgets it: neither result nor error come back.
+%% @doc Calls a function and forgets it: neither result nor error come back. Returns at once.
+%%
+%% An error is only that there is no context, that too many calls wait for it, or a wrong argument.
 -spec cast(name(), name(), args()) -> ok | error().
 cast(Module, Function, Args) ->
     cast(Module, Function, Args, #{}).
@@ -172,7 +180,7 @@ cast(Module, Function, Args, Kwargs) ->
 
 %% @doc Starts a call and returns at once; {@link await/2} in the same process gets the result.
 %%
-%% When the process ends, the call is given up.
+%% When the process ends, the call is given up. What could not be started is an error here.
 -spec spawn_call(name(), name(), args()) -> reference() | error().
 spawn_call(Module, Function, Args) ->
     spawn_call(Module, Function, Args, #{}).
@@ -193,7 +201,9 @@ started(Error) -> Error.
 await(Reference) ->
     await(Reference, ?TIMEOUT).
 
-%% @doc The same with a time-out; after that the call goes on, and can be awaited again.
+%% @doc The same with a time-out in milliseconds; after that the call goes on, and can be awaited again.
+%%
+%% `{error, {unknown_call, _}}' where it was awaited already, or is another process's.
 -spec await(reference(), timeout()) -> result().
 await(Reference, Timeout) ->
     py_request:await(Reference, Timeout).
@@ -204,12 +214,12 @@ await(Reference, Timeout) ->
 context() ->
     context(py_contexts:own_index()).
 
-%% @doc The context at a place of the default pool, from 1.
+%% @doc The context at a place of the default pool, from 1; `{error, {no_context, _}}' where that has none.
 -spec context(pos_integer()) -> pid() | error().
 context(Index) ->
     py_contexts:context(Index).
 
-%% @doc Makes sure that the default pool has one context for each scheduler.
+%% @doc Makes sure that the default pool has one context for each scheduler. See {@link start_contexts/1}.
 -spec start_contexts() -> {ok, [pid()]} | {error, term()}.
 start_contexts() ->
     start_contexts(erlang:system_info(schedulers)).
@@ -219,6 +229,9 @@ start_contexts() ->
 %%
 %% In a pool of `subinterp' or `owngil' a process is always served by the same context: the names that it has
 %% defined are there.
+%%
+%% Blocks until Python is ready on all of them. `{error, {pool_mode, _}}' where the pool has contexts of another mode,
+%% `{error, {unsupported, _}}' for `owngil' before Python 3.12, `{error, {not_started, _}}' without the application.
 -spec start_contexts(pos_integer() | #{number => pos_integer(), mode => py_context:mode()}) ->
           {ok, [pid()]} | {error, term()}.
 start_contexts(Options) ->
@@ -229,7 +242,8 @@ start_contexts(Options) ->
 execution_mode() ->
     py_pool_sup:mode().
 
-%% @doc Ends the contexts of the default pool.
+%% @doc Ends the contexts of the default pool, and waits for that. What they execute is interrupted; who waits for an
+%% answer gets `{error, {context_stopped, _}}'.
 -spec stop_contexts() -> ok.
 stop_contexts() ->
     py_pool_sup:stop_contexts().
@@ -253,7 +267,8 @@ stream(Context, Module, Function, Args) when is_pid(Context) ->
 stream(Module, Function, Args, Kwargs) ->
     py_request:run(pool, {collect, {call, Module, Function, Args, Kwargs}}, infinity, infinity).
 
-%% @doc Evaluates an expression among the names of the calling process, and collects what its value yields.
+%% @doc Evaluates an expression among the names of the calling process, and collects what its value yields. No limit of
+%% time.
 -spec stream_eval(iodata()) -> {ok, [term()]} | error().
 stream_eval(Code) ->
     stream_eval(Code, #{}).
@@ -289,7 +304,8 @@ stream_start(Module, Function, Args, Options) ->
 stream_cancel(Reference) ->
     py_stream:cancel(Reference).
 
-%% @doc Lets a stream send so many more items. From the first time on it sends only what it was asked for.
+%% @doc Lets a stream send so many more items. From the first time on it sends only what it was asked for. Returns at
+%% once; a stream that has ended is no error.
 -spec stream_demand(reference(), pos_integer()) -> ok | error().
 stream_demand(Reference, Number) ->
     py_stream:demand(Reference, Number).
@@ -309,7 +325,7 @@ register_function(Name, Fun) ->
 register_function(Name, Module, Function) ->
     py_callbacks:register(Name, Module, Function).
 
-%% @doc Takes a function back. Calls of it that run go on.
+%% @doc Takes a function back. Calls of it that run go on. A name that is not registered is no error.
 -spec unregister_function(name()) -> ok | error().
 unregister_function(Name) ->
     py_callbacks:unregister(Name).
@@ -433,7 +449,8 @@ memory_stats() ->
 memory_stats(Options) ->
     py_memory:stats(Options).
 
-%% @doc Has Python collect its garbage; returns how many objects it has found that cannot be reached.
+%% @doc Has Python collect its garbage; returns how many objects it has found that cannot be reached. Other Python waits
+%% meanwhile.
 -spec gc() -> {ok, non_neg_integer()} | error().
 gc() ->
     gc(2).
@@ -480,7 +497,8 @@ tracemalloc_top() ->
     tracemalloc_top(10).
 
 %% @doc The lines of Python whose memory that was allocated since {@link tracemalloc_start/0} is largest, the
-%% largest first, as `#{file, line, size, count}' with the size in bytes and the count of blocks.
+%% largest first, as `#{file, line, size, count}' with the size in bytes and the count of blocks. A `RuntimeError' where
+%% memory is not traced.
 -spec tracemalloc_top(pos_integer()) -> {ok, [#{atom() => term()}]} | error().
 tracemalloc_top(Number) ->
     tracemalloc_top(Number, #{}).
@@ -504,7 +522,8 @@ reload(Module) ->
 reload(Module, Options) ->
     py_memory:reload(Module, Options).
 
-%% @doc A second descriptor for the same open file or socket, closed on exec. Both are to be closed.
+%% @doc A second descriptor for the same open file or socket, closed on exec. Both are to be closed. `{error, ebadf}' for
+%% what is not open, `{error, emfile}' where none is left.
 -spec dup_fd(non_neg_integer()) -> {ok, non_neg_integer()} | {error, atom() | {errno, integer()}}.
 dup_fd(Fd) ->
     %% The reactor's contract says badf where POSIX and file say ebadf.

@@ -41,14 +41,20 @@
 %% How long a diagnosis waits for Python's lock.
 -define(LOCK_PATIENCE, 800).
 
-%% @doc Starts a context and its thread, and waits until Python is ready on it.
+%% @doc Starts a context and its thread, and waits until Python is ready on it and the setup code has run.
+%%
+%% Errors: `{bad_option, Option, Value}', `{missing_option, Option}', `{unsupported, Text}' for a mode that this Python
+%% does not have, `{setup_failed, Reason}' with the exception as of `error => map', `{no_thread, Reason}',
+%% `{start_failed, Text}', `{already_started, Pid}' for a name.
 -spec start_link(options()) -> {ok, pid()} | {error, term()}.
 start_link(#{name := Name} = Options) ->
     gen_server:start_link({local, Name}, ?MODULE, Options, []);
 start_link(Options) ->
     gen_server:start_link(?MODULE, Options, []).
 
-%% @doc Stops a context at once: what Python executes there is interrupted, connections are closed.
+%% @doc Stops a context at once: what Python executes there is interrupted, connections are closed, who waits for an
+%% answer gets `{error, {context_stopped, _}}'. Waits a second at most for Python; native code that does not return is
+%% logged, and its thread ends later.
 -spec stop(pid()) -> ok.
 stop(Context) ->
     gen_server:stop(Context).
@@ -68,7 +74,23 @@ stop(Context, Timeout) ->
     {error, {badarg, py_call:error_text("stop needs a context's pid and milliseconds or infinity, not ~tP, ~tP",
                                         [Context, 8, Timeout, 8])}}.
 
-%% @doc Counters of a context.
+%% @doc Counters of a context, since it has started.
+%%
+%% <dl>
+%% <dt>`id', `max_connections'</dt><dd>The options.</dd>
+%% <dt>`calls', `queued'</dt><dd>Calls that were begun, with those of the setup code; that wait now.</dd>
+%% <dt>`active_connections', `total_connections', `listeners'</dt><dd>Connections and datagram sockets now, and ever;
+%% listening sockets now.</dd>
+%% <dt>`total_requests', `bytes_in', `bytes_out'</dt><dd>Calls of `data_received', and bytes of all connections.</dd>
+%% <dt>`errors'</dt><dd>Exceptions of protocols, and reads, accepts and datagrams that failed.</dd>
+%% <dt>`callback_us'</dt><dd>Microseconds in protocols.</dd>
+%% <dt>`gil_wait_us', `gil_hold_us'</dt><dd>Microseconds for which the thread has waited for Python's lock and has had
+%% it, while it serves connections; not measured without.</dd>
+%% <dt>`batches', `read_waits', `parks'</dt><dd>Turns with Python's lock; waits in the thread's own poller; times that it
+%% went to sleep.</dd>
+%% </dl>
+%%
+%% It is asked of the context's process, which never waits for Python.
 -spec stats(pid() | atom()) -> #{atom() => integer()}.
 stats(Context) ->
     gen_server:call(Context, stats).
@@ -76,7 +98,8 @@ stats(Context) ->
 %% @doc What a context executes: `activity' is `call', `callback' or `idle'; `running_ms' for how long, for a
 %% callback since its turn began; `call' the `{Module, Function}' of the call in hand, `eval', `exec' or `undefined';
 %% `stack' a list of `#{file, line, function, code}', the outermost call first. Both are `unavailable' where native
-%% code keeps Python's lock. Answers within a second, whatever Python does.
+%% code keeps Python's lock. `queued' is how many calls wait, `active_connections' how many connections there are.
+%% Answers within a second, whatever Python does; `{error, {no_context, _}}' where there is none.
 -spec diagnose(pid() | atom()) -> {ok, #{atom() => term()}} | {error, term()}.
 diagnose(Name) when is_atom(Name), Name =/= undefined ->
     diagnose(whereis(Name));

@@ -26,7 +26,7 @@
 %% How long a stopping context waits for its connections, in milliseconds.
 -define(DRAIN, 5000).
 
-%% @doc Starts a context with the default options.
+%% @doc Starts a context with the default options. See {@link py_context:start_link/1}.
 -spec start_link(integer(), mode()) -> {ok, pid()} | {error, term()}.
 start_link(Id, Mode) ->
     start_link(Id, Mode, #{}).
@@ -107,7 +107,8 @@ handoff(Context, Handle, Info) ->
     {error, {badarg, py_call:error_text("handoff needs a context's pid, a socket or a file descriptor, and a map, "
                                         "not ~tP, ~tP, ~tP", [Context, 8, Handle, 8, Info, 8])}}.
 
-%% @doc Counters: connections now and in total, requests (calls of data_received), bytes, calls.
+%% @doc Counters: connections now and in total, requests (calls of data_received), bytes, calls; see {@link
+%% py_context:stats/1}.
 -spec stats(pid()) -> #{atom() => integer()}.
 stats(Context) ->
     py_context:stats(Context).
