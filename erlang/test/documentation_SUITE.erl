@@ -8,8 +8,8 @@
 -module(documentation_SUITE).
 
 -export([all/0, init_per_suite/1, end_per_suite/1]).
--export([all_languages_are_run/1, links_lead_somewhere/1, targets_of_make_are_there/1, erlang/1, elixir/1, python/1,
-         shell/1, files_are_used/1]).
+-export([all_languages_are_run/1, links_lead_somewhere/1, guides_are_listed/1, sources_are_there/1,
+         targets_of_make_are_there/1, erlang/1, elixir/1, python/1, shell/1, files_are_used/1]).
 
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
@@ -21,8 +21,8 @@
 -define(PATIENCE, 30000).
 
 all() ->
-    [all_languages_are_run, links_lead_somewhere, targets_of_make_are_there, erlang, elixir, python, shell,
-     files_are_used].
+    [all_languages_are_run, links_lead_somewhere, guides_are_listed, sources_are_there, targets_of_make_are_there,
+     erlang, elixir, python, shell, files_are_used].
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(causeway),
@@ -69,6 +69,23 @@ links_lead_somewhere(Config) ->
                                   Link <- matches(Text, "\\]\\(([^)]+)\\)"),
                                   not leads_somewhere(Document, string:split(Link, "#"))],
     ?assertEqual([], Broken).
+
+%% Where people look for them: in the README and in the overview of EDoc.
+guides_are_listed(Config) ->
+    Guides = [Document || {"erlang/guides/" ++ _ = Document, _} <- ?config(documents, Config)],
+    Missing = [{List, Guide} || List <- ["README.md", "erlang/guides/overview.edoc"], Guide <- Guides,
+                                string:find(read(List), Guide) =:= nomatch],
+    ?assertEqual([], Missing).
+
+%% The files of Swift, Erlang and Python that the architecture names.
+sources_are_there(_Config) ->
+    Names = lists:usort(matches(read("Sources/README.md"), "`(?:[\\w/]+/)?(\\w+\\.(?:swift|erl|pyi?))`")),
+    ?assertNotEqual([], Names),
+    Missing = [Name || Name <- Names,
+                       lists:all(fun(Directory) ->
+                                         filelib:wildcard(Directory ++ "/" ++ binary_to_list(Name), root()) =:= []
+                                 end, ["Sources/*", "Sources/*/*", "erlang/src", "python", "python/erlang"])],
+    ?assertEqual([], Missing).
 
 leads_somewhere(_Document, [<<"https:", _/binary>> | _]) ->
     true;
