@@ -94,7 +94,8 @@ priv_dir() ->
 
 packages() -> unicode:characters_to_binary(filename:join(priv_dir(), "python")).
 
-%% @doc Which Python would be embedded.
+%% @doc Which Python would be embedded. Runs its executable to ask it, and waits for that, at most 10 seconds. An
+%% error says what was looked for and what to do.
 -spec find() -> {ok, python()} | {error, reason()}.
 find() ->
     Wanted = wanted(),
