@@ -27,7 +27,7 @@ run: build run-venv ## serve http://127.0.0.1:8080 (PORT=...) from a Python prot
 	@export $(RUN_PYTHON); exec erlang/examples/serve.sh
 
 .PHONY: build
-build: native ## everything that the other targets need
+build: setup native ## everything that the other targets need
 	@echo "== rebar3 compile"
 	@cd erlang && rebar3 compile
 
@@ -82,6 +82,12 @@ setup:
 	@.ci/check-swift
 	@.ci/install-packages
 
+# For who builds the library only, as pip and rebar3 have it done.
+.PHONY: setup-native
+setup-native:
+	@.ci/check-swift
+	@.ci/install-packages --native
+
 .PHONY: run-venv
 run-venv: setup
 	@set -e; python=$$(.ci/find-pythons --default); \
@@ -109,7 +115,7 @@ native: $(PRIV)/libcauseway.so $(PRIV)/causeway_loader.so $(PRIV)/causeway-spawn
 # swift build knows what is out of date. It leaves its products alone if nothing is, and then nothing
 # below is done again.
 .PHONY: swift-build
-swift-build: setup
+swift-build: setup-native
 	@echo "== swift build"
 	@swift build -c release --product causeway
 	@swift build -c release --product causeway_loader
