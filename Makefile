@@ -54,7 +54,7 @@ fuzz: setup ## libFuzzer on the decoder of packets for FUZZ_SECONDS, from the co
 
 .PHONY: bench
 bench: build bench-venv ## ours against the peers, as ratios (ONLY=..., QUICK=1, RECORD=1)
-	@swift build -c release --product causeway-load
+	@swift build -c release --package-path Tests/Benchmarks --scratch-path .build/load
 	@newest=$$(.ci/find-pythons 2>/dev/null | tail -n 1); export NEWEST_PYTHON="$${newest#* }"; \
 	    export CAUSEWAY_PYTHON="$(CURDIR)/$(VENVS)/bench/bin/python"; exec Tests/Benchmarks/run
 
