@@ -36,8 +36,12 @@ test: build check-traps ## all suites on every Python found (ONLY_PYTHON=3.12: o
 	@.ci/test
 
 .PHONY: soak
-soak: build ## the tests that take long
+soak: build release-venv ## the tests that take long
 	@.ci/test --soak
+
+.PHONY: test-release
+test-release: release-venv ## wheels and releases: made from a clean copy, used when that is away; part of soak
+	@$(VENVS)/release/bin/python -m pytest -p no:cacheprovider --durations 5 Tests/Release
 
 .PHONY: test-sanitize
 test-sanitize: setup ## the core's tests under the address and thread sanitizers
@@ -73,7 +77,7 @@ format: lint-venv ## puts Swift and Python into the form that lint wants
 
 .PHONY: clean
 clean: ## removes all that is built, virtual environments too
-	rm -rf .build erlang/_build $(PRIV) python/_causeway.abi3.so
+	rm -rf .build _build priv erlang/_build $(PRIV) python/_causeway.abi3.so
 
 # --- set-up -------------------------------------------------------------------------------------
 
@@ -97,6 +101,11 @@ run-venv: setup
 bench-venv: setup
 	@set -e; python=$$(.ci/find-pythons --default); \
 	    .ci/venv bench "$${python#* }" Tests/Benchmarks/requirements.txt
+
+.PHONY: release-venv
+release-venv: setup
+	@set -e; python=$$(.ci/find-pythons --default); \
+	    .ci/venv release "$${python#* }" Tests/Release/requirements.txt
 
 .PHONY: lint-venv
 lint-venv: setup

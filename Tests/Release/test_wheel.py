@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import socket
 import sys
 import sysconfig
 import zipfile
@@ -35,7 +36,10 @@ def example():
 def test_network_is_cut_off(offline):
     if not offline:
         pytest.skip("no network namespaces here: what is built may have used the network")
-    run([*offline, sys.executable, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"], ROOT, fails=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connect = f"import socket; socket.create_connection({server.getsockname()})"
+        run([sys.executable, "-c", connect], ROOT)
+        run([*offline, sys.executable, "-c", connect], ROOT, fails=True)
 
 
 def test_versions_agree(wheel):
