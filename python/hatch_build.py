@@ -13,12 +13,12 @@ from pathlib import Path
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-NO_SOURCES = """causeway: {directory} has neither the native module _causeway.abi3.so nor the Swift sources to build it from:
+NO_SOURCES = """causeway: neither the native module _causeway.abi3.so nor its Swift sources are here:
 clone the whole repository, and build from its folder `python`."""
-NO_BUILD = """causeway: the native module could not be built: what was missing is said above. `make native` in {directory}
-does the same. It takes Swift, the C library's and libstdc++'s headers, and those of Python and Erlang."""
-NO_SDIST = """causeway: there is no source distribution. The native module is built from the Swift sources, which are not in
-this folder but beside it: make a wheel (`pip wheel ./python`), or install from a clone of the repository."""
+NO_BUILD = """causeway: the native module could not be built. What was missing is said above, and by `make native`
+in {directory}. It takes Swift, and the headers of libc, libstdc++, Python and Erlang."""
+NO_SDIST = """causeway: there is no source distribution: the Swift sources of the native module are not in this folder
+but beside it. Make a wheel (`pip wheel ./python`), or install from a clone of the repository."""
 
 
 class NativeModule(BuildHookInterface):
@@ -32,16 +32,17 @@ class NativeModule(BuildHookInterface):
 
 
 def build(library: Path) -> None:
-    """Has `make` build what is out of date. A module that is there is taken as it is where there is no Swift."""
+    """Has `make` build what is out of date. Without Swift, a module that is there is taken as it is."""
     top = library.parent.parent
     if not (top / "Package.swift").exists():
         if not library.exists():
-            sys.exit(NO_SOURCES.format(directory=library.parent))
+            sys.exit(NO_SOURCES)
         return
     if library.exists() and (os.environ.get("CAUSEWAY_MAKE") or not shutil.which("swift")):
         return
     # Who installs a package does not expect that packages of the system come with it.
-    if subprocess.run(["make", "-C", top, "native"], env=os.environ | {"CAUSEWAY_INSTALL": "no"}).returncode != 0:
+    settings = os.environ | {"CAUSEWAY_INSTALL": "no"}
+    if subprocess.run(["make", "-C", top, "native"], env=settings).returncode != 0:
         sys.exit(NO_BUILD.format(directory=top))
 
 

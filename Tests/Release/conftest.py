@@ -1,5 +1,5 @@
-"""Wheels and releases are made from a copy of the checkout in which nothing is built, without network, and used when
-that copy has been moved away. The environment has nothing of the checkout in it, either.
+"""Wheels and releases are made from a copy of the checkout in which nothing is built, without network, and
+used when that copy has been moved away. The environment has nothing of the checkout in it, either.
 """
 
 import contextlib
@@ -79,12 +79,13 @@ def repository(tmp_path_factory):
     """A git repository with the files that the checkout has now."""
     copy = tmp_path_factory.mktemp("repository") / "causeway"
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(listing, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout.split("\0"):
+    listed = subprocess.run(listing, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
+    for name in listed.split("\0"):
         if name and os.path.lexists(ROOT / name):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
-    who = ["-c", "user.name=causeway", "-c", "user.email=causeway@localhost"]
-    for command in (["init", "--quiet", "--initial-branch=main"], ["add", "."], [*who, "commit", "--quiet", "-m", "-"]):
+    commit = ["-c", "user.name=causeway", "-c", "user.email=causeway@localhost", "commit", "-m", "All"]
+    for command in (["init", "--initial-branch=main"], ["add", "."], commit):
         run(["git", *command], copy)
     return copy
 
@@ -101,7 +102,12 @@ def checkout(repository, tmp_path_factory):
 def wheel(checkout, offline, home, tmp_path_factory):
     """What `pip wheel` makes of a clone in which nothing is built."""
     directory = tmp_path_factory.mktemp("wheel")
-    run([*offline, *pip("wheel", "--wheel-dir", directory), "./python"], checkout, timeout=BUILD_TIME, HOME=home)
+    run(
+        [*offline, *pip("wheel", "--wheel-dir", directory), "./python"],
+        checkout,
+        timeout=BUILD_TIME,
+        HOME=home,
+    )
     (made,) = directory.iterdir()
     return made
 
