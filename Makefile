@@ -118,6 +118,7 @@ PACKAGE := $(shell cd python && find erlang -name '*.py' -o -name '*.pyi' -o -na
 
 # What Erlang and Python load; the library is the same file for both.
 .PHONY: native
+native: ## the native library and what belongs to it, as Erlang and Python load it
 native: $(PRIV)/libcauseway.so $(PRIV)/causeway_loader.so $(PRIV)/causeway-spawn python/_causeway.abi3.so \
     $(PRIV)/python/erlang $(PRIV)/python/_causeway.abi3.so
 

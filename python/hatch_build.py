@@ -15,10 +15,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NO_SOURCES = """causeway: neither the native module _causeway.abi3.so nor its Swift sources are here:
 clone the whole repository, and build from its folder `python`."""
-NO_BUILD = """causeway: the native module could not be built. What was missing is said above, and by `make native`
-in {directory}. It takes Swift, and the headers of libc, libstdc++, Python and Erlang."""
-NO_SDIST = """causeway: there is no source distribution: the Swift sources of the native module are not in this folder
-but beside it. Make a wheel (`pip wheel ./python`), or install from a clone of the repository."""
+NO_BUILD = """causeway: the native module could not be built. What was missing is said above, and by
+`make native` in {directory}. It takes Swift, and the headers of libc, libstdc++, Python and Erlang."""
+NO_SDIST = """causeway: there is no source distribution, because the Swift sources are not in this folder:
+make a wheel (`pip wheel ./python`), or install from a clone of the repository."""
 
 
 class NativeModule(BuildHookInterface):

@@ -82,6 +82,7 @@ def test_it_works_in_a_clean_environment(wheel, checkout, repository, python, tm
         run([venv / "bin/python", *installation], tmp_path)
         run([venv / "bin/python", "-I", "-c", INSTALLED], tmp_path)
         run([venv / "bin/python", "-I", "-c", example()], tmp_path)
+        assert "usage" in run([venv / "bin/python", "-I", "-m", "erlang.packetstream", "--help"], tmp_path)
 
 
 @no_swift_there
