@@ -27,7 +27,7 @@ run: build run-venv ## serve http://127.0.0.1:8080 (PORT=...) from a Python prot
 	@export $(RUN_PYTHON); exec erlang/examples/serve.sh
 
 .PHONY: build
-build: native ## everything that the other targets need
+build: setup native ## everything that the other targets need
 	@echo "== rebar3 compile"
 	@cd erlang && rebar3 compile
 
@@ -36,8 +36,12 @@ test: build check-traps ## all suites on every Python found (ONLY_PYTHON=3.12: o
 	@.ci/test
 
 .PHONY: soak
-soak: build ## the tests that take long
+soak: build release-venv ## the tests that take long
 	@.ci/test --soak
+
+.PHONY: test-release
+test-release: release-venv ## wheels and releases: made from a clean copy, used when that is away; part of soak
+	@$(VENVS)/release/bin/python -m pytest -p no:cacheprovider --durations 5 Tests/Release
 
 .PHONY: test-sanitize
 test-sanitize: setup ## the core's tests under the address and thread sanitizers
@@ -54,7 +58,7 @@ fuzz: setup ## libFuzzer on the decoder of packets for FUZZ_SECONDS, from the co
 
 .PHONY: bench
 bench: build bench-venv ## ours against the peers, as ratios (ONLY=..., QUICK=1, RECORD=1)
-	@swift build -c release --product causeway-load
+	@swift build -c release --package-path Tests/Benchmarks --scratch-path .build/load
 	@newest=$$(.ci/find-pythons 2>/dev/null | tail -n 1); export NEWEST_PYTHON="$${newest#* }"; \
 	    export CAUSEWAY_PYTHON="$(CURDIR)/$(VENVS)/bench/bin/python"; exec Tests/Benchmarks/run
 
@@ -77,7 +81,7 @@ format: lint-venv ## puts Swift and Python into the form that lint wants
 
 .PHONY: clean
 clean: ## removes all that is built, virtual environments too
-	rm -rf .build erlang/_build $(PRIV) python/_causeway.abi3.so
+	rm -rf .build _build priv erlang/_build $(PRIV) python/_causeway.abi3.so
 
 # --- set-up -------------------------------------------------------------------------------------
 
@@ -85,6 +89,12 @@ clean: ## removes all that is built, virtual environments too
 setup:
 	@.ci/check-swift
 	@.ci/install-packages
+
+# For who builds the library only, as pip and rebar3 have it done.
+.PHONY: setup-native
+setup-native:
+	@.ci/check-swift
+	@.ci/install-packages --native
 
 .PHONY: run-venv
 run-venv: setup
@@ -95,6 +105,11 @@ run-venv: setup
 bench-venv: setup
 	@set -e; python=$$(.ci/find-pythons --default); \
 	    .ci/venv bench "$${python#* }" Tests/Benchmarks/requirements.txt
+
+.PHONY: release-venv
+release-venv: setup
+	@set -e; python=$$(.ci/find-pythons --default); \
+	    .ci/venv release "$${python#* }" Tests/Release/requirements.txt
 
 .PHONY: lint-venv
 lint-venv: setup
@@ -107,13 +122,14 @@ PACKAGE := $(shell cd python && find erlang -name '*.py' -o -name '*.pyi' -o -na
 
 # What Erlang and Python load; the library is the same file for both.
 .PHONY: native
+native: ## the native library and what belongs to it, as Erlang and Python load it
 native: $(PRIV)/libcauseway.so $(PRIV)/causeway_loader.so $(PRIV)/causeway-spawn python/_causeway.abi3.so \
     $(PRIV)/python/erlang $(PRIV)/python/_causeway.abi3.so
 
 # swift build knows what is out of date. It leaves its products alone if nothing is, and then nothing
 # below is done again.
 .PHONY: swift-build
-swift-build: setup
+swift-build: setup-native
 	@echo "== swift build"
 	@swift build -c release --product causeway
 	@swift build -c release --product causeway_loader

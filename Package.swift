@@ -33,13 +33,10 @@ let staticProgram: [LinkerSetting] = [
 let package = Package(
     name: "causeway",
     products: [
+        .library(name: "Streams", targets: ["Streams"]),  // for Tests/Benchmarks
         .library(name: "causeway", type: .dynamic, targets: ["Causeway"]),
         .library(name: "causeway_loader", type: .dynamic, targets: ["NifLoader"]),
         .executable(name: "causeway-spawn", targets: ["causeway-spawn"]),
-    ],
-    dependencies: [
-        // For the load generator of the benchmarks only.
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
     ],
     targets: [
         .systemLibrary(name: "CErlNif", path: "CShims/CErlNif"),
@@ -57,12 +54,6 @@ let package = Package(
         .executableTarget(
             name: "causeway-spawn", dependencies: ["Streams", "CPlatform"],
             swiftSettings: common, linkerSettings: staticProgram),
-        .executableTarget(
-            name: "causeway-load",
-            dependencies: [
-                "Streams", "CPlatform", .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            ],
-            path: "Tests/Benchmarks/Load", swiftSettings: common),
         .testTarget(name: "StreamsTests", dependencies: ["Streams"], swiftSettings: common),
         .testTarget(
             name: "SpawnTests", dependencies: ["Streams", "CPlatform", "causeway-spawn"],

@@ -3,7 +3,7 @@
 
 -export([benchmarks/0]).
 
--define(LOAD, ".build/release/causeway-load").
+-define(LOAD, ".build/load/release/causeway-load").
 -define(BUDGET, 4194304).
 
 %% @doc The benchmarks of this module.

@@ -5,7 +5,7 @@
 
 -export([benchmarks/0, measure/1]).
 
--define(LOAD, ".build/release/causeway-load").
+-define(LOAD, ".build/load/release/causeway-load").
 -define(CONNECTIONS, 10000).
 
 %% @doc The benchmarks of this module.

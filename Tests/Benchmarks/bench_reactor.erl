@@ -5,7 +5,7 @@
 
 -export([benchmarks/0, ours/2]).
 
--define(LOAD, ".build/release/causeway-load").
+-define(LOAD, ".build/load/release/causeway-load").
 
 %% @doc The benchmarks of this module.
 -spec benchmarks() -> [bench:benchmark()].
