@@ -144,7 +144,7 @@ key(Key) ->
     Name = try unicode:characters_to_list(if is_atom(Key) -> atom_to_list(Key); true -> Key end) catch error:badarg -> [] end,
     case [Known || Known <- known(), atom_to_list(Known) =:= Name] of
         [Known] -> Known;
-        [] -> wrong("~tP is no option; there are ~tp", [Key, 9, known()])
+        [] -> wrong("~tP is no option; there are ~0tp", [Key, 9, known()])
     end.
 
 known() ->
@@ -252,7 +252,7 @@ limit(Other) -> wrong("a limit is {Name, Number} or {Name, {Soft, Hard}}, not ~t
 limit_name(Name) ->
     Text = text(rlimits, Name),
     lists:member(Text, [atom_to_binary(Known) || Known <- ?LIMITS])
-        orelse wrong("~tP is no limit; there are ~tp", [Name, 9, ?LIMITS]),
+        orelse wrong("~tP is no limit; there are ~0tp", [Name, 9, ?LIMITS]),
     Text.
 
 limit_value(infinity) -> infinity;
@@ -379,7 +379,7 @@ setting({Name, Value}) ->
     Text = binary_to_list(path(cgroup, Name)),
     case [File || {Known, File} <- maps:to_list(?CGROUP_KEYS), atom_to_list(Known) =:= Text] of
         [File] -> {list_to_binary(File), setting_value(Value)};
-        [] -> wrong("~tP is no setting of a cgroup; there are ~tp", [Name, 9, lists:sort(maps:keys(?CGROUP_KEYS))])
+        [] -> wrong("~tP is no setting of a cgroup; there are ~0tp", [Name, 9, lists:sort(maps:keys(?CGROUP_KEYS))])
     end.
 
 setting_value({Quota, Period}) -> <<(setting_value(Quota))/binary, " ", (setting_value(Period))/binary>>;

@@ -190,6 +190,8 @@ version(Text) ->
         error:badarg -> error
     end.
 
+no_python(Executable, <<>>) ->
+    {error, {python_failed, text("~ts is no Python 3: it said nothing", [Executable])}};
 no_python(Executable, Output) ->
     {error, {python_failed, text("~ts is no Python 3: it said ~ts", [Executable, Output])}}.
 

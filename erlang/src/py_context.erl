@@ -54,15 +54,17 @@ start_link(Options) ->
 
 %% @doc Stops a context at once: what Python executes there is interrupted, connections are closed, who waits for an
 %% answer gets `{error, {context_stopped, _}}'. Waits a second at most for Python; native code that does not return is
-%% logged, and its thread ends later.
--spec stop(pid()) -> ok.
+%% logged, and its thread ends later. `badarg' for a process that is no context.
+-spec stop(pid() | atom()) -> ok.
 stop(Context) ->
+    refuse_other(Context, stop, [Context]),
     gen_server:stop(Context).
 
 %% @doc Stops a context when its connections have written what they have to, at the latest after so many
 %% milliseconds. Until then it serves calls, but takes no more connections.
 -spec stop(pid(), timeout()) -> ok | {error, term()}.
 stop(Context, Timeout) when is_pid(Context), Timeout =:= infinity orelse (is_integer(Timeout) andalso Timeout >= 0) ->
+    refuse_other(Context, stop, [Context, Timeout]),
     try
         _ = gen_server:call(Context, {drain, Timeout}, infinity),
         gen_server:stop(Context)
@@ -90,10 +92,24 @@ stop(Context, Timeout) ->
 %% went to sleep.</dd>
 %% </dl>
 %%
-%% It is asked of the context's process, which never waits for Python.
+%% It is asked of the context's process, which never waits for Python. `badarg' for a process that is no context.
 -spec stats(pid() | atom()) -> #{atom() => integer()}.
 stats(Context) ->
+    refuse_other(Context, stats, [Context]),
     gen_server:call(Context, stats).
+
+%% A process that is something else would be stopped all the same, or not know what it is asked. One that has ended is left
+%% to gen_server's errors.
+refuse_other(Name, Function, Arguments) when is_atom(Name) ->
+    refuse_other(whereis(Name), Function, Arguments);
+refuse_other(Pid, Function, Arguments) when is_pid(Pid), node(Pid) =:= node() ->
+    case is_process_alive(Pid) andalso proc_lib:translate_initial_call(Pid) of
+        false -> ok;
+        {?MODULE, init, 1} -> ok;
+        _ -> causeway_badarg:raise(?MODULE, Function, Arguments, #{1 => <<"is no context">>})
+    end;
+refuse_other(_, _, _) ->
+    ok.
 
 %% @doc What a context executes: `activity' is `call', `callback' or `idle'; `running_ms' for how long, for a
 %% callback since its turn began; `call' the `{Module, Function}' of the call in hand, `eval', `exec' or `undefined';
@@ -101,8 +117,11 @@ stats(Context) ->
 %% code keeps Python's lock. `queued' is how many calls wait, `active_connections' how many connections there are.
 %% Answers within a second, whatever Python does; `{error, {no_context, _}}' where there is none.
 -spec diagnose(pid() | atom()) -> {ok, #{atom() => term()}} | {error, term()}.
-diagnose(Name) when is_atom(Name), Name =/= undefined ->
-    diagnose(whereis(Name));
+diagnose(Name) when is_atom(Name) ->
+    case whereis(Name) of
+        undefined -> {error, {no_context, py_call:error_text("~p is the name of no running context", [Name])}};
+        Context -> diagnose(Context)
+    end;
 diagnose(Context) ->
     case py_call:native(Context) of
         {ok, Native} ->

@@ -124,6 +124,7 @@ python_that_fails(Config) ->
 python_that_is_something_else(Config) ->
     says(start_error(python_failed, [{"CAUSEWAY_PYTHON", "/bin/echo"}]), ["/bin/echo"]),
     says(start_error(python_failed, [{"CAUSEWAY_PYTHON", "/bin/false"}]), ["/bin/false"]),
+    says(start_error(python_failed, [{"CAUSEWAY_PYTHON", "/bin/true"}]), ["/bin/true", "nothing"]),
     Lying = causeway_ct:script(proplists:get_value(priv_dir, Config), "lying", "echo causeway-version x.y.z\necho causeway-executable /x\necho causeway-library /x\necho causeway-looked x\n"),
     says(start_error(python_failed, [{"CAUSEWAY_PYTHON", Lying}]), ["lying"]),
     NotExecutable = filename:join(proplists:get_value(priv_dir, Config), "not_executable"),

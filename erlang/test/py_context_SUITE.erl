@@ -14,7 +14,7 @@ all() ->
      stop_while_python_is_stubborn, shutdown_by_its_supervisor_while_python_loops, supervisor_restarts_it,
      killed_owner_ends_the_thread, killed_owner_answers_its_callers, linked_parent_dies, pool_restarts,
      pool_survives_ten_restarts_with_callers, calls_during_restart_are_answered, full_queue_is_an_error, full_queue_recovers,
-     least_loaded_context_is_taken, stuck_context_is_avoided, setup_code_runs_first, failing_setup_code, setup_code_that_exits, wrong_options,
+     least_loaded_context_is_taken, stuck_context_is_avoided, setup_code_runs_first, failing_setup_code, setup_code_that_exits, wrong_options, no_context,
      registered_name, name_twice, stats_count, one_batch_for_queued_calls, suspended_owner_does_not_delay_calls, long_call_does_not_delay_other_contexts,
      two_thousand_contexts_leave_nothing, two_hundred_contexts_at_once, failed_starts_leave_nothing].
 
@@ -122,6 +122,17 @@ killed_owner_ends_the_thread(_Config) ->
     ok = causeway_ct:expect({'DOWN', Monitor, process, Context, killed}),
     ok = causeway_ct:settled(fun causeway_ct:context_threads/0, Before),
     ?assertMatch({error, {no_context, _}}, py:call(Context, math, sqrt, [16])).
+
+%% What is no context is not stopped in its place.
+no_context(_Config) ->
+    Other = spawn(fun() -> receive after infinity -> ok end end),
+    Supervisor = whereis(py_pool_sup),
+    [?assertError(badarg, Function(Process)) || Process <- [Other, Supervisor, py_pool_sup], Function <- [fun py_context:stop/1, fun py_context:stats/1]],
+    [?assertError(badarg, py_context:stop(Process, 100)) || Process <- [Other, Supervisor]],
+    ?assertEqual({true, Supervisor}, {is_process_alive(Other), whereis(py_pool_sup)}),
+    exit(Other, kill),
+    {error, {no_context, Text}} = py_context:diagnose(no_such_context),
+    ?assertNotEqual(nomatch, string:find(Text, "no_such_context")).
 
 killed_owner_answers_its_callers(_Config) ->
     Context = start(#{}),
