@@ -85,7 +85,8 @@ final class PacketLink: @unchecked Sendable {
         /// The last of the crew has gone.
         var isOver = false
         // Who waits for anything else to change.
-        var watchers: [@Sendable () -> Void] = []
+        var watchers: [Watcher] = []
+        var nextWatcher = 0
         var counters = Counters()
         var isProbing = false
 
@@ -94,6 +95,13 @@ final class PacketLink: @unchecked Sendable {
     }
 
     enum Standby { case none, looking, parked }
+
+    /// Who is told when something is so, which is looked at with the lock.
+    struct Watcher: Sendable {
+        let number: Int
+        let isSo: @Sendable (inout Contents) -> Bool
+        let wake: @Sendable () -> Void
+    }
 
     struct Sleeper: Sendable {
         let request: PacketRequest
@@ -338,9 +346,14 @@ final class PacketLink: @unchecked Sendable {
     }
 
     func takeWatchers(_ c: inout Contents) -> [@Sendable () -> Void] {
-        if c.watchers.isEmpty { return [] }
-        defer { c.watchers = [] }
-        return c.watchers
+        var wakers: [@Sendable () -> Void] = []
+        if c.watchers.isEmpty { return wakers }
+        var others: [Watcher] = []
+        for watcher in c.watchers {
+            if watcher.isSo(&c) { wakers.append(watcher.wake) } else { others.append(watcher) }
+        }
+        if !wakers.isEmpty { c.watchers = others }
+        return wakers
     }
 
     /// Adds a packet. With the lock. `payload` is a borrowed `bytes`, held where it is large: then with the GIL.
@@ -402,7 +415,7 @@ final class PacketLink: @unchecked Sendable {
                     wakers += request.settle(.timedOut)
                 }
             }
-            if !wakers.isEmpty { wakers += takeWatchers(&c) }
+            wakers += takeWatchers(&c)
             guard probes else { return }
             if c.isProbing {
                 isLost = now - lastReceived.load(ordering: .relaxed) >= 2 * options.keepalive
