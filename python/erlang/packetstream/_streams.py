@@ -22,8 +22,11 @@ class Streams:
         self._pumps = []
         self.recv = self.send = -1
         try:
-            self.recv = self._source(recv)
-            self.send = self._target(send)
+            if recv is send and isinstance(recv, socket.socket) and hasattr(recv, "unwrap"):
+                self._carry(recv)
+            else:
+                self.recv = self._source(recv)
+                self.send = self._target(send)
         except BaseException:
             self.discard()
             raise
@@ -46,6 +49,14 @@ class Streams:
                 thread.join(timeout)
             near.close()
         self._pumps = []
+
+    def _carry(self, sock):
+        from . import _tls  # who has no TLS needs no ssl
+
+        near, far = socket.socketpair()
+        self._pumps.append((near, _start(_tls.carry, sock, far)))
+        self.recv = os.dup(near.fileno())
+        self.send = os.dup(near.fileno())
 
     def _source(self, recv):
         if isinstance(recv, str | os.PathLike):
