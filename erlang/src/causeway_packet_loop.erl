@@ -160,6 +160,8 @@ handle(Message, S) ->
 
 timer(_Timer, {request, Tag}, S) ->
     causeway_packet_requests:timed_out(Tag, S);
+timer(_Timer, {answer, Key, Serial}, S) ->
+    causeway_packet_serving:respond(Key, Serial, {0, <<"no answer in time">>, 17}, S);
 timer(_Timer, sweep, S) ->
     causeway_packet_requests:sweep(S);
 timer(_Timer, keepalive, S) ->

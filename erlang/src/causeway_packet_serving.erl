@@ -40,7 +40,7 @@ take_in_hand(Key, Type, Flags, Payload, Handler, #s{in_hand = InHand, in_hand_by
     Serial = Last + 1,
     Size = byte_size(Payload) + ?OVERHEAD,
     Job = {Key, {causeway_packet, self(), Key, Serial}, Type, Flags, Payload, Handler},
-    run(Job, S#s{in_hand = InHand#{Key => {Serial, Size}}, in_hand_bytes = Bytes + Size, serial = Serial}).
+    run(Job, S#s{in_hand = InHand#{Key => {Serial, Size, undefined}}, in_hand_bytes = Bytes + Size, serial = Serial}).
 
 run({Key, _, _, _, _, _} = Job, #s{options = #{workers := 0, max_packet := MaxPacket}, serial = Serial} = S) ->
     respond(Key, Serial, causeway_packet_handler:answer(Job, MaxPacket - ?HEAD), S);
@@ -57,7 +57,7 @@ run(Job, #s{idle = [], busy = Busy, options = #{workers := Most, max_packet := M
 -spec done(pid(), {non_neg_integer(), non_neg_integer()}, causeway_packet_handler:response() | noreply, #s{}) -> #s{}.
 done(Worker, Key, Response, #s{busy = Busy, in_hand = InHand} = S) ->
     case {maps:take(Worker, Busy), InHand} of
-        {{Key, Others}, #{Key := {Serial, _}}} ->
+        {{Key, Others}, #{Key := {Serial, _, _}}} ->
             next_job(Worker, respond(Key, Serial, Response, S#s{busy = Others}));
         {{_, Others}, _} ->
             next_job(Worker, S#s{busy = Others});
@@ -80,7 +80,7 @@ worker_lost(Worker, Reason, #s{busy = Busy, in_hand = InHand, options = #{max_pa
     {Key, Others} = maps:take(Worker, Busy),
     logger:error("a handler of a packet connection was ended: ~tp", [Reason], #{domain => [causeway]}),
     Answered = case InHand of
-                   #{Key := {Serial, _}} ->
+                   #{Key := {Serial, _, _}} ->
                        respond(Key, Serial, {0, <<"exception during handler">>, 24}, S#s{busy = Others});
                    #{} ->
                        S#s{busy = Others}
@@ -93,14 +93,24 @@ worker_lost(Worker, Reason, #s{busy = Busy, in_hand = InHand, options = #{max_pa
 %% @doc What a handler says, or whoever answers in its place later. Only the first counts.
 -spec respond({non_neg_integer(), non_neg_integer()}, pos_integer(), causeway_packet_handler:response() | noreply, #s{}) ->
           #s{}.
-respond(_Key, _Serial, noreply, S) ->
+respond(_Key, _Serial, noreply, #s{options = #{answer_timeout := infinity}} = S) ->
     S;
+respond(Key, Serial, noreply, #s{in_hand = InHand, options = #{answer_timeout := Time}} = S) ->
+    case InHand of
+        #{Key := {Serial, Size, undefined}} ->
+            Timer = erlang:start_timer(Time, self(), {answer, Key, Serial}),
+            S#s{in_hand = InHand#{Key := {Serial, Size, Timer}}};
+        %% It is answered already.
+        #{} ->
+            S
+    end;
 respond(Key, Serial, {_, _, Bytes} = Response, #s{in_hand = InHand, in_hand_bytes = InHandBytes} = S) ->
     #{max_packet := MaxPacket} = S#s.options,
     case InHand of
-        #{Key := {Serial, _}} when Bytes > MaxPacket - ?HEAD ->
+        #{Key := {Serial, _, _}} when Bytes > MaxPacket - ?HEAD ->
             respond(Key, Serial, {0, <<"exception during handler">>, 24}, S);
-        #{Key := {Serial, Size}} ->
+        #{Key := {Serial, Size, Timer}} ->
+            causeway_packet_requests:cancel_timer(Timer),
             Left = S#s{in_hand = maps:remove(Key, InHand), in_hand_bytes = InHandBytes - Size},
             put_response(Key, Response, Left#s{peer_responses = S#s.peer_responses + 1});
         #{} ->

@@ -19,8 +19,9 @@
     callers = #{} :: #{pid() => reference()},
     %% Callers that have died and requests that were cancelled, whose rows are still there.
     gone = #{} :: #{pid() | reference() => []},
-    %% The peer's requests: serial number and size of each that is not answered, those that wait for a worker.
-    in_hand = #{} :: #{{Channel :: non_neg_integer(), Tag :: non_neg_integer()} => {pos_integer(), non_neg_integer()}},
+    %% The peer's requests: serial number, size and timer of each that is not answered, those that wait for a worker.
+    in_hand = #{} :: #{{Channel :: non_neg_integer(), Tag :: non_neg_integer()} =>
+                           {pos_integer(), non_neg_integer(), undefined | reference()}},
     in_hand_bytes = 0 :: non_neg_integer(),
     serial = 0 :: non_neg_integer(),
     jobs = queue:new() :: queue:queue(),

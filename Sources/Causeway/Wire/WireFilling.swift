@@ -5,10 +5,17 @@ import Streams
 
 /// A large packet that is read straight into the binary that it becomes: nothing is put together from pieces.
 extension Wire {
-    /// The binary, and how much of it is there.
+    /// The binary, how much of it is there, and how much it will be: what is only announced takes no memory.
     struct Filling: @unchecked Sendable {
         var binary: ErlNifBinary
         var filled: Int
+        let size: Int
+
+        /// Makes room for more; false without memory for it.
+        mutating func grow() -> Bool {
+            // A size of memory that exists.
+            filled < binary.size || enif_realloc_binary(&binary, min(size, 2 &* binary.size)) != 0
+        }
 
         mutating func release() { enif_release_binary(&binary) }
     }
@@ -19,9 +26,11 @@ extension Wire {
         ends.withLock { ends -> Bool? in
             guard ends.filling == nil, beginning.count < size else { return nil }
             var binary = ErlNifBinary()
-            guard enif_alloc_binary(size, &binary) != 0 else { return false }
-            UnsafeMutableRawBufferPointer(start: binary.data, count: size).copyMemory(from: beginning)
-            ends.filling = Filling(binary: binary, filled: beginning.count)
+            guard enif_alloc_binary(min(size, max(mostBelieved, beginning.count)), &binary) != 0 else {
+                return false
+            }
+            UnsafeMutableRawBufferPointer(start: binary.data, count: binary.size).copyMemory(from: beginning)
+            ends.filling = Filling(binary: binary, filled: beginning.count, size: size)
             return true
         }
     }
@@ -32,13 +41,15 @@ extension Wire {
         ends.withLock { ends -> Term? in
             guard ends.input >= 0 else { return atoms.closed }
             guard var filling = ends.filling else { return nil }
-            let rest = filling.binary.size &- filling.filled
+            guard filling.grow() else { return makeError(env, Errno(ENOMEM)) }
+            ends.filling = filling
+            let room = filling.binary.size &- filling.filled
             do throws(Errno) {
                 let size = try retryingOnInterrupt {
-                    Glibc.read(ends.input, filling.binary.data + filling.filled, min(rest, mostFilled))
+                    Glibc.read(ends.input, filling.binary.data + filling.filled, min(room, mostFilled))
                 }
                 if size == 0 { return atoms.closed }
-                if size == rest {
+                if filling.filled &+ size == filling.size {
                     ends.filling = nil
                     return makeTuple(env, atoms.ok, enif_make_binary(env, &filling.binary))
                 }
@@ -53,5 +64,7 @@ extension Wire {
     }
 }
 
+/// How large a packet is believed to be, in bytes, before half of that has come.
+private let mostBelieved = 4 << 20
 /// What one call reads at most, in bytes: its scheduler has other work, too.
 private let mostFilled = 1 << 20
