@@ -14,9 +14,11 @@
 
 %% @doc Takes in what there is. First what is there already, and was not looked at because there was no room.
 -spec read(#s{}) -> #s{}.
-read(#s{needed = Needed, rest = Rest, pieces_size = Size} = S) when byte_size(Rest) + Size >= Needed, byte_size(Rest) + Size > 0 ->
+read(#s{needed = Needed, rest = Rest, pieces_size = Size} = S)
+  when byte_size(Rest) + Size >= Needed, byte_size(Rest) + Size > 0 ->
     decode_kept(S);
-read(#s{filled = none, needed = Needed, rest = Rest, pieces_size = Size} = S) when Needed - byte_size(Rest) - Size > ?LARGE_READ ->
+read(#s{filled = none, needed = Needed, rest = Rest, pieces_size = Size} = S)
+  when Needed - byte_size(Rest) - Size > ?LARGE_READ ->
     gather(S);
 read(S) ->
     read_on(S).
@@ -44,7 +46,9 @@ read_once(Watch, #s{filled = none, transport = Transport, needed = Needed, rest 
 read_once(Watch, #s{filled = Filled, transport = Transport, needed = Needed, bytes_in = BytesIn, reads = Reads} = S) ->
     case causeway_packet_transport:fill(Transport, Watch) of
         {more, Bytes} -> S#s{filled = Filled + Bytes, bytes_in = BytesIn + Bytes, reads = Reads + 1};
-        {ok, Packet} -> decode(Packet, S#s{filled = none, is_full = true, bytes_in = BytesIn + Needed - Filled, reads = Reads + 1});
+        {ok, Packet} ->
+            Counted = S#s{filled = none, is_full = true, bytes_in = BytesIn + Needed - Filled, reads = Reads + 1},
+            decode(Packet, Counted);
         closed -> ended(S);
         Other -> Other
     end.
@@ -73,7 +77,8 @@ received(Data, S) ->
         Next -> Next
     end.
 
-take(Data, #s{rest = Rest, pieces = Pieces, pieces_size = Size, needed = Needed, bytes_in = BytesIn, reads = Reads} = S) ->
+take(Data, #s{rest = Rest, pieces = Pieces, pieces_size = Size, needed = Needed} = S) ->
+    #s{bytes_in = BytesIn, reads = Reads} = S,
     New = iolist_size(Data),
     Counted = S#s{bytes_in = BytesIn + New, reads = Reads + 1},
     if

@@ -258,7 +258,9 @@ asked(send_erq, {_Pid, Reference}, #s{erq = Erq, is_eof_queued = IsEofQueued} = 
     causeway_packet_requests:answer(Reference, ok),
     if
         Erq; IsEofQueued -> S;
-        true -> causeway_packet_output:put_packet(causeway_nif:packet_head({request, 0, 1, 0, 0}, 0), <<>>, 0, S#s{erq = true})
+        true ->
+            Head = causeway_nif:packet_head({request, 0, 1, 0, 0}, 0),
+            causeway_packet_output:put_packet(Head, <<>>, 0, S#s{erq = true})
     end;
 asked(send_eof, {_Pid, Reference}, S) ->
     causeway_packet_requests:answer(Reference, ok),

@@ -48,7 +48,8 @@ enter(Caller, Reference, Channel, Timeout, #s{tag = Last, table = Table, callers
                 infinity -> undefined;
                 _ -> erlang:start_timer(Timeout, self(), {request, Tag})
             end,
-    true = ets:insert(Table, #request{tag = Tag, caller = Caller, reference = Reference, timer = Timer, channel = Channel}),
+    Row = #request{tag = Tag, caller = Caller, reference = Reference, timer = Timer, channel = Channel},
+    true = ets:insert(Table, Row),
     case Callers of
         #{Caller := _} -> S#s{tag = Tag};
         #{} -> S#s{tag = Tag, callers = Callers#{Caller => erlang:monitor(process, Caller)}}
@@ -72,7 +73,8 @@ line_up(Item, #s{line = Line, line_length = Length} = S) ->
 
 send_request(Tag, Channel, Type, Flags, Payload, Size, #s{outstanding = Outstanding, requests = Requests} = S) ->
     Head = causeway_nif:packet_head({request, Channel, Tag, Flags, Type}, Size),
-    causeway_packet_output:put_packet(Head, Payload, Size, S#s{sent = Tag, outstanding = Outstanding + 1, requests = Requests + 1}).
+    Counted = S#s{sent = Tag, outstanding = Outstanding + 1, requests = Requests + 1},
+    causeway_packet_output:put_packet(Head, Payload, Size, Counted).
 
 %% @doc Sends those that wait, as far as there is room.
 -spec next_in_line(#s{}) -> #s{}.

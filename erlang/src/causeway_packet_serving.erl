@@ -91,8 +91,8 @@ worker_lost(Worker, Reason, #s{busy = Busy, in_hand = InHand, options = #{max_pa
     end.
 
 %% @doc What a handler says, or whoever answers in its place later. Only the first counts.
--spec respond({non_neg_integer(), non_neg_integer()}, pos_integer(), causeway_packet_handler:response() | noreply, #s{}) ->
-          #s{}.
+-spec respond({non_neg_integer(), non_neg_integer()}, pos_integer(),
+              causeway_packet_handler:response() | noreply, #s{}) -> #s{}.
 respond(_Key, _Serial, noreply, #s{options = #{answer_timeout := infinity}} = S) ->
     S;
 respond(Key, Serial, noreply, #s{in_hand = InHand, options = #{answer_timeout := Time}} = S) ->
@@ -120,4 +120,5 @@ respond(Key, Serial, {_, _, Bytes} = Response, #s{in_hand = InHand, in_hand_byte
 put_response(_Key, _Response, #s{output = Output} = S) when Output =:= eof; Output =:= dead ->
     S;
 put_response({Channel, Tag}, {Flags, Payload, Size}, S) ->
-    causeway_packet_output:put_packet(causeway_nif:packet_head({response, Channel, Tag, Flags}, Size), Payload, Size, S).
+    Head = causeway_nif:packet_head({response, Channel, Tag, Flags}, Size),
+    causeway_packet_output:put_packet(Head, Payload, Size, S).
