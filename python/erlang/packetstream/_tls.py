@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import select
+import socket
 import ssl
 
 _log = logging.getLogger("erlang.packetstream")
@@ -20,7 +21,7 @@ def carry(sock, far):
             sock.setblocking(False)
             far.setblocking(False)
             _Carrier(sock, far).run()
-    except (BrokenPipeError, ConnectionResetError):
+    except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
         pass  # the connection is over
     except Exception:
         _log.exception("the TLS socket of a packet connection cannot be read and written")
@@ -78,7 +79,7 @@ class _Carrier:
         self._incoming = memoryview(data)
         if not data:
             self._is_ended = True
-            self._far.shutdown(1)
+            self._far.shutdown(socket.SHUT_WR)
         return True
 
     def _pass_on(self):
