@@ -3,8 +3,8 @@
 
 -compile([export_all, nowarn_export_all]).
 
--import(socket_ct, [use/1, context/0, context/1, pair/2, pair/3, ask/2, read/2, read_all/1, made/0, lost/1, all_is/1]).
--import(handoff_ct, [receive_from/2, still_usable/2, still_usable/3, await_message/0, await_messages/2]).
+-import(socket_ct, [use/1, context/0, pair/2, pair/3, ask/2, read/2, read_all/1, made/0, lost/1, all_is/1]).
+-import(handoff_ct, [receive_from/2, still_usable/2, await_message/0, await_messages/2]).
 
 -include_lib("stdlib/include/assert.hrl").
 
