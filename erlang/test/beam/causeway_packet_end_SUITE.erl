@@ -113,8 +113,8 @@ length_bomb(_Config) ->
     %% Nor does what comes of it say more.
     Before = erlang:memory(binary),
     Many = [begin
-                {Each, Peer} = ?CT:with_peer(),
-                ok = ?CT:say(Peer, <<16#9f, 16#ff, 16#ff, 16#7f, 1, 4, 0:(8 * 200000)>>),
+                {Each, Silent} = ?CT:with_peer(),
+                ok = ?CT:say(Silent, <<16#9f, 16#ff, 16#ff, 16#7f, 1, 4, 0:(8 * 200000)>>),
                 ok = ?CT:wait_info(Each, bytes_in, 200006),
                 Each
             end || _ <- lists:seq(1, 20)],
