@@ -89,7 +89,9 @@ struct PacketLinkObject {
                         if link.mayAsk(c) { return true }
                         c.nextWatcher += 1
                         c.watchers.append(
-                            PacketLink.Watcher(number: c.nextWatcher) { [weak link] c in link?.mayAsk(c) ?? true } wake: {
+                            PacketLink.Watcher(number: c.nextWatcher) { [weak link] c in
+                                link?.mayAsk(c) ?? true
+                            } wake: {
                                 bell.ring(number)
                             })
                         return false
