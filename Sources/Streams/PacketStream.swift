@@ -66,7 +66,7 @@ public struct PacketStream: ~Copyable, Sendable {
         }
     }
 
-    /// To a pipe or terminal that would block: so much that it cannot, once there is room at all.
+    /// To a pipe that would block: so much that it cannot, once there is room at all.
     private func writeALittle(_ pieces: UnsafeMutableBufferPointer<iovec>) -> Transfer {
         while true {
             var state = pollfd(fd: descriptor.number, events: Int16(POLLOUT), revents: 0)

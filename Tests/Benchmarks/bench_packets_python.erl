@@ -1,5 +1,6 @@
 %% @doc Packet connections between two Python processes over a socketpair, against a minimal exchange of the same packets
-%% over asyncio's streams, and against the socketpair alone.
+%% over asyncio's streams, against the socketpair alone, and against what was measured for cs.packetstream 20240412, which
+%% cannot be installed in a working state: as it is, and with a packet_grace of 0.
 -module(bench_packets_python).
 
 -export([benchmarks/0]).
@@ -7,14 +8,17 @@
 %% @doc The benchmarks of this module.
 -spec benchmarks() -> [bench:benchmark()].
 benchmarks() ->
-    [benchmark(packet_python_sequential, "sequential", "exchanges/s", [ours, asyncio]),
-     benchmark(packet_python_100, "outstanding", "exchanges/s", [ours, asyncio]),
-     benchmark(packet_python_1m, "1m", "bytes/s", [ours, raw])].
+    [benchmark(packet_python_sequential, "sequential", "exchanges/s", [ours, asyncio], [{cs, 46}, {cs_no_grace, 1059}]),
+     benchmark(packet_python_100, "outstanding", "exchanges/s", [ours, asyncio], [{cs, 592}, {cs_no_grace, 1114}]),
+     benchmark(packet_python_1m, "1m", "bytes/s", [ours, raw], [])].
 
-benchmark(Name, Load, Unit, Peers) ->
+benchmark(Name, Load, Unit, Peers, Known) ->
     #{name => Name,
       unit => Unit,
-      peers => fun() -> [{Peer, fun(Ms) -> run(Peer, Load, Ms) end} || Peer <- Peers] end}.
+      peers => fun() ->
+                   [{Peer, fun(Ms) -> run(Peer, Load, Ms) end} || Peer <- Peers]
+                       ++ [{Peer, fun(_Ms) -> Rate end} || {Peer, Rate} <- Known]
+               end}.
 
 %% What the program prints.
 run(Peer, Load, Ms) ->

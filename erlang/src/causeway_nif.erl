@@ -15,7 +15,7 @@
          channel_finish/1, channel_close/1, channel_abort/2, channel_info/1]).
 -export([cbor_encode/1, cbor_decode/1]).
 -export([packet_decode/2, packet_head/2]).
--export([wire_open/2, wire_read/3, wire_write/2, wire_close_output/1, wire_close/1]).
+-export([wire_open/2, wire_read/3, wire_gather/3, wire_fill/2, wire_write/2, wire_close_output/1, wire_close/1]).
 -export([rpc_new/1, rpc_pair/2, rpc_send/2, rpc_send_many/2, rpc_deliver/2, rpc_deliver_many/2, rpc_receive/1,
          rpc_receive_many/2, rpc_wait/3, rpc_finish/1, rpc_reply/1, rpc_set_reply/2, rpc_end/2, rpc_event/2, rpc_attach/2,
          rpc_outbox/2, rpc_info/1]).
@@ -37,7 +37,7 @@
        process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
        process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
        process_end/1, process_close/1, cbor_encode/1, cbor_decode/1, packet_decode/2, packet_head/2,
-       wire_open/2, wire_read/3, wire_write/2, wire_close_output/1, wire_close/1,
+       wire_open/2, wire_read/3, wire_gather/3, wire_fill/2, wire_write/2, wire_close_output/1, wire_close/1,
        rpc_new/1, rpc_pair/2, rpc_send/2, rpc_send_many/2, rpc_deliver/2, rpc_deliver_many/2, rpc_receive/1,
        rpc_receive_many/2, rpc_wait/3, rpc_finish/1, rpc_reply/1, rpc_set_reply/2, rpc_end/2, rpc_event/2, rpc_attach/2,
        rpc_outbox/2, rpc_info/1]).
@@ -350,6 +350,15 @@ wire_open(_Input, _Output) -> erlang:nif_error(not_loaded).
 -spec wire_read(wire(), pos_integer(), Watch :: boolean()) ->
           {ok, binary()} | empty | closed | {error, term()} | badarg.
 wire_read(_Wire, _MaxBytes, _Watch) -> erlang:nif_error(not_loaded).
+
+%% @doc What {@link wire_fill/2} reads becomes a binary of so many bytes, which begins with these.
+-spec wire_gather(wire(), binary(), pos_integer()) -> ok | {error, enomem} | badarg.
+wire_gather(_Wire, _Beginning, _Size) -> erlang:nif_error(not_loaded).
+
+%% @doc Reads some of it. `{more, Bytes}' is how much, and `{ok, Binary}' all of it.
+-spec wire_fill(wire(), Watch :: boolean()) ->
+          {ok, binary()} | {more, pos_integer()} | empty | closed | {error, term()} | badarg.
+wire_fill(_Wire, _Watch) -> erlang:nif_error(not_loaded).
 
 %% @doc Writes the first of the binaries, and says how many bytes. After `busy' the process gets
 %% `{causeway_wire, writable}'.

@@ -72,6 +72,8 @@
 %% <dt>`owner'</dt><dd>A process with which the connection ends, beside the one that has started it.</dd>
 %% <dt>`max_packet'</dt><dd>The most bytes of a packet, 64 MiB by default.</dd>
 %% <dt>`timeout'</dt><dd>Of requests, in milliseconds, `infinity' by default. All ends wake who waits.</dd>
+%% <dt>`answer_timeout'</dt><dd>How long, in milliseconds, {@link reply/2} may take after a handler has returned `noreply'.
+%% Then the peer gets a failure with the text `no answer in time'. `infinity' by default.</dd>
 %% <dt>`max_outstanding', `send_window'</dt><dd>How many requests wait for the peer's answers at most, 65536 by default,
 %% and how many bytes to be written, 4 MiB by default: what is more waits in line here.</dd>
 %% <dt>`max_waiting'</dt><dd>How many may wait in line until those of {@link send_request/4} are answered by `{error,
@@ -95,8 +97,9 @@
 -type connection() :: pid() | atom() | {global, term()} | {via, module(), term()}.
 -type options() :: #{handler => handler(), workers => non_neg_integer(),
                      name => {local, atom()} | {global, term()} | {via, module(), term()}, owner => pid(),
-                     max_packet => pos_integer(), timeout => timeout(), max_outstanding => pos_integer() | infinity,
-                     send_window => pos_integer() | infinity, max_waiting => pos_integer() | infinity,
+                     max_packet => pos_integer(), timeout => timeout(), answer_timeout => timeout(),
+                     max_outstanding => pos_integer() | infinity, send_window => pos_integer() | infinity,
+                     max_waiting => pos_integer() | infinity,
                      max_requests => pos_integer() | infinity, receive_window => pos_integer() | infinity,
                      send_timeout => timeout(), keepalive => timeout(), drain => timeout()}.
 -type handler() :: undefined

@@ -27,6 +27,7 @@ defaults() ->
       max_requests => 1024,
       receive_window => 64 * ?MB,
       timeout => infinity,
+      answer_timeout => infinity,
       send_timeout => 30000,
       keepalive => infinity,
       drain => 5000}.
@@ -47,6 +48,7 @@ is_option({Name, Number}) when Name =:= max_outstanding; Name =:= max_waiting; N
     Number =:= infinity orelse is_integer(Number) andalso Number > 0;
 is_option({timeout, Time}) -> is_time(Time);
 is_option({drain, Time}) -> is_time(Time);
+is_option({answer_timeout, Time}) -> is_time(Time);
 is_option({Name, Time}) when Name =:= send_timeout; Name =:= keepalive -> is_time(Time) andalso Time > 0;
 is_option(_Other) -> false.
 

@@ -8,7 +8,7 @@
 %% own. It is only asked for so many messages at a time. Sockets of the module socket become bare descriptors.
 -module(causeway_packet_transport).
 
--export([prepare/1, open/1, read/3, pause/1, discard/1, write/2, event/2, close_output/1, close/1, kind/1]).
+-export([prepare/1, open/1, read/3, gather/3, fill/2, pause/1, discard/1, write/2, event/2, close_output/1, close/1, kind/1]).
 %% How many bytes the driver reads at a time, and how often until it is asked for more.
 -define(BUFFER, 65536).
 -define(MESSAGES, 32).
@@ -172,11 +172,11 @@ kind(Opened) -> element(1, Opened).
 -spec read(opened(), pos_integer(), boolean()) -> {ok, iodata()} | empty | closed | {error, term()}.
 read({wire, Wire}, Max, Watch) ->
     causeway_nif:wire_read(Wire, Max, Watch);
-%% Large packets go straight into a binary.
-read({socket, Socket, Wire}, Max, true) when Max > ?BUFFER ->
-    case read({socket, Socket, Wire}, Max, false) of
-        empty -> causeway_nif:wire_read(Wire, Max, true);
-        Read -> Read
+%% Where much is expected the driver, which reads it in pieces, stays out of it.
+read({socket, Socket, Wire}, Max, true) when Max >= ?BUFFER ->
+    case from_driver(Socket) of
+        none -> causeway_nif:wire_read(Wire, Max, true);
+        Received -> Received
     end;
 read({socket, Socket, _Wire}, _Max, true) ->
     case inet:setopts(Socket, [{active, ?MESSAGES}]) of
@@ -185,13 +185,9 @@ read({socket, Socket, _Wire}, _Max, true) ->
         {error, _} -> empty
     end;
 read({socket, Socket, Wire}, Max, false) ->
-    _ = inet:setopts(Socket, [{active, false}]),
-    receive
-        {tcp, Socket, Data} -> {ok, Data};
-        {tcp_error, Socket, Reason} -> {error, Reason};
-        {tcp_closed, Socket} -> closed
-    after 0 ->
-        causeway_nif:wire_read(Wire, Max, false)
+    case from_driver(Socket) of
+        none -> causeway_nif:wire_read(Wire, Max, false);
+        Received -> Received
     end;
 read({channels, Input, _}, Max, Watch) ->
     case py_byte_channel:recv_many(Input, Max, 0) of
@@ -208,6 +204,35 @@ read({ssl, Socket, _}, _Max, _Watch) ->
         {error, Reason} when Reason =:= einval; Reason =:= closed -> closed;
         {error, _} = Error -> Error
     end.
+
+%% The driver reads no more; what it has sent already.
+from_driver(Socket) ->
+    _ = inet:setopts(Socket, [{active, false}]),
+    receive
+        {tcp, Socket, Data} -> {ok, Data};
+        {tcp_error, Socket, Reason} -> {error, Reason};
+        {tcp_closed, Socket} -> closed
+    after 0 ->
+        none
+    end.
+
+%% @doc Begins to read into one binary of so many bytes, which begins with what has come already; `{ok, Data}' is what had
+%% come from the driver meanwhile, and then nothing is begun.
+-spec gather(opened(), iodata(), pos_integer()) -> ok | {ok, binary()} | closed | {error, term()} | unsupported.
+gather({wire, Wire}, Beginning, Size) ->
+    causeway_nif:wire_gather(Wire, iolist_to_binary(Beginning), Size);
+gather({socket, Socket, Wire}, Beginning, Size) ->
+    case from_driver(Socket) of
+        none -> gather({wire, Wire}, Beginning, Size);
+        Received -> Received
+    end;
+gather(_Opened, _Beginning, _Size) ->
+    unsupported.
+
+%% @doc Reads some of it: `{more, Bytes}' says how much, and `{ok, Binary}' that all is there.
+-spec fill(opened(), boolean()) -> {ok, binary()} | {more, pos_integer()} | empty | closed | {error, term()}.
+fill({wire, Wire}, Watch) -> causeway_nif:wire_fill(Wire, Watch);
+fill({socket, _Socket, Wire}, Watch) -> causeway_nif:wire_fill(Wire, Watch).
 
 %% @doc Has no more messages come with what there is; what was sent already is still in the mailbox.
 -spec pause(opened()) -> ok.

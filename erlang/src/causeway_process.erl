@@ -10,63 +10,7 @@
          format_status/1]).
 -export_type([ending/0]).
 
--type ending() :: {status, 0..255} | {signal, pos_integer(), HasDumpedCore :: boolean()}.
-
-%% How many messages of a stream its owner may have in its mailbox before reading pauses, and for how many
-%% milliseconds that is first and at most until it is looked at again.
--define(MAILBOX, 64).
--define(PAUSE, 1).
--define(LONGEST_PAUSE, 64).
-%% How many chunks are read before others have their turn.
--define(TURN, 16).
--define(NO_LIMIT, (1 bsl 59)).
-%% What a terminal may hold that does not tell how much it is.
--define(TERMINAL_HOLDS, 131072).
-
--record(state, {native :: causeway_nif:process(),
-                os_pid :: pos_integer(),
-                %% Who gets the messages; undefined with a module.
-                owner :: pid() | undefined,
-                module :: module() | undefined,
-                data :: term(),
-                timer :: reference() | undefined,
-                mode = active :: active | passive | {count, Left :: non_neg_integer(), told | once},
-                window :: pos_integer(),
-                %% What the plain active mode may send before it looks at the owner's mailbox.
-                budget = ?MAILBOX :: integer(),
-                pause = ?PAUSE :: pos_integer(),
-                is_paused = false :: boolean(),
-                %% ready: to be read. watched: the core tells when there is something. looked: it does not, and a
-                %% message to look again is on its way. eof: over.
-                stdout = ready :: ready | watched | looked | eof,
-                stderr = ready :: ready | watched | looked | eof,
-                is_looking = false :: boolean(),
-                is_pumping = false :: boolean(),
-                receivers = queue:new() :: queue:queue({gen_server:from(), reference() | undefined}),
-                high :: pos_integer(),
-                busy :: block | return,
-                writers = [] :: [gen_server:from()],
-                %% Channels in the place of the consumer.
-                sinks = #{} :: causeway_process_sinks:sinks(),
-                %% The channel that standard input comes from; a reference when it is to tell that there is more.
-                source :: {py_byte_channel:channel(), ready | full | reference()} | undefined,
-                is_terminal :: boolean(),
-                pace = causeway_process_pace:new() :: causeway_process_pace:pace(),
-                has_told_stdin = false :: boolean(),
-                waiting = [] :: [gen_server:from()],
-                grace :: non_neg_integer(),
-                %% Once the program has ended: how, and what each output had then that is to be delivered.
-                ending :: ending() | lost | undefined,
-                left = {0, 0} :: {integer(), integer()},
-                has_grace = false :: boolean(),
-                is_grace_over = false :: boolean(),
-                %% What the guardian has said: whether nothing is left of the program.
-                is_gone = false :: boolean(),
-                is_ending = false :: boolean(),
-                %% Whether output was cut off because somebody held the pipe.
-                is_held = false :: boolean(),
-                %% In the passive mode: the reason of an end that nobody has asked for yet.
-                final :: term()}).
+-include("causeway_process_state.hrl").
 
 %% @doc A handle whose owner is the caller.
 -spec open(term(), term(), term()) -> {ok, pid()} | {error, term()}.
@@ -123,8 +67,9 @@ launch(Parent, Module, Data, Extra, Request, Settings) ->
                            busy = Busy, grace = Grace, is_terminal = IsTerminal,
                            owner = case Module of undefined -> Parent; _ -> undefined end,
                            mode = case Module of undefined -> count(Mode); _ -> active end},
-            Streaming = lists:foldl(fun({Which, Channel}, Old) -> streaming(Which, Channel, Old) end, State, Streams),
-            list_to_tuple([ok, pump_later(told(Streaming)) | timed_out_later(Extra)]);
+            Stream = fun({Which, Channel}, Old) -> causeway_process_channels:streaming(Which, Channel, Old) end,
+            Streaming = lists:foldl(Stream, State, Streams),
+            list_to_tuple([ok, pump_later(causeway_process_ending:told(Streaming)) | timed_out_later(Extra)]);
         {error, Reason} ->
             refuse(Parent, Reason)
     end.
@@ -159,7 +104,7 @@ asked({command, Data}, {Pid, _} = From, #state{busy = Busy, high = High} = State
                 {ok, Queued} when Queued >= High, Busy =:= block ->
                     {noreply, State#state{writers = [From | State#state.writers]}};
                 {ok, _Queued} ->
-                    {reply, ok, written(State)};
+                    {reply, ok, causeway_process_output:written(State)};
                 busy ->
                     {reply, busy, State};
                 {error, Reason} ->
@@ -184,7 +129,7 @@ asked({stream, Which, Channel}, {Pid, _}, State) ->
         false -> {reply, {error, not_owner}, State};
         true when is_map_key(Which, State#state.sinks); Which =:= stdin, State#state.source =/= undefined ->
             {reply, {error, already_streamed}, State};
-        true -> pump(streaming(Which, Channel, State), ok)
+        true -> pump(causeway_process_channels:streaming(Which, Channel, State), ok)
     end;
 asked({signal, _Number, Target}, _From, #state{ending = Ending} = State) when Ending =/= undefined, Target =/= tree ->
     {reply, {error, exited}, State};
@@ -228,7 +173,8 @@ stop_with(From, Reply, State) ->
 serve_receivers(#state{mode = passive} = State) ->
     State;
 serve_receivers(#state{receivers = Receivers} = State) ->
-    _ = [answer_receiver(Receiver, {error, not_passive}) || Receiver <- queue:to_list(Receivers)],
+    _ = [causeway_process_output:answer_receiver(Receiver, {error, not_passive})
+         || Receiver <- queue:to_list(Receivers)],
     State#state{receivers = queue:new()}.
 
 %% @private
@@ -246,29 +192,30 @@ handle_continue(Argument, #state{module = Module} = State) ->
 
 %% @private
 handle_info({causeway_process, control}, State) ->
-    changed(told(State));
+    changed(causeway_process_ending:told(State));
 handle_info({causeway_process, stdout}, State) ->
-    pump(State#state{stdout = readable(State#state.stdout)});
+    pump(State#state{stdout = causeway_process_output:readable(State#state.stdout)});
 handle_info({causeway_process, stderr}, State) ->
-    pump(State#state{stderr = readable(State#state.stderr)});
+    pump(State#state{stderr = causeway_process_output:readable(State#state.stderr)});
 handle_info({causeway_process, stdin}, State) ->
     Result = causeway_nif:process_flush(State#state.native),
-    {noreply, fed(unfilled(Result, flushed(Result, State)))};
+    Flushed = causeway_process_input:flushed(Result, State),
+    {noreply, causeway_process_input:fed(causeway_process_input:unfilled(Result, Flushed))};
 handle_info({py_byte_channel, Reference, readable}, #state{source = {Channel, Reference}} = State) ->
-    {noreply, fed(State#state{source = {Channel, ready}})};
+    {noreply, causeway_process_input:fed(State#state{source = {Channel, ready}})};
 handle_info(Tag, #state{sinks = Sinks} = State) when is_reference(Tag), map_size(Sinks) > 0 ->
     case causeway_process_sinks:told(Tag, Sinks) of
-        {Outcome, Which, After} -> pump(offered({Outcome, After}, Which, State));
+        {Outcome, Which, After} -> pump(causeway_process_channels:offered({Outcome, After}, Which, State));
         none -> other(Tag, State)
     end;
 handle_info({?MODULE, feed}, State) ->
-    {noreply, fed(State)};
+    {noreply, causeway_process_input:fed(State)};
 handle_info({?MODULE, pump}, State) ->
     pump(State#state{is_pumping = false});
 handle_info({?MODULE, look}, State) ->
     %% Whoever is to answer or to ask may need this scheduler.
     true = erlang:yield(),
-    pump(looking(State#state{is_looking = false}));
+    pump(causeway_process_output:looking(State#state{is_looking = false}));
 handle_info({?MODULE, resume}, State) ->
     pump(State#state{is_paused = false, budget = 0});
 handle_info({?MODULE, grace_over}, State) ->
@@ -278,7 +225,8 @@ handle_info({?MODULE, first_timeout}, State) ->
 handle_info({timeout, Timer, timeout}, #state{timer = Timer} = State) when Timer =/= undefined ->
     timed_out(State#state{timer = undefined});
 handle_info({timeout, Timer, recv}, #state{receivers = Receivers} = State) ->
-    {noreply, State#state{receivers = queue:filter(fun(Receiver) -> is_waiting(Receiver, Timer) end, Receivers)}};
+    Others = queue:filter(fun(Receiver) -> causeway_process_output:is_waiting(Receiver, Timer) end, Receivers),
+    {noreply, State#state{receivers = Others}};
 handle_info({Pid, {command, Data}}, State) when is_pid(Pid) ->
     command(is_allowed(Pid, State), Data, State);
 handle_info({Pid, close}, State) when is_pid(Pid) ->
@@ -298,15 +246,6 @@ other(Message, #state{module = undefined} = State) ->
 other(Message, State) ->
     inform(Message, State).
 
-readable(eof) -> eof;
-readable(_Other) -> ready.
-
-is_waiting({From, Timer}, Timer) ->
-    gen_server:reply(From, {error, timeout}),
-    false;
-is_waiting(_Other, _Timer) ->
-    true.
-
 timed_out(#state{module = Module} = State) ->
     call(fun(Data) -> Module:handle_info(timeout, Data) end, State).
 
@@ -321,8 +260,8 @@ unexpected(Message) ->
 
 command(true, Data, #state{native = Native} = State) ->
     case causeway_nif:process_write(Native, Data, ?NO_LIMIT) of
-        {ok, _Queued} -> {noreply, written(State)};
-        {error, Reason} -> {noreply, tell_stdin(Reason, State)};
+        {ok, _Queued} -> {noreply, causeway_process_output:written(State)};
+        {error, Reason} -> {noreply, causeway_process_input:tell_stdin(Reason, State)};
         badarg -> unexpected({command, Data}), {noreply, State}
     end;
 command(false, _Data, State) ->
@@ -346,131 +285,7 @@ connect(Owner, New, #state{owner = Owner} = State) when node(New) =:= node() ->
 connect(_Other, _New, State) ->
     {noreply, State}.
 
-%% Room in the queue of standard input, or its end.
-flushed({ok, Queued}, #state{high = High, writers = Writers} = State) when Writers =/= [], Queued * 2 =< High ->
-    wake(Writers, ok),
-    State#state{writers = []};
-flushed({ok, _Queued}, State) ->
-    State;
-flushed({error, Reason}, #state{source = {_, _}, writers = Writers} = State) ->
-    wake(Writers, {error, Reason}),
-    source_over(Reason, State#state{writers = []});
-flushed({error, Reason}, State) ->
-    tell_stdin(Reason, State).
-
-wake(Callers, Reply) ->
-    lists:foreach(fun(From) -> gen_server:reply(From, Reply) end, Callers).
-
-%% What was to be written cannot be: whoever waits for that is told, or else the owner, once.
-tell_stdin(Reason, #state{writers = [_ | _] = Writers} = State) ->
-    wake(Writers, {error, Reason}),
-    State#state{writers = [], has_told_stdin = true};
-tell_stdin(_Reason, #state{has_told_stdin = true} = State) ->
-    State;
-tell_stdin(Reason, #state{owner = Owner} = State) when is_pid(Owner) ->
-    Owner ! {self(), {stdin, Reason}},
-    State#state{has_told_stdin = true};
-tell_stdin(Reason, State) ->
-    self() ! {self(), {stdin, Reason}},
-    State#state{has_told_stdin = true}.
-
-%% --- standard input from a channel ---
-
-%% Writes what comes from the channel, until as much is queued as may be.
-fed(#state{source = {Channel, ready}} = State) -> feed(Channel, State, ?TURN);
-fed(State) -> State.
-
-feed(_Channel, State, 0) ->
-    self() ! {?MODULE, feed},
-    State;
-feed(Channel, #state{native = Native, high = High} = State, Turns) ->
-    case py_byte_channel:try_receive(Channel) of
-        {ok, Data} ->
-            case causeway_nif:process_write(Native, Data, ?NO_LIMIT) of
-                {ok, Queued} when Queued >= High -> State#state{source = {Channel, full}};
-                {ok, _Queued} -> feed(Channel, written(State), Turns - 1);
-                {error, Reason} -> source_over(Reason, State)
-            end;
-        {error, empty} ->
-            {ok, Reference} = py_byte_channel:notify(Channel, readable),
-            State#state{source = {Channel, Reference}};
-        {error, Why} ->
-            ok = causeway_nif:process_close_input(Native),
-            input_over(Why, State#state{source = undefined})
-    end.
-
-input_over(closed, State) -> State;
-input_over(Why, State) -> tell_stdin(Why, State).
-
-%% Half of it is written.
-unfilled({ok, Queued}, #state{source = {Channel, full}, high = High} = State) when Queued * 2 =< High ->
-    State#state{source = {Channel, ready}};
-unfilled(_Result, State) ->
-    State.
-
-%% Whoever sends to the program is told that it does not read.
-source_over(_Reason, #state{source = undefined} = State) ->
-    State;
-source_over(Reason, #state{source = {Channel, Waits}} = State) ->
-    ok = py_byte_channel:abort(Channel, Reason),
-    %% Which has told it.
-    receive {py_byte_channel, Waits, readable} -> ok after 0 -> ok end,
-    State#state{source = undefined}.
-
-%% --- outputs to channels ---
-
-streaming(stdin, Channel, State) ->
-    fed(State#state{source = {Channel, ready}});
-streaming(Which, Channel, State) ->
-    Streaming = State#state{sinks = causeway_process_sinks:add(Which, Channel, State#state.sinks)},
-    case output(Which, State) of
-        eof -> over(Which, Streaming);
-        _ -> Streaming
-    end.
-
-output(stdout, #state{stdout = Output}) -> Output;
-output(stderr, #state{stderr = Error}) -> Error.
-
-%% The end of an output. A guardian that was killed was so before: then it is aborted with the others.
-over(Which, #state{sinks = Sinks} = State) when is_map_key(Which, Sinks) ->
-    case told(State) of
-        #state{ending = lost} = Lost -> set(Which, eof, Lost);
-        Told -> set(Which, eof, Told#state{sinks = causeway_process_sinks:close(Which, Sinks)})
-    end;
-over(Which, State) ->
-    set(Which, eof, State).
-
-%% After some was sent.
-offered({ok, Sinks}, _Which, State) ->
-    State#state{sinks = Sinks};
-offered({ended, Sinks}, Which, #state{native = Native} = State) ->
-    ok = causeway_nif:process_close_output(Native, Which),
-    set(Which, eof, State#state{sinks = Sinks}).
-
-%% The end of all of them: those who receive learn whether they have got all.
-channels_over(Outcome, #state{sinks = Sinks} = State) ->
-    ok = causeway_process_sinks:end_all(Outcome, Sinks),
-    source_over(epipe, State#state{sinks = #{}}).
-
 %% --- reading ---
-
-written(#state{pace = Pace} = State) -> State#state{pace = causeway_process_pace:written(Pace)}.
-
-heard(#state{pace = Pace} = State) -> State#state{pace = causeway_process_pace:heard(Pace)}.
-
-attention(#state{ending = undefined, pace = Pace}) -> causeway_process_pace:attention(Pace);
-attention(_State) -> watch.
-
-%% There is no more now: the core tells when there is, or it is looked for again.
-rest(Which, watch, #state{pace = Pace} = State) ->
-    set(Which, watched, State#state{pace = causeway_process_pace:watched(Pace)});
-rest(Which, _Attention, #state{is_looking = IsLooking} = State) ->
-    _ = IsLooking orelse (self() ! {?MODULE, look}),
-    set(Which, looked, State#state{is_looking = true}).
-
-looking(#state{stdout = looked} = State) -> looking(State#state{stdout = ready});
-looking(#state{stderr = looked} = State) -> State#state{stderr = ready};
-looking(State) -> State.
 
 pump_later(#state{is_pumping = true} = State) ->
     State;
@@ -504,83 +319,34 @@ pump_turn(State, 0) ->
 pump_turn(State, Turns) ->
     %% They take turns, so that neither waits for the end of the other.
     {First, Second} = case Turns rem 2 of 0 -> {stdout, stderr}; 1 -> {stderr, stdout} end,
-    case wanted(First, State) of
+    case causeway_process_output:wanted(First, State) of
         {true, Wanting} ->
             read(First, Wanting, Turns);
         {false, Sated} ->
-            case wanted(Second, Sated) of
+            case causeway_process_output:wanted(Second, Sated) of
                 {true, Wanting} -> read(Second, Wanting, Turns);
                 {false, Both} -> {ok, Both}
             end
     end.
 
-%% Whether there is something to be read that somebody wants.
-wanted(stdout, #state{stdout = Output} = State) when Output =/= ready ->
-    {false, State};
-wanted(stderr, #state{stderr = Error} = State) when Error =/= ready ->
-    {false, State};
-wanted(Which, #state{sinks = Sinks} = State) ->
-    case is_map_key(Which, Sinks) of
-        true -> {causeway_process_sinks:is_ready(Which, Sinks), State};
-        false -> wanted(State)
-    end.
-
-%% Whether the consumer wants more.
-wanted(#state{owner = undefined} = State) ->
-    {true, State};
-wanted(#state{is_paused = true} = State) ->
-    {false, State};
-wanted(#state{mode = active, budget = Budget} = State) when Budget > 0 ->
-    {true, State};
-wanted(#state{mode = active, owner = Owner, pause = Pause} = State) ->
-    case waiting(Owner) of
-        Number when Number < ?MAILBOX ->
-            {true, State#state{budget = ?MAILBOX - Number, pause = ?PAUSE}};
-        _ ->
-            _ = erlang:send_after(Pause, self(), {?MODULE, resume}),
-            {false, State#state{is_paused = true, pause = min(2 * Pause, ?LONGEST_PAUSE)}}
-    end;
-wanted(#state{mode = passive, receivers = Receivers} = State) ->
-    {not queue:is_empty(Receivers), State};
-wanted(#state{mode = {count, Number, _}} = State) ->
-    {Number > 0, State}.
-
-%% How many messages of the stream wait in the mailbox of its owner, at most. Which of them are ours is counted only
-%% where there are many: an owner of several may well take those of another first.
-waiting(Owner) ->
-    case process_info(Owner, message_queue_len) of
-        {message_queue_len, Length} when Length < ?MAILBOX -> Length;
-        _ -> own_of(process_info(Owner, messages))
-    end.
-
-own_of({messages, Messages}) ->
-    Self = self(),
-    length([ours || {From, _} <- Messages, From =:= Self]);
-own_of(undefined) ->
-    ?MAILBOX.
-
 read(Which, #state{native = Native, window = Window} = State, Turns) ->
-    Attention = attention(State),
+    Attention = causeway_process_output:attention(State),
     case causeway_nif:process_read(Native, Which, Window, Attention) of
-        {ok, Data} -> deliver(Which, Data, consumed(Which, byte_size(Data), State), Turns);
+        {ok, Data} -> deliver(Which, Data, causeway_process_output:consumed(Which, byte_size(Data), State), Turns);
         {last, Data} ->
-            Consumed = consumed(Which, byte_size(Data), State),
-            deliver(Which, Data, rest(Which, Attention, heard(Consumed)), Turns);
-        wait -> pump_turn(rest(Which, Attention, State), Turns);
+            Consumed = causeway_process_output:consumed(Which, byte_size(Data), State),
+            Heard = causeway_process_output:heard(Consumed),
+            deliver(Which, Data, causeway_process_output:rest(Which, Attention, Heard), Turns);
+        wait -> pump_turn(causeway_process_output:rest(Which, Attention, State), Turns);
         %% A read that fails is as final as the end.
-        _Over -> pump_turn(over(Which, State), Turns)
+        _Over -> pump_turn(causeway_process_channels:over(Which, State), Turns)
     end.
-
-set(stdout, Value, State) -> State#state{stdout = Value};
-set(stderr, Value, State) -> State#state{stderr = Value}.
-
-consumed(stdout, Size, #state{left = {Output, Error}} = State) -> State#state{left = {Output - Size, Error}};
-consumed(stderr, Size, #state{left = {Output, Error}} = State) -> State#state{left = {Output, Error - Size}}.
 
 deliver(Which, Data, #state{sinks = Sinks} = State, Turns) when is_map_key(Which, Sinks) ->
-    pump_turn(offered(causeway_process_sinks:send(Which, Data, Sinks), Which, State), Turns - 1);
+    Sent = causeway_process_sinks:send(Which, Data, Sinks),
+    pump_turn(causeway_process_channels:offered(Sent, Which, State), Turns - 1);
 deliver(Which, Data, #state{owner = undefined, module = Module} = State, Turns) ->
-    Function = callback(Which),
+    Function = causeway_process_output:callback(Which),
     case erlang:function_exported(Module, Function, 2) of
         true ->
             case call(fun(Old) -> Module:Function(Data, Old) end, State) of
@@ -594,58 +360,13 @@ deliver(Which, Data, #state{owner = undefined, module = Module} = State, Turns) 
     end;
 deliver(Which, Data, #state{mode = passive, receivers = Receivers} = State, Turns) ->
     {{value, Receiver}, Rest} = queue:out(Receivers),
-    answer_receiver(Receiver, {ok, Which, Data}),
+    causeway_process_output:answer_receiver(Receiver, {ok, Which, Data}),
     pump_turn(State#state{receivers = Rest}, Turns - 1);
 deliver(Which, Data, #state{owner = Owner} = State, Turns) ->
-    Owner ! {self(), {tag(Which), Data}},
-    pump_turn(spent(State), Turns - 1).
-
-callback(stdout) -> handle_stdout;
-callback(stderr) -> handle_stderr.
-
-tag(stdout) -> data;
-tag(stderr) -> error.
-
-spent(#state{mode = active, budget = Budget} = State) ->
-    State#state{budget = Budget - 1};
-spent(#state{mode = {count, 1, told}, owner = Owner} = State) ->
-    Owner ! {self(), passive},
-    State#state{mode = {count, 0, told}};
-spent(#state{mode = {count, Number, How}} = State) ->
-    State#state{mode = {count, Number - 1, How}}.
-
-answer_receiver({From, Timer}, Reply) ->
-    _ = Timer =/= undefined andalso erlang:cancel_timer(Timer),
-    gen_server:reply(From, Reply).
+    Owner ! {self(), {causeway_process_output:tag(Which), Data}},
+    pump_turn(causeway_process_output:spent(State), Turns - 1).
 
 %% --- the end ---
-
-%% Takes what the guardian has told.
-told(#state{native = Native} = State) ->
-    case causeway_nif:process_event(Native) of
-        wait ->
-            State;
-        {exited, Ending, IsAlone} ->
-            Ended = has_ended(Ending, State#state{is_gone = IsAlone}),
-            if IsAlone -> Ended; true -> told(Ended) end;
-        gone ->
-            State#state{is_gone = true};
-        closed when State#state.ending =:= undefined ->
-            %% The guardian was killed, and the program with it.
-            has_ended(lost, State#state{is_gone = true});
-        closed ->
-            State#state{is_gone = true}
-    end.
-
-has_ended(Ending, #state{native = Native} = State) ->
-    {Output, Error} = causeway_nif:process_available(Native),
-    State#state{ending = Ending, left = {held_bytes(Output, State), bytes(Error)}}.
-
-held_bytes(Number, #state{is_terminal = true}) when is_integer(Number) -> ?TERMINAL_HOLDS;
-held_bytes(Number, _State) -> bytes(Number).
-
-bytes(eof) -> 0;
-bytes(Number) -> Number.
 
 changed(State) ->
     changed(State, no_reply).
@@ -654,7 +375,7 @@ changed(State) ->
 changed(#state{ending = undefined} = State, Reply) ->
     reply(Reply, State, []);
 changed(#state{is_held = false} = State, Reply) ->
-    case outputs(State) of
+    case causeway_process_ending:outputs(State) of
         over -> ended(State, Reply);
         held -> ended(State#state{is_held = true}, Reply);
         open -> reply(Reply, with_grace(State), [])
@@ -668,39 +389,24 @@ with_grace(#state{grace = Grace} = State) ->
     _ = erlang:send_after(Grace, self(), {?MODULE, grace_over}),
     State#state{has_grace = true}.
 
-outputs(#state{stdout = eof, stderr = eof}) ->
-    over;
-outputs(#state{native = Native, left = {Output, Error}, sinks = Sinks, is_grace_over = IsGraceOver}) ->
-    %% What a channel has no room for is in no pipe any more.
-    case causeway_process_sinks:is_waiting(Sinks) of
-        false -> outputs(causeway_nif:process_available(Native), Output, Error, IsGraceOver);
-        true -> open
-    end.
-
-outputs({eof, eof}, _Output, _Error, _IsGraceOver) -> over;
-outputs({HasOutput, HasError}, Output, Error, true)
-  when (Output =< 0 orelse HasOutput =:= 0 orelse HasOutput =:= eof),
-       (Error =< 0 orelse HasError =:= 0 orelse HasError =:= eof) -> held;
-outputs(_Available, _Output, _Error, _IsGraceOver) -> open.
-
 ended(#state{is_gone = true} = State, Reply) ->
     finish(State, Reply);
 ended(#state{is_ending = true} = State, Reply) ->
     reply(Reply, State, []);
 ended(#state{native = Native} = State, Reply) ->
     _ = causeway_nif:process_end(Native),
-    changed(told(State#state{is_ending = true}), Reply).
+    changed(causeway_process_ending:told(State#state{is_ending = true}), Reply).
 
 finish(#state{module = undefined} = Streaming, Reply) ->
-    State = channels_over(outcome(Streaming), Streaming),
-    Reason = reason(State),
-    wake(State#state.writers, {error, closed}),
+    State = causeway_process_channels:channels_over(causeway_process_ending:outcome(Streaming), Streaming),
+    Reason = causeway_process_ending:reason(State),
+    causeway_process_input:wake(State#state.writers, {error, closed}),
     finish(Reason, State#state{writers = []}, Reply);
 finish(#state{module = Module, data = Data} = Streaming, _Reply) ->
-    State = channels_over(outcome(Streaming), Streaming),
-    Reason = reason(State),
-    wake(State#state.writers, {error, closed}),
-    wake(State#state.waiting, {ok, Reason}),
+    State = causeway_process_channels:channels_over(causeway_process_ending:outcome(Streaming), Streaming),
+    Reason = causeway_process_ending:reason(State),
+    causeway_process_input:wake(State#state.writers, {error, closed}),
+    causeway_process_input:wake(State#state.waiting, {ok, Reason}),
     Ended = State#state{writers = [], waiting = []},
     case erlang:function_exported(Module, handle_exit, 2) of
         true ->
@@ -709,7 +415,7 @@ finish(#state{module = Module, data = Data} = Streaming, _Reply) ->
                 Other -> {stop, {bad_return_value, Other}, Ended}
             end;
         false ->
-            {stop, plain(Reason), Ended}
+            {stop, causeway_process_ending:plain(Reason), Ended}
     end.
 
 %% Somebody who asks is told, and nobody else.
@@ -718,32 +424,20 @@ finish(Reason, #state{mode = passive, receivers = Receivers, waiting = Waiting} 
         true ->
             reply(Reply, State#state{final = Reason}, []);
         false ->
-            _ = [answer_receiver(Receiver, {exit, Reason}) || Receiver <- queue:to_list(Receivers)],
-            wake(Waiting, {ok, Reason}),
+            _ = [causeway_process_output:answer_receiver(Receiver, {exit, Reason})
+                 || Receiver <- queue:to_list(Receivers)],
+            causeway_process_input:wake(Waiting, {ok, Reason}),
             stop(Reply, State#state{receivers = queue:new(), waiting = []})
     end;
 finish(Reason, #state{owner = Owner, waiting = Waiting} = State, Reply) ->
     Owner ! {'EXIT', self(), Reason},
-    wake(Waiting, {ok, Reason}),
+    causeway_process_input:wake(Waiting, {ok, Reason}),
     %% This one message is all that it gets, whether it traps exits or not.
     unlink(Owner),
     stop(Reply, State#state{waiting = []}).
 
-%% Of a program whose guardian was killed nobody knows whether that was all.
-outcome(#state{ending = lost}) -> guardian_killed;
-outcome(_State) -> ok.
-
 stop(no_reply, State) -> {stop, normal, State};
 stop(Reply, State) -> {stop, normal, Reply, State}.
-
-reason(#state{is_held = true} = State) -> {exit, reason(State#state{is_held = false}), output_held};
-reason(#state{ending = {status, 0}}) -> normal;
-reason(#state{ending = {status, Status}}) -> {exit_status, Status};
-reason(#state{ending = {signal, Number, _HasDumpedCore}}) -> {signal, Number};
-reason(#state{ending = lost}) -> guardian_killed.
-
-plain({exit, Reason, output_held}) -> Reason;
-plain(Reason) -> Reason.
 
 %% --- the module's callbacks ---
 
@@ -770,7 +464,7 @@ extra(Before, Extra, State) ->
 %% @private
 terminate(Reason, #state{native = Native, module = Module, data = Data} = State) ->
     ok = causeway_nif:process_close(Native),
-    _ = channels_over(case Reason of normal -> closed; _ -> Reason end, State),
+    _ = causeway_process_channels:channels_over(case Reason of normal -> closed; _ -> Reason end, State),
     case Module =/= undefined andalso erlang:function_exported(Module, terminate, 2) of
         true -> Module:terminate(Reason, Data);
         false -> ok

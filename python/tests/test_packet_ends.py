@@ -241,6 +241,20 @@ def test_send_eof_ends_only_this_direction():
         assert result() == (True, 0, b"still")
 
 
+@pytest.mark.parametrize("name", ["join", "join_recv"])
+def test_joining_waits_for_the_end_of_what_comes(name):
+    with peer() as (connection, other):
+        join = getattr(connection, name)
+        with pytest.raises(TimeoutError):
+            join(0.01)
+        joining = in_thread(join)
+        connection.send_eof()
+        assert connection.end is None
+        eof_packet(other)
+        assert joined(joining) is None
+        assert "has ended its packets" in connection.end
+
+
 def test_opened_again():
     one, two = socket.socketpair()
     with one, two:

@@ -1,5 +1,6 @@
 """Packet connections under pressure: limits, back-pressure, and peers that do not do their part."""
 
+import ctypes
 import socket
 import threading
 import time
@@ -7,7 +8,7 @@ import time
 import pytest
 from packet_support import PATIENCE, Gate, in_thread, joined, outcome, pair, peer
 
-from erlang.packetstream import CancellationError, PacketConnectionError
+from erlang.packetstream import CancellationError, Packet, PacketConnection, PacketConnectionError
 
 
 def test_max_outstanding():
@@ -162,6 +163,58 @@ def test_a_million_outstanding():
         other.socket.shutdown(socket.SHUT_RDWR)
         joined(thread)
         assert all(result.cancelled for result in results)
+
+
+@pytest.mark.soak
+def test_what_a_million_outstanding_cost():
+    """Each an entry of a table, and those that are over nothing, in bytes of malloc."""
+    count, batch = 1_000_000, 10_000
+    with peer(send_window=1 << 30) as (connection, other):
+
+        def drain():
+            while not other.socket.recv(1 << 20).endswith(bytes(PacketConnection.EOF_Packet)):
+                pass
+
+        def until(name, value):
+            end = time.monotonic() + PATIENCE
+            while connection.info()[name] != value:
+                assert time.monotonic() < end
+                time.sleep(0.01)
+
+        def a_million(tag):
+            before = allocated()
+            for _ in range(count):
+                connection.request(1)
+            assert connection.info()["outstanding"] == count
+            until("queued_bytes", 0)
+            each = (allocated() - before) / count
+            assert each < 200, each
+            for first in range(tag, tag + count, batch):
+                answers = [Packet(is_request=False, tag=tag, flags=1) for tag in range(first, first + batch)]
+                other.send(b"".join(map(bytes, answers)))
+            until("outstanding", 0)
+
+        thread = in_thread(drain)
+        # What is made once is there after the first.
+        a_million(1)
+        before = allocated()
+        a_million(1 + count)
+        assert allocated() - before < count
+        connection.send_eof()
+        joined(thread)
+
+
+def allocated():
+    """How many bytes of malloc are in use, but for what Python's objects take."""
+    names = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks"]
+
+    class Info(ctypes.Structure):
+        _fields_ = [(name, ctypes.c_size_t) for name in [*names, "keepcost"]]
+
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = Info
+    info = mallinfo2()
+    return info.uordblks + info.hblkhd
 
 
 def test_many_duplicate_and_unknown_tags():

@@ -12,7 +12,7 @@ from packet_support import PATIENCE, in_thread, joined, outcome
 
 from erlang.packetstream import CancellationError, ClosedError, PacketConnection, PacketConnectionError
 
-ENDS = ["close", "other_close", "both", "abort", "eof", "shutdown", "garbage", "none"]
+ENDS = ["close", "other_close", "both", "abort", "eof", "shutdown", "garbage", "truncated", "none"]
 ACTIONS = st.tuples(
     st.sampled_from(["request", "back", "cancel", "wait", "large", "timeout", "callback"]), st.integers(0, 9)
 )
@@ -80,6 +80,9 @@ def test_every_result_comes_to_something_once(actions, end, workers):
                 first.shutdown(socket.SHUT_RDWR)
             if end == "garbage":
                 first.sendall(b"\0")
+            if end == "truncated":
+                first.sendall(bytes.fromhex("0901"))
+                first.shutdown(socket.SHUT_WR)
             for thread in ending:
                 joined(thread)
             if end == "abort":

@@ -94,6 +94,7 @@ struct Atoms: Sendable {
     var receive: Term = 0
     var pyByteChannel: Term = 0
     var readable: Term = 0
+    var more: Term = 0
     var writable: Term = 0
     var badarg: Term = 0
     var causewayProcess: Term = 0
@@ -234,6 +235,7 @@ struct Atoms: Sendable {
         receive = atom("receive")
         pyByteChannel = atom("py_byte_channel")
         readable = atom("readable")
+        more = atom("more")
         writable = atom("writable")
         badarg = atom("badarg")
         causewayProcess = atom("causeway_process")

@@ -85,7 +85,8 @@ final class PacketLink: @unchecked Sendable {
         /// The last of the crew has gone.
         var isOver = false
         // Who waits for anything else to change.
-        var watchers: [@Sendable () -> Void] = []
+        var watchers: [Watcher] = []
+        var nextWatcher = 0
         var counters = Counters()
         var isProbing = false
 
@@ -94,6 +95,13 @@ final class PacketLink: @unchecked Sendable {
     }
 
     enum Standby { case none, looking, parked }
+
+    /// Who is told when something is so, which is looked at with the lock.
+    struct Watcher: Sendable {
+        let number: Int
+        let isSo: @Sendable (inout Contents) -> Bool
+        let wake: @Sendable () -> Void
+    }
 
     struct Sleeper: Sendable {
         let request: PacketRequest
@@ -121,7 +129,7 @@ final class PacketLink: @unchecked Sendable {
     let crewWord = FutexWord(0)
     /// Whether the reader's place is empty, for who has no lock.
     let isVacant = Atomic<Bool>(true)
-    private let lastReceived = Atomic<Int64>(0)
+    let lastReceived = Atomic<Int64>(0)
     /// The payload that is being read to its place, and whose it is. The reader's.
     var filling: (head: PacketHead, bytes: PacketBytes)?
 
@@ -291,93 +299,16 @@ final class PacketLink: @unchecked Sendable {
         }
     }
 
-    // MARK: Sending
-
-    /// Writes what is queued and due, unless another thread does so already. Without the GIL if there may be much.
-    func flush(isDue: Bool) {
-        while lock.withLock({ c in
-            guard c.sendFailure == nil else { return false }
-            if !isDue, options.grace > 0, output.size < 65536, c.flushDue > monotonicNanoseconds() {
-                return false
-            }
-            guard output.begin() else { return false }
-            c.isRung = false
-            c.flushDue = .max
-            return true
-        }) {
-            let outcome = output.write(to: target)
-            var wakers: [@Sendable () -> Void] = []
-            var mustRing = false
-            var hand = Hand()
-            lock.withLock { c in
-                let (written, owners) = output.end()
-                c.counters.bytesSent += written
-                for owner in owners { garbage.add(owner.assumingMemoryBound(to: PyObject.self)) }
-                switch outcome {
-                case .done: if !c.work.isEmpty, c.running == 0 { hand = needHand(&c) }
-                case .wouldBlock:
-                    c.flushDue = 0
-                    mustRing = c.isPolling && !c.pollsForRoom
-                    hand = ensureStandby(&c)
-                case .failed(let error):
-                    if c.sendFailure == nil { c.sendFailure = "sending failed: \(error)" }
-                    mustRing = c.isPolling
-                    hand = ensureStandby(&c)
-                }
-                if c.sendFailure != nil {
-                    for owner in output.drop() { garbage.add(owner.assumingMemoryBound(to: PyObject.self)) }
-                }
-                if written > 0 || c.sendFailure != nil { wakers = takeWatchers(&c) }
-            }
-            for wake in wakers { wake() }
-            if mustRing { ring() }
-            follow(hand)
-            if case .done = outcome { continue }
-            return
-        }
-    }
-
+    /// Those for whom what they wait for is so. With the lock; they are to be woken after it.
     func takeWatchers(_ c: inout Contents) -> [@Sendable () -> Void] {
-        if c.watchers.isEmpty { return [] }
-        defer { c.watchers = [] }
-        return c.watchers
-    }
-
-    /// Adds a packet. With the lock. `payload` is a borrowed `bytes`, held where it is large: then with the GIL.
-    func append(_ c: inout Contents, _ head: PacketHead, _ payload: PyPointer?) {
-        if c.sendFailure != nil || c.isEndSent { return }
-        c.counters.packetsSent += 1
-        if options.ticks { tick(&c, sent: 1) }
-        if options.grace > 0, c.flushDue == .max { c.flushDue = monotonicNanoseconds() + options.grace }
-        guard let payload else { return output.append(head, UnsafeRawBufferPointer(start: nil, count: 0)) }
-        let bytes = UnsafeRawBufferPointer(start: PyBytes_AsString(payload), count: PyBytes_Size(payload))
-        if bytes.count < PacketOutput.heldSize { return output.append(head, bytes) }
-        Py_IncRef(payload)
-        output.append(head, held: bytes, owner: UnsafeMutableRawPointer(payload))
-    }
-
-    private func tick(_ c: inout Contents, sent: Int = 0, received: Int = 0) {
-        if c.ticksSent + c.ticksReceived == 0 { c.hooks.append(.ticks) }
-        c.ticksSent += sent
-        c.ticksReceived += received
-    }
-
-    func append(_ c: inout Contents, _ head: PacketHead, text: String) {
-        if c.sendFailure != nil || c.isEndSent { return }
-        c.counters.packetsSent += 1
-        if options.ticks { tick(&c, sent: 1) }
-        if options.grace > 0, c.flushDue == .max { c.flushDue = monotonicNanoseconds() + options.grace }
-        var text = text
-        text.withUTF8 { output.append(head, UnsafeRawBufferPointer($0)) }
-    }
-
-    /// Sees to it that what was appended is written soon. With the lock; what is returned is to be done after it.
-    func willFlush(_ c: inout Contents) -> (ring: Bool, hand: Hand) {
-        if c.isRung { return (false, Hand()) }
-        c.isRung = true
-        // A reader that does not wait will look before it does.
-        if c.isPlaceTaken { return (c.isPolling, Hand()) }
-        return (false, ensureStandby(&c))
+        var wakers: [@Sendable () -> Void] = []
+        if c.watchers.isEmpty { return wakers }
+        var others: [Watcher] = []
+        for watcher in c.watchers {
+            if watcher.isSo(&c) { wakers.append(watcher.wake) } else { others.append(watcher) }
+        }
+        if !wakers.isEmpty { c.watchers = others }
+        return wakers
     }
 
     // MARK: The clock
@@ -402,7 +333,7 @@ final class PacketLink: @unchecked Sendable {
                     wakers += request.settle(.timedOut)
                 }
             }
-            if !wakers.isEmpty { wakers += takeWatchers(&c) }
+            wakers += takeWatchers(&c)
             guard probes else { return }
             if c.isProbing {
                 isLost = now - lastReceived.load(ordering: .relaxed) >= 2 * options.keepalive
@@ -425,196 +356,6 @@ final class PacketLink: @unchecked Sendable {
         } else if probes {
             flush(isDue: true)
         }
-    }
-
-    // MARK: Receiving
-
-    /// Reads what is there. The reader's, without the GIL. Whether a thread that sleeps has got its response.
-    private func receive(_ gil: GILAccess, wanted: PacketRequest?) -> Bool {
-        var batch = Batch()
-        var end: PacketEnd?
-        var tellsPeer = true
-        reading: for _ in 0..<(source.isSocket ? 4 : 1) {
-            let (transfer, isFull) = input.read(from: source)
-            switch transfer {
-            case .bytes(0):
-                end =
-                    input.isBetweenPackets
-                    ? .finished("the peer has ended the stream")
-                    : .broken("the stream ended inside a packet")
-                break reading
-            case .bytes(let count):
-                batch.bytes += count
-                do throws(PacketError) { try parse(gil, &batch) } catch {
-                    end = .broken("\(error)")
-                    break reading
-                }
-                if let text = batch.end {
-                    end = text
-                    break reading
-                }
-                if !isFull { break reading }
-            case .wouldBlock: break reading
-            case .failed(let error):
-                end = .broken("receiving failed: \(error)")
-                tellsPeer = false
-                break reading
-            }
-        }
-        lastReceived.store(monotonicNanoseconds(), ordering: .relaxed)
-        let gaveAway = apply(&batch, wanted: wanted)
-        if let end { finish(end, tellsPeer: tellsPeer) }
-        return gaveAway
-    }
-
-    /// What was read in one go.
-    private struct Batch {
-        var bytes = 0
-        var packets: [(PacketHead, PacketPayload)] = []
-        /// Behind which of them the peer has said that no more requests come.
-        var requestsEnd = Int.max
-        var end: PacketEnd?
-    }
-
-    private func parse(_ gil: GILAccess, _ batch: inout Batch) throws(PacketError) {
-        while batch.end == nil {
-            switch try input.next() {
-            case .nothing: return
-            case .packet(let head, let payload):
-                if head.isRequest, head.requestType == 0 {
-                    control(head, &batch)
-                } else {
-                    batch.packets.append((head, .copied(Payload(copying: payload))))
-                }
-            case .large(let head, let count):
-                var made: PyPointer?
-                gil.with {
-                    garbage.giveBack()
-                    made = PyBytes_FromStringAndSize(nil, count)
-                    if made == nil { PyErr_Clear() }
-                }
-                guard let made, let memory = PyBytes_AsString(made) else {
-                    batch.end = .broken("no memory for a packet of \(count) bytes")
-                    return
-                }
-                // Nobody else knows of the object before it is filled.
-                try input.place(UnsafeMutableRawPointer(memory), count: count)
-                filling = (head, PacketBytes(owning: made, count: count, garbage))
-                return
-            case .filled:
-                guard let (head, bytes) = filling else { return }
-                filling = nil
-                if head.isRequest, head.requestType == 0 {
-                    control(head, &batch)
-                } else {
-                    batch.packets.append((head, .object(bytes)))
-                }
-            }
-        }
-    }
-
-    private func control(_ head: PacketHead, _ batch: inout Batch) {
-        switch (head.channel, head.tag) {
-        case (0, 0): batch.end = .finished("the peer has ended its packets")
-        case (0, 1): batch.requestsEnd = min(batch.requestsEnd, batch.packets.count)
-        default:
-            batch.end = .broken(
-                "a control packet of no known kind: channel \(head.channel), tag \(head.tag)")
-        }
-    }
-
-    /// Gives what was received to whom it concerns. Whether a thread that sleeps has got its response.
-    private func apply(_ batch: inout Batch, wanted: PacketRequest?) -> Bool {
-        var wakers: [@Sendable () -> Void] = []
-        var hand = Hand()
-        var answers = false
-        lock.withLock { c in
-            c.counters.bytesReceived += batch.bytes
-            c.counters.packetsReceived += batch.packets.count
-            if options.ticks, !batch.packets.isEmpty { tick(&c, received: batch.packets.count) }
-            c.isProbing = false
-            for (index, (head, payload)) in batch.packets.enumerated() {
-                if index >= batch.requestsEnd { c.theirRequestsEnded = true }
-                if head.isRequest {
-                    answers = take(&c, head, payload) || answers
-                } else {
-                    respond(&c, head, payload, &wakers)
-                }
-            }
-            if batch.requestsEnd < .max { c.theirRequestsEnded = true }
-            // A reader of the crew does it itself, when it has read.
-            if wanted != nil, !c.hooks.isEmpty || (!c.work.isEmpty && c.running == 0) {
-                hand = needHand(&c)
-            } else if !c.work.isEmpty, c.running > 0 {
-                hand = ensureStandby(&c)
-            }
-            if c.refusal != nil { wakers += takeWatchers(&c) }
-        }
-        for wake in wakers { wake() }
-        follow(hand)
-        if answers { flush(isDue: false) }
-        return !wakers.isEmpty
-    }
-
-    private func respond(
-        _ c: inout Contents, _ head: PacketHead, _ payload: PacketPayload,
-        _ wakers: inout [@Sendable () -> Void]
-    ) {
-        let request = c.pending[head.tag]
-        guard let request, request.channel == head.channel else {
-            if request == nil, head.tag > 0, head.tag < c.nextTag {
-                if head.channel != PacketLink.probeChannel { c.counters.lateResponses += 1 }
-            } else {
-                c.counters.unknownResponses += 1
-                report(&c, "a response to no request: channel \(head.channel), tag \(head.tag)")
-            }
-            return
-        }
-        c.pending[head.tag] = nil
-        if c.pending.isEmpty, c.pending.capacity > 4096 { c.pending = [:] }
-        wakers += request.settle(.response(flags: head.flags, payload))
-        if c.pending.count + 1 == options.maxOutstanding { wakers += takeWatchers(&c) }
-    }
-
-    /// Takes a request of the peer, or rejects it: then there is something to write.
-    private func take(_ c: inout Contents, _ head: PacketHead, _ payload: PacketPayload) -> Bool {
-        c.counters.requestsReceived += 1
-        let type = head.requestType &- 1
-        func reject(_ text: String) -> Bool {
-            c.counters.rejected += 1
-            append(
-                &c, answer(to: InboundKey(channel: head.channel, tag: head.tag), flags: 0, isOk: false),
-                text: text)
-            return true
-        }
-        if let refusal = c.refusal { return reject(refusal) }
-        if c.theirRequestsEnded { return reject("requests no longer allowed") }
-        guard let known = c.handlers[head.channel] else {
-            return reject("unknown channel \(head.channel)")
-        }
-        let key = InboundKey(channel: head.channel, tag: head.tag)
-        if c.inFlight.contains(key) {
-            return reject("channel \(head.channel): tag already in use: \(head.tag)")
-        }
-        guard let handler = known else { return reject("no request handler") }
-        c.inFlight.insert(key)
-        c.inboundBytes += payload.count
-        c.work.append(
-            InboundRequest(
-                channel: head.channel, tag: head.tag, flags: head.flags, type: type, payload: payload,
-                handler: handler))
-        return false
-    }
-
-    func answer(to key: InboundKey, flags: UInt64, isOk: Bool) -> PacketHead {
-        PacketHead(
-            isRequest: false, channel: key.channel, tag: key.tag, flags: flags << 1 | (isOk ? 1 : 0),
-            requestType: 0)
-    }
-
-    func report(_ c: inout Contents, _ text: String) {
-        // Somebody who sends nonsense fills no memory with it.
-        if c.hooks.count < 100 { c.hooks.append(.report(text)) }
     }
 
     // MARK: Ending

@@ -86,8 +86,14 @@ struct PacketLinkObject {
                     else { throw typeError("watch_room() takes a bell and a key") }
                     let link = try PacketLinkObject.link(me)
                     let hasRoom = link.lock.withLock { c in
-                        if link.hasRoom(c) || c.end != nil || c.isClosed { return true }
-                        c.watchers.append { bell.ring(number) }
+                        if link.mayAsk(c) { return true }
+                        c.nextWatcher += 1
+                        c.watchers.append(
+                            PacketLink.Watcher(number: c.nextWatcher) { [weak link] c in
+                                link?.mayAsk(c) ?? true
+                            } wake: {
+                                bell.ring(number)
+                            })
                         return false
                     }
                     if hasRoom { bell.ring(number) }
@@ -317,7 +323,7 @@ struct PacketLinkObject {
             case .noRoom: if !waits { return newNone() }
             }
             let hasRoom = try link.wait(until: end, state) { c in
-                link.hasRoom(c) || c.isClosed || c.refusal != nil || c.end != nil
+                link.mayAsk(c)
             }
             guard hasRoom else { throw raised(cpython_TimeoutError(), "no room for a request in time") }
         }

@@ -9,14 +9,22 @@ extension PacketLink {
 
     /// Waits until something is so, which is looked at with the lock; whether it is, when the time is over.
     func wait(
-        until end: Int64, _ state: ModuleState, _ isSo: (inout Contents) -> Bool
+        until end: Int64, _ state: ModuleState, _ isSo: @escaping @Sendable (inout Contents) -> Bool
     ) throws(PythonError) -> Bool {
-        if lock.withLock({ c in isSo(&c) }) { return true }
+        let number = lock.withLock { c -> Int? in
+            if isSo(&c) { return nil }
+            c.nextWatcher += 1
+            return c.nextWatcher
+        }
+        guard let number else { return true }
         let sleep = Sleep(state)
+        let watcher = Watcher(number: number, isSo: isSo, wake: sleep.wake)
+        defer { lock.withLock { c in c.watchers.removeAll { $0.number == number } } }
         return try sleep.wait(until: end) {
             lock.withLock { c in
                 if isSo(&c) { return true }
-                c.watchers.append(sleep.wake)
+                // It was told, and somebody else was faster.
+                if !c.watchers.contains(where: { $0.number == number }) { c.watchers.append(watcher) }
                 return false
             }
         }
@@ -87,6 +95,11 @@ extension PacketLink {
     /// Whether one more request may be made. With the lock.
     func hasRoom(_ c: borrowing Contents) -> Bool {
         c.pending.count < options.maxOutstanding && output.size < options.sendWindow
+    }
+
+    /// Whether there is room, or never will be. With the lock.
+    func mayAsk(_ c: borrowing Contents) -> Bool {
+        hasRoom(c) || c.isClosed || c.refusal != nil || c.end != nil
     }
 
     private func add(_ c: inout Contents, _ deadline: Int64, _ request: PacketRequest, _ rings: inout Bool) {
@@ -176,7 +189,13 @@ extension PacketLink {
     // MARK: Ends
 
     /// Accepts no more requests of the peer, and makes none.
-    func refuse(_ text: String) { lock.withLock { $0.refusal = text } }
+    func refuse(_ text: String) {
+        let wakers = lock.withLock { c in
+            c.refusal = text
+            return takeWatchers(&c)
+        }
+        for wake in wakers { wake() }
+    }
 
     /// Writes a packet without payload that is no answer.
     func sendControl(_ head: PacketHead) {

@@ -9,17 +9,20 @@ import Synchronization
 /// When there is nothing to read, or no room to write, the BEAM's poll set watches the descriptor and sends the process
 /// `{causeway_wire, readable | writable}`. They are closed with the process, or with the last reference.
 final class Wire: Resource, @unchecked Sendable {
-    private struct Ends {
+    // Used with the lock only.
+    struct Ends: @unchecked Sendable {
         /// -1 when it is closed. The same number twice for a socket.
         var input: Int32
         var output: Int32
         /// What the poll set has seen is closed only when that has let go of it.
         var isInputWatched = false
         var isOutputWatched = false
+        /// What is being read to where it stays.
+        var filling: Filling?
     }
 
-    private let ends: Mutex<Ends>
-    private let owner: ErlNifPid
+    let ends: Mutex<Ends>
+    let owner: ErlNifPid
 
     /// Takes both over, which may be the same. In a NIF of the process that is to use them.
     init(_ env: EnvPointer?, input: Int32, output: Int32) {
@@ -47,14 +50,17 @@ final class Wire: Resource, @unchecked Sendable {
             } catch {
                 guard error.code == EAGAIN else { return makeError(env, error) }
             }
-            if watching {
-                ends.isInputWatched = true
-                _ = select(
-                    env, ends.input, forWriting: false, owner: owner,
-                    message: makeTuple(env, wireAtom(env), atoms.readable))
-            }
+            if watching { watchInput(env, &ends) }
             return atoms.empty
         }
+    }
+
+    /// The process is told when there is something to read.
+    func watchInput(_ env: EnvPointer?, _ ends: inout Ends) {
+        ends.isInputWatched = true
+        _ = select(
+            env, ends.input, forWriting: false, owner: owner,
+            message: makeTuple(env, wireAtom(env), atoms.readable))
     }
 
     /// Through the stack: the binary is made when its size is known.
@@ -160,6 +166,7 @@ final class Wire: Resource, @unchecked Sendable {
                 let isOne = ends.input == ends.output
                 letGo(env, ends.input, isWatched: ends.isInputWatched || (isOne && ends.isOutputWatched))
             }
+            ends.filling?.release()
             ends = Ends(input: -1, output: -1)
         }
     }

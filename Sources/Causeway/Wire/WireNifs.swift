@@ -1,5 +1,6 @@
 import Beam
 import CErlNif
+import Glibc
 import Streams
 
 /// The Erlang half of wires. They are for the process that has opened them.
@@ -31,6 +32,22 @@ var wireNifs: [ErlNifFunc] {
                 let limit = integer(env, arguments[1]), limit > 0
             else { return atoms.badarg }
             return wire.read(env, atMost: min(limit, 1 << 24), watching: arguments[2] == atoms.true)
+        },
+        /// wire_gather(Wire, Beginning, Size) -> ok | {error, enomem} | badarg
+        ///
+        /// What `wire_fill` reads is a binary of so many bytes, which begins with these.
+        nif("wire_gather", 3) { env, _, arguments in
+            guard let wire = wire(env, arguments), let arguments, let size = integer(env, arguments[2]),
+                case let isBegun?? = withBinary(env, arguments[1], { wire.gather($0, size: size) })
+            else { return atoms.badarg }
+            return isBegun ? atoms.ok : makeError(env, Errno(ENOMEM))
+        },
+        /// wire_fill(Wire, Watch) -> {ok, Binary} | {more, Bytes} | empty | closed | {error, Posix} | badarg
+        ///
+        /// Reads some of it; `{ok, Binary}` is all of it, and `{more, Bytes}` how much has come by this call.
+        nif("wire_fill", 2) { env, _, arguments in
+            guard let wire = wire(env, arguments), let arguments else { return atoms.badarg }
+            return wire.fill(env, watching: arguments[1] == atoms.true) ?? atoms.badarg
         },
         /// wire_write(Wire, [Binary]) -> {ok | busy, Bytes} | {error, Posix} | badarg
         ///

@@ -65,7 +65,9 @@ eof_in_a_packet(_Config) ->
          ok = ?CT:say_nothing_more(Peer),
          all_woken(Waiting, {error, {closed, truncated}}),
          ?assertEqual({shutdown, truncated}, ?CT:ended(Connection))
-     end || Text <- ["81", "06", "06 01 02 01 6162", "02 07 04 06 01 02"]].
+     end || Text <- ["81", "06", "06 01 02 01 6162", "02 07 04 06 01 02",
+                     %% A large one, which is read to where it stays.
+                     <<16#c0, 16#80, 3, 1, 2, 1, 0:(8 * 200000)>>]].
 
 malformed(_Config) ->
     {Connection, Peer} = ?CT:with_peer(),
@@ -107,7 +109,17 @@ length_bomb(_Config) ->
     ok = ?CT:wait_info(Patient, bytes_in, 9),
     {memory, Memory} = process_info(Patient, memory),
     ?assert(Memory < 1000000),
-    ok = ?CONNECTION:close(Patient).
+    ok = ?CONNECTION:close(Patient),
+    %% Nor does what comes of it say more.
+    Before = erlang:memory(binary),
+    Many = [begin
+                {Each, Silent} = ?CT:with_peer(),
+                ok = ?CT:say(Silent, <<16#9f, 16#ff, 16#ff, 16#7f, 1, 4, 0:(8 * 200000)>>),
+                ok = ?CT:wait_info(Each, bytes_in, 200006),
+                Each
+            end || _ <- lists:seq(1, 20)],
+    ?assert(erlang:memory(binary) - Before < 20 * 5000000),
+    [ok = ?CONNECTION:close(Each, 0) || Each <- Many].
 
 random_bytes(_Config) ->
     Seed = rand:seed(exsss),

@@ -14,7 +14,7 @@ suite() -> [{timetrap, {seconds, 90}}].
 
 all() ->
     [outstanding_are_limited, line_keeps_its_order, line_of_send_request_is_limited, send_window, too_large, timeouts,
-     timeout_in_line, standard_timeout, late_answer, cancelled, cancelled_in_line, cancelled_after_the_answer, caller_dies,
+     timeout_in_line, standard_timeout, answer_timeout, late_answer, cancelled, cancelled_in_line, cancelled_after_the_answer, caller_dies,
      many_callers_die, gone_among_many, line_of_the_gone_is_dropped, flood_of_requests, flood_by_bytes, flood_without_reading,
      own_requests_go_on_in_a_flood, peer_never_reads, peer_reads_slowly, keepalive, keepalive_with_traffic,
      no_answer_to_keepalive, million_outstanding, finished_leave_nothing, small_payloads_keep_nothing_alive].
@@ -118,6 +118,25 @@ timeouts(_Config) ->
     ?assertMatch(#{timeouts := 3, cancelled := 1, waiting := 0}, ?CONNECTION:info(Connection)),
     ok = ?CT:hear(Peer, "03 01 02 02"),
     ok = ?CONNECTION:close(Connection).
+
+%% Who handed a request on and never answers keeps the peer waiting for so long.
+answer_timeout(_Config) ->
+    Test = self(),
+    Handler = fun(1, _, _, From) -> Test ! From, noreply;
+                 (2, _, _, From) -> ok = ?CONNECTION:reply(From, <<"at once">>), noreply
+              end,
+    [begin
+         {Connection, Peer} = ?CT:with_peer(#{answer_timeout => Time, max_requests => 1, workers => Workers, handler => Handler}),
+         ok = ?CT:say(Peer, "03 01 02 02"),
+         From = receive F -> F end,
+         ok = ?CT:hear(Peer, <<19, 1, 0, "no answer in time">>),
+         ?assertMatch(#{in_hand := 0, in_hand_bytes := 0}, ?CONNECTION:info(Connection)),
+         %% Too late, and for nobody, also when the tag is used again.
+         ok = ?CONNECTION:reply(From, <<"late">>),
+         ok = ?CT:say(Peer, "03 01 02 03"),
+         ok = ?CT:hear(Peer, <<9, 1, 4, "at once">>),
+         ok = ?CONNECTION:close(Connection)
+     end || Workers <- [0, 4], Time <- [0, 30]].
 
 timeout_in_line(_Config) ->
     {Connection, Peer} = ?CT:with_peer(#{max_outstanding => 1}),

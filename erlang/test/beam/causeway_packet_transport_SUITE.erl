@@ -17,7 +17,7 @@ all() ->
             fun_fails, two_channels_hold_a_connection, tls_what_was_received_comes_first, tls_end, tls_never_read].
 
 groups() ->
-    [{Kind, [exchange, large, ends_in_good_order, killed_peer_is_noticed, windows]} || Kind <- kinds()].
+    [{Kind, [exchange, large, all_sizes, ends_in_good_order, killed_peer_is_noticed, windows]} || Kind <- kinds()].
 
 kinds() ->
     [gen_tcp, gen_tcp_v6, gen_tcp_local, inet_backend_socket, socket, socket_local, descriptor, pipes, channels, tls].
@@ -62,6 +62,16 @@ large(Config) ->
     Ids = [?CONNECTION:send_request(End, 1, Payload) || End <- [Here, There, Here, There]],
     [?assertEqual({ok, 0, Payload}, ?CONNECTION:receive_response(Id)) || Id <- Ids],
     ok = ?CONNECTION:close(There).
+
+%% Small, large and very large ones in turn: whichever way they are read, all of them is there, in order.
+all_sizes(Config) ->
+    {Here, There} = pair(Config, #{}, #{handler => fun(_, Flags, P) -> {Flags, crypto:hash(sha256, P)} end, workers => 0}),
+    Sizes = [0, 10, 65000, 65536, 70000, 1048576, 5, 17000000, 131072, 1, 200000],
+    Payloads = [crypto:strong_rand_bytes(Size) || Size <- Sizes],
+    Ids = [{Payload, ?CONNECTION:send_request(Here, 1, Payload)} || Payload <- Payloads],
+    [?assertEqual({ok, 0, crypto:hash(sha256, Payload)}, ?CONNECTION:receive_response(Id)) || {Payload, Id} <- Ids],
+    ok = ?CONNECTION:close(Here),
+    ?assertEqual([normal, normal], [?CT:ended(End) || End <- [Here, There]]).
 
 ends_in_good_order(Config) ->
     Test = self(),

@@ -22,8 +22,11 @@ class Streams:
         self._pumps = []
         self.recv = self.send = -1
         try:
-            self.recv = self._source(recv)
-            self.send = self._target(send)
+            if recv is send and isinstance(recv, socket.socket) and hasattr(recv, "unwrap"):
+                self._carry(recv)
+            else:
+                self.recv = self._source(recv)
+                self.send = self._target(send)
         except BaseException:
             self.discard()
             raise
@@ -47,6 +50,14 @@ class Streams:
             near.close()
         self._pumps = []
 
+    def _carry(self, sock):
+        from . import _tls  # who has no TLS needs no ssl
+
+        near, far = socket.socketpair()
+        self._pumps.append((near, _start(_tls.carry, sock, far)))
+        self.recv = os.dup(near.fileno())
+        self.send = os.dup(near.fileno())
+
     def _source(self, recv):
         if isinstance(recv, str | os.PathLike):
             return os.open(recv, os.O_RDONLY | os.O_CLOEXEC)
@@ -68,11 +79,17 @@ class Streams:
 
     def _target(self, send):
         fd = _descriptor(send, io.FileIO | io.BufferedWriter)
-        if fd is not None:
+        own = None
+        if fd is None:
+            write = _writer(send)
+        elif os.isatty(fd) and os.get_blocking(fd):
+            # A terminal that has room waits nevertheless where that is not enough: nobody else may have to.
+            own = os.dup(fd)
+            write = functools.partial(_write_all, own)
+        else:
             return _duplicate(fd, os.O_WRONLY)
-        write = _writer(send)
         near, far = socket.socketpair()
-        self._pumps.append((near, _start(_pump_out, far, write)))
+        self._pumps.append((near, _start(_pump_out, far, write, own)))
         return os.dup(near.fileno())
 
 
@@ -157,6 +174,12 @@ def _writer(send):
     return write
 
 
+def _write_all(fd, data):
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
 def _start(function, *arguments):
     thread = threading.Thread(
         target=function, args=arguments, name=f"packetstream{function.__name__}", daemon=True
@@ -177,8 +200,10 @@ def _pump_in(pieces, far):
                 _log.exception("the stream of a packet connection cannot be read")
 
 
-def _pump_out(far, write):
-    with far:
+def _pump_out(far, write, own):
+    with far, contextlib.ExitStack() as stack:
+        if own is not None:
+            stack.callback(os.close, own)
         try:
             while data := far.recv(65536):
                 write(data)
