@@ -10,15 +10,15 @@ import subprocess
 import sys
 import threading
 import tty
-from pathlib import Path
 
 import pytest
+import trustme
 from packet_support import PATIENCE, Peer, in_thread, joined, outcome, tcp_pair
 
 from erlang.packetstream import AsyncPacketConnection, CancellationError, PacketConnection
 
-# With its key, for localhost, for tests only.
-CERTIFICATE = Path(__file__).with_name("localhost.pem")
+AUTHORITY = trustme.CA()
+CERTIFICATE = AUTHORITY.issue_cert("localhost")
 LARGE = bytes(range(256)) * 12_000
 
 
@@ -35,8 +35,9 @@ def tls_pair(version=ssl.TLSVersion.TLSv1_3):
     """Both ends of a TLS connection, on which the peers know each other already."""
     there, here = tcp_pair()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(CERTIFICATE)
-    client = ssl.create_default_context(cafile=CERTIFICATE)
+    CERTIFICATE.configure_cert(server)
+    client = ssl.create_default_context()
+    AUTHORITY.configure_trust(client)
     server.minimum_version = client.minimum_version = version
     server.maximum_version = client.maximum_version = version
     accepting = in_thread(lambda: server.wrap_socket(here, server_side=True))
