@@ -345,6 +345,9 @@ public final class StreamHalf: Sendable {
         if isOver { whenOver(origin) }
     }
 
+    /// Whether nothing can happen any more.
+    public var isOver: Bool { state.withLock { $0.isOver } }
+
     /// How it stands.
     public var info: Info {
         let inbox = inbox.info
