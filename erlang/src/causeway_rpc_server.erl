@@ -43,6 +43,7 @@ advertise(Name, Mode, Handler) ->
     end.
 
 is_handler({python, _Module, _Function}) -> true;
+is_handler({python_object, _Reference}) -> true;
 is_handler(Handler) -> is_atom(Handler) orelse is_function(Handler, 1) orelse is_function(Handler, 2).
 
 %% @doc Serves it no longer.
@@ -229,8 +230,7 @@ serve_here(#{client := Client} = Request, Handler) ->
         {begin_call, Caller, Tag} ->
             {ok, Stream} = start_server(Request),
             ok = causeway_rpc_stream:pair(Client, Stream),
-            Caller ! {Tag, accepted},
-            serve(Stream, Request, Handler)
+            serve(Stream, Request, Handler, fun() -> Caller ! {Tag, accepted} end)
     end.
 
 serve_there(Alias, #{client := Client, window := Window} = Request, Handler) ->
@@ -243,7 +243,7 @@ serve_there(Alias, #{client := Client, window := Window} = Request, Handler) ->
     receive
         {linked, Alias} ->
             true = demonitor(Monitor, [flush]),
-            serve(Stream, Request, Handler);
+            serve(Stream, Request, Handler, fun() -> ok end);
         {'DOWN', Monitor, process, _, _Reason} ->
             ok
     end.
@@ -253,7 +253,11 @@ start_server(#{mode := Mode, deadline := Deadline}) ->
     causeway_rpc_stream:start(#{id => rand:bytes(16), role => server, mode => Mode, owner => self(),
                                 deadline => Deadline}).
 
-serve(Stream, #{name := Name, args := Args}, Handler) ->
+serve(Stream, #{args := Args}, {python_object, Handler}, Accept) ->
+    %% It looks after errors and the end itself.
+    causeway_rpc_callbacks:serve(Stream, Handler, Args, Accept);
+serve(Stream, #{name := Name, args := Args}, Handler, Accept) ->
+    Accept(),
     try
         handle(Handler, Stream, Args)
     catch

@@ -134,7 +134,8 @@ struct RpcOperation {
 
     /// Raises what `erlang.rpc` makes of a failure.
     func raise(_ failure: any StreamHalf.Value) throws(PythonError) -> PythonError {
-        let error = try Object(cpython_call1(try state.rpcFunctions().makeError, try object(failure).pointer))
+        let reason = try object(failure)
+        let error = try Object(cpython_call1(try state.rpcFunctions().makeError, reason.pointer))
         PyErr_SetObject(cpython_type(error.pointer).map { asObject($0) }, error.pointer)
         return PythonError()
     }

@@ -60,7 +60,7 @@ def advertise(name, function=None, *, mode="server_stream"):
         return lambda function: advertise(name, function, mode=mode)
     handler = Handler(name, mode, function)
     if _causeway.in_beam():
-        _beam().advertise(handler)
+        _node().advertise(handler)
     else:
         _registry.add(handler)
     return function
@@ -69,14 +69,14 @@ def advertise(name, function=None, *, mode="server_stream"):
 def unadvertise(name):
     """Serve a name no longer. Calls that run go on."""
     if _causeway.in_beam():
-        _beam().unadvertise(name)
+        _node().unadvertise(name)
     else:
         _registry.remove(name)
 
 
 def list_advertised():
     """What is served here, as a list of names and modes."""
-    return [tuple(each) for each in _beam().names()] if _causeway.in_beam() else _registry.names()
+    return [tuple(each) for each in _node().names()] if _causeway.in_beam() else _registry.names()
 
 
 def call(name, args=None, *, deadline=30.0, key=None):
@@ -86,7 +86,7 @@ def call(name, args=None, *, deadline=30.0, key=None):
     of what went wrong there, or ``not_found``, ``deadline_exceeded``, ``disconnected`` and so on.
     """
     if _causeway.in_beam():
-        return _beam().call(name, args, _options("server_stream", deadline, key, None))
+        return _node().call(name, args, _options("server_stream", deadline, key, None))
     handler = _registry.find(name)
     if handler is None:
         return _other_side(name).call(name, args, deadline=deadline)
@@ -122,7 +122,7 @@ def open_stream(name, args=None, *, mode="bidi", deadline=None, key=None, window
     both sides as ``deadline_exceeded``. At most ``window`` bytes wait here to be received. Raises RpcError.
     """
     if _causeway.in_beam():
-        return _beam().open_stream(name, args, _options(mode, deadline, key, window))
+        return _node().open_stream(name, args, _options(mode, deadline, key, window))
     handler = _registry.find(name)
     if handler is None:
         return _other_side(name).open_stream(name, args, mode=mode, deadline=deadline)
@@ -160,7 +160,7 @@ def listen(address, **options):
     return Listener(address, options)
 
 
-def _beam():
+def _node():
     from . import _beam
 
     return _beam

@@ -141,7 +141,7 @@ class Connection:
         if half.owed * 4 >= self._window:
             self._tell(CREDIT, _HEAD.pack(stream.number ^ 1, half.settle()))
         elif half.over:
-            self._forget(stream)
+            self.sent(stream)
 
     def ending(self, stream, final):
         """It is about to end so: 'both', or a code and a message."""
@@ -180,14 +180,13 @@ class Connection:
     def _tell_end(self, stream):
         """All is passed on: what comes then. With the stream's lock."""
         final = stream.final
-        if stream.told == final:
-            return
-        stream.told = final
-        number = stream.number ^ 1
-        if isinstance(final, tuple):
-            self._tell(ERROR, {"stream_id": number, "code": final[0], "message": final[1]})
-        else:
-            self._tell(END, {"stream_id": number, "role": final})
+        if stream.told != final:
+            stream.told = final
+            number = stream.number ^ 1
+            if isinstance(final, tuple):
+                self._tell(ERROR, {"stream_id": number, "code": final[0], "message": final[1]})
+            else:
+                self._tell(END, {"stream_id": number, "role": final})
         if final != "send" or stream._half.over:
             self._forget(stream)
 
@@ -199,8 +198,7 @@ class Connection:
             pass
 
     def _forget(self, stream):
-        if stream.told != "send" or stream._half.info()["closed_send"]:
-            self._streams.pop(stream.number, None)
+        self._streams.pop(stream.number, None)
 
     # --- what comes ---------------------------------------------------------------------------
 

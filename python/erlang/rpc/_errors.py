@@ -35,7 +35,7 @@ def of_reason(reason):
         reason = reason[1]
     if isinstance(reason, dict) and "code" in reason:
         return RpcError(_text(reason["code"]), _text(reason.get("message", "")))
-    if isinstance(reason, tuple) and len(reason) == 2:
+    if isinstance(reason, tuple) and len(reason) == 2 and isinstance(reason[0], (str, bytes)):
         return RpcError(_text(reason[0]), _text(reason[1]))
     if isinstance(reason, str):
         return RpcError("not_found" if reason == "not_advertised" else reason)
