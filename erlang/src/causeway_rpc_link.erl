@@ -35,7 +35,7 @@
 -type final() :: send | both | {error, binary(), binary()}.
 
 %% @doc Has what is sent go to somebody, who has room for so many bytes.
--spec new(reference(), target(), pos_integer() | infinity) -> link() | undefined.
+-spec new(reference(), target(), non_neg_integer() | infinity) -> link() | undefined.
 new(Half, To, Window) ->
     {Outbox, Credit} = budget(Window),
     ok = causeway_nif:rpc_attach(Half, Outbox),
@@ -67,12 +67,15 @@ is_ended(#link{is_ended = IsEnded}) -> IsEnded.
 
 %% @doc How it is about to end.
 -spec final(reference(), link(), final()) -> link().
+final(_Half, #link{final = {error, _, _}} = Link, _Final) ->
+    %% The first error stays.
+    Link;
 final(Half, #link{is_ended = false} = Link, Final) ->
     pass_on(Half, Link#link{final = Final});
 final(_Half, Link, Final) when Final =/= send ->
     %% Every close is told, and an error after the end of what was sent.
     tell_end(Link, Final),
-    Link;
+    Link#link{final = Final};
 final(_Half, Link, _Final) ->
     Link.
 
@@ -118,8 +121,10 @@ handle(_Other, _Half, Link) ->
 
 loss(#link{to = {node, Peer}}, noconnection) ->
     {<<"disconnected">>, iolist_to_binary(io_lib:format("the node ~ts is gone", [node(Peer)]))};
-loss(_Link, {disconnected, Text}) ->
+loss(_Link, {shutdown, {disconnected, Text}}) ->
     {<<"disconnected">>, Text};
+loss(#link{to = {node, Peer}}, _Reason) when node(Peer) =:= node() ->
+    {<<"disconnected">>, <<"the connection is gone">>};
 loss(_Link, _Reason) ->
     peer_down.
 
@@ -148,6 +153,8 @@ pass_on(_Half, Link) ->
     Link.
 
 %% Who has ended it has said before how, which may be in the mailbox still.
+said({error, _, _} = Final) ->
+    Final;
 said(Final) ->
     receive {'$gen_cast', {final, Said}} -> Said after 0 -> Final end.
 

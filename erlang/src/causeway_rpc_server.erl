@@ -5,7 +5,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, new_tables/0, advertise/3, unadvertise/1, list/0, open/3]).
+-export([start_link/0, new_tables/0, advertise/3, unadvertise/1, list/0, open/3, serve_over/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -15,6 +15,8 @@
 %% How often each name was called, and which providers have failed to accept until when.
 -define(TURNS, causeway_rpc_turns).
 -define(OPEN_TIMEOUT, 5000).
+%% How many windows may be on the way: see causeway_rpc_link.
+-define(ON_THE_WAY, 4).
 -define(AVOIDED, 5000).
 
 -type request() :: #{name := term(), args := term(), client := pid(), mode := causeway_rpc_stream:mode(),
@@ -71,6 +73,8 @@ list() ->
 
 %% @doc Opens a call: here, or on another node.
 -spec open(term(), term(), causeway_rpc:opts()) -> {ok, pid()} | {error, term()}.
+open(Name, Args, #{connection := Connection} = Opts) ->
+    open_over(Connection, Name, Args, Opts);
 open(Name, Args, Opts) ->
     case ets:whereis(?NAMES) of
         undefined ->
@@ -114,6 +118,44 @@ given_up(Client, Error) ->
     true = unlink(Client),
     _ = causeway_rpc_stream:cancel(Client),
     Error.
+
+%% Over a packet connection
+
+open_over(Connection, Name, Args, Opts) ->
+    case start_client(Opts) of
+        {ok, Client} ->
+            #{window := Window, mode := Mode, deadline := Deadline} = request(Name, Args, Client, Opts),
+            Opening = #{procedure => Name, mode => Mode, args => Args, window => ?ON_THE_WAY * Window},
+            Whole = case Deadline of
+                infinity -> Opening;
+                _ -> Opening#{deadline_ms => Deadline}
+            end,
+            case causeway_rpc_connection:open(Connection, Client, Whole, maps:get(open_timeout, Opts, ?OPEN_TIMEOUT)) of
+                ok -> {ok, Client};
+                {error, _} = Error -> given_up(Client, Error)
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+%% @doc Has a call served that has come over a packet connection.
+-spec serve_over(pid(), map()) -> ok | not_advertised.
+serve_over(Connection, #{name := Name} = Request) ->
+    case ets:lookup(?NAMES, Name) of
+        [{_, Mode, Handler}] ->
+            _ = spawn(fun() -> serve_over(Connection, Request#{mode => Mode}, Handler) end),
+            ok;
+        [] ->
+            not_advertised
+    end.
+
+serve_over(Connection, #{number := Number, window := Window} = Request, Handler) ->
+    {ok, Stream} = start_server(Request),
+    ok = causeway_rpc_stream:link_remote(Stream, Connection, Window),
+    case gen_server:call(Connection, {opened, Number, Stream}, infinity) of
+        ok -> serve(Stream, Request, Handler, fun() -> ok end);
+        cancelled -> causeway_rpc_stream:cancel(Stream)
+    end.
 
 %% Providers on other nodes
 

@@ -95,7 +95,7 @@ attach_remote(Stream, Transport, StreamId) ->
 
 %% @private
 %% @doc Joins a half with one on another node, which has room for so many bytes.
--spec link_remote(stream(), pid(), pos_integer()) -> ok | {error, closed | not_local}.
+-spec link_remote(stream(), pid(), non_neg_integer()) -> ok | {error, closed | not_local}.
 link_remote(Stream, Peer, Window) ->
     call(Stream, {attach, {node, Peer}, Window}).
 

@@ -32,7 +32,7 @@ enum RpcPacket {
                 size += head + body.count
                 replies[index] = body
             } else {
-                size += head + item.body.count
+                size += head + item.body.bytes.count
                 weight += item.count
             }
         }

@@ -250,7 +250,7 @@ class Connection:
             self._streams.pop(stream.number, None)
 
     def _accept(self, opening):
-        handler = find(opening["procedure"]) if self._serve else None
+        handler = find(_name(opening["procedure"])) if self._serve else None
         if handler is None:
             return cbor.dumps({"error": {"code": "not_found", "message": "nobody has advertised that name"}})
         stream = self._stream(opening["stream_id"], opening["window"])
@@ -300,6 +300,14 @@ class Connection:
 
     def __exit__(self, *_exception):
         self.close()
+
+
+def _name(name):
+    """Erlang's names are binaries."""
+    try:
+        return name.decode() if isinstance(name, bytes) else name
+    except UnicodeDecodeError:
+        return name
 
 
 class _Stream(Stream):
