@@ -45,6 +45,7 @@ options(Options) ->
     maps:fold(fun(<<"mode">>, Mode, All) -> All#{mode => mode(Mode)};
                  (<<"deadline">>, Time, All) -> All#{deadline => Time};
                  (<<"window">>, Window, All) -> All#{window => Window};
+                 (<<"connection">>, Connection, All) -> All#{connection => Connection};
                  (<<"key">>, Key, All) -> All#{key => Key}
               end, #{}, Options).
 

@@ -216,6 +216,8 @@ frame(credit, <<Number:32, Bytes:32>>, #state{calls = Calls} = State) ->
         #{} -> ok
     end,
     State;
+frame(credit, _Other, State) ->
+    State;
 frame(Frame, Payload, #state{calls = Calls} = State) ->
     case causeway_rpc_packet:decode(Payload) of
         {ok, #{<<"stream_id">> := Number} = Map} ->

@@ -26,6 +26,8 @@
                %% What is told when all is passed on.
                final = send :: final(),
                is_ended = false :: boolean(),
+               %% Whether the other half has ended: it gives no room any more.
+               has_left = false :: boolean(),
                %% What has come from the other process and does not fit yet.
                pending = queue:new() :: queue:queue(),
                accepting :: undefined | {Waiter :: reference(), causeway_nif:chunk()}}).
@@ -98,6 +100,11 @@ handle({rpc_chunks, Peer, Seq, Bytes, Items}, Half, #link{to = {node, Peer}, seq
 handle({rpc_chunks, Peer, Seq, _Bytes, _Items}, _Half, #link{to = {node, Peer}, seq_in = Next} = Link) ->
     _ = causeway_rpc_half:out_of_order(self(), Seq, Next),
     Link;
+handle({rpc_event, Peer, {_Ended, _Reason} = Event}, Half, #link{to = {node, Peer}} = Link) ->
+    %% An error waits for nobody who does not receive, but comes after the chunks.
+    ok = flush_all(Half, Link),
+    ok = causeway_nif:rpc_event(Half, Event),
+    left(Half, Event, Link#link{accepting = undefined, pending = queue:new()});
 handle({rpc_event, Peer, Event}, Half, #link{to = {node, Peer}} = Link) ->
     Pending = queue:in({event, Event}, Link#link.pending),
     accept(Half, Link#link{pending = Pending});
@@ -111,8 +118,7 @@ handle(accept, Half, #link{accepting = {Waiter, _Chunk}} = Link) ->
     accept(Half, Link#link{accepting = undefined});
 handle({'DOWN', Monitor, process, _Peer, Reason}, Half, #link{monitor = Monitor} = Link) ->
     %% What has come is received before the error, though there was no room for it.
-    flush_waiting(Half, Link#link.accepting),
-    flush(Half, queue:to_list(Link#link.pending)),
+    ok = flush_all(Half, Link),
     ok = causeway_nif:rpc_event(Half, {lose, {error, loss(Link, Reason)}}),
     causeway_rpc_streams:set_peer(self(), undefined),
     undefined;
@@ -160,6 +166,7 @@ said(Final) ->
 
 %% An error does not wait for who does not receive.
 take(_Half, #link{credit = Credit, final = {error, _, _}}) when Credit =< 0 -> aborted;
+take(_Half, #link{credit = Credit, has_left = true}) when Credit =< 0 -> aborted;
 take(_Half, #link{credit = Credit}) when Credit =< 0 -> no_credit;
 take(Half, #link{credit = Credit}) -> causeway_nif:rpc_outbox(Half, min(Credit, ?PASSED_ON_AT_ONCE)).
 
@@ -204,6 +211,9 @@ accept(Half, #link{accepting = undefined} = Link) ->
     case queue:out(Link#link.pending) of
         {empty, _} ->
             Link;
+        {{value, {event, Event}}, Pending} ->
+            ok = causeway_nif:rpc_event(Half, Event),
+            accept(Half, left(Half, Event, Link#link{pending = Pending}));
         {{value, Next}, Pending} ->
             Rest = accept(Half, Link, Next),
             accept(Half, waiting(Rest, Link#link{pending = Pending}))
@@ -211,13 +221,13 @@ accept(Half, #link{accepting = undefined} = Link) ->
 accept(_Half, Link) ->
     Link.
 
+left(_Half, send, Link) -> Link;
+left(Half, _Last, Link) -> pass_on(Half, Link#link{has_left = true}).
+
 waiting(done, Link) -> Link;
 waiting({Waiting, Rest}, #link{pending = Pending} = Link) ->
     Link#link{accepting = Waiting, pending = queue:in_r(Rest, Pending)}.
 
-accept(Half, _Link, {event, Event}) ->
-    ok = causeway_nif:rpc_event(Half, Event),
-    done;
 accept(_Half, #link{to = {node, Peer}}, {chunks, Bytes, []}) ->
     Peer ! {rpc_credit, self(), Bytes},
     done;
@@ -237,6 +247,10 @@ accept(Half, Link, {chunks, Bytes, Items}) ->
                 _Settled -> accept(Half, Link, {chunks, Bytes, Rest ++ Others})
             end
     end.
+
+flush_all(Half, #link{accepting = Accepting, pending = Pending}) ->
+    _ = flush_waiting(Half, Accepting),
+    flush(Half, queue:to_list(Pending)).
 
 flush_waiting(_Half, undefined) ->
     ok;

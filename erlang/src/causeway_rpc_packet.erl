@@ -71,6 +71,11 @@ reply(Map) ->
     Body = cbor(Map),
     [<<?REPLY, 0:32, (byte_size(Body)):32>>, Body].
 
+%% None of Python, which CBOR has as null.
+cbor(none) ->
+    cbor(nil);
+cbor(#{result := none} = Map) ->
+    cbor(Map#{result := nil});
 cbor(Term) ->
     case causeway_cbor:encode(Term) of
         {ok, Body} -> Body;

@@ -79,17 +79,18 @@ def list_advertised():
     return [tuple(each) for each in _node().names()] if _causeway.in_beam() else _registry.names()
 
 
-def call(name, args=None, *, deadline=30.0, key=None):
+def call(name, args=None, *, deadline=30.0, key=None, connection=None):
     """Call a name and return its reply, within ``deadline`` seconds. Chunks are not looked at.
 
-    Calls with the same ``key`` go to the same of several nodes. Raises RpcError with the code and message
+    Calls with the same ``key`` go to the same of several nodes. Over a ``connection`` the name is the other
+    side's: a :class:`Connection`, inside the BEAM the process that ``causeway_rpc:connect/2`` makes. Raises RpcError with the code and message
     of what went wrong there, or ``not_found``, ``deadline_exceeded``, ``disconnected`` and so on.
     """
     if _causeway.in_beam():
-        return _node().call(name, args, _options("server_stream", deadline, key, None))
-    handler = _registry.find(name)
+        return _node().call(name, args, _options("server_stream", deadline, key, None, connection))
+    handler = None if connection else _registry.find(name)
     if handler is None:
-        return _other_side(name).call(name, args, deadline=deadline)
+        return _other_side(name, connection).call(name, args, deadline=deadline)
     client, server = _pair(WINDOW, deadline)
     with client:
         if handler.is_plain:
@@ -99,48 +100,62 @@ def call(name, args=None, *, deadline=30.0, key=None):
         return client.reply()
 
 
-async def async_call(name, args=None, *, deadline=30.0, key=None):
+async def async_call(name, args=None, *, deadline=30.0, key=None, connection=None):
     """The same without blocking the event loop."""
     async with await async_open_stream(
-        name, args, mode="server_stream", deadline=deadline, key=key
+        name, args, mode="server_stream", deadline=deadline, key=key, connection=connection
     ) as stream:
         return await stream.async_reply()
 
 
-def call_stream(name, args=None, *, deadline=None, key=None, window=WINDOW):
+def call_stream(name, args=None, *, deadline=None, key=None, window=WINDOW, connection=None):
     """Call a name that sends a stream, which the returned :class:`Stream` is: iterate over it.
 
     Otherwise as :func:`open_stream`.
     """
-    return open_stream(name, args, mode="server_stream", deadline=deadline, key=key, window=window)
+    return open_stream(
+        name, args, mode="server_stream", deadline=deadline, key=key, window=window, connection=connection
+    )
 
 
-def open_stream(name, args=None, *, mode="bidi", deadline=None, key=None, window=WINDOW):
+def open_stream(
+    name, args=None, *, mode="bidi", deadline=None, key=None, window=WINDOW, connection=None
+):
     """Call a name, and return the caller's half, a :class:`Stream`, when who serves it has accepted.
 
     The mode that it was advertised with goes before ``mode``. After ``deadline`` seconds the call fails on
-    both sides as ``deadline_exceeded``. At most ``window`` bytes wait here to be received. Raises RpcError.
+    both sides as ``deadline_exceeded``. At most ``window`` bytes wait here to be received; over a
+    :class:`Connection` it is that one's. Otherwise as :func:`call`.
     """
     if _causeway.in_beam():
-        return _node().open_stream(name, args, _options(mode, deadline, key, window))
-    handler = _registry.find(name)
+        return _node().open_stream(name, args, _options(mode, deadline, key, window, connection))
+    handler = None if connection else _registry.find(name)
     if handler is None:
-        return _other_side(name).open_stream(name, args, mode=mode, deadline=deadline)
+        return _other_side(name, connection).open_stream(name, args, mode=mode, deadline=deadline)
     client, server = _pair(window, deadline)
     handler.start(server, args)
     return client
 
 
-async def async_open_stream(name, args=None, *, mode="bidi", deadline=None, key=None, window=WINDOW):
+async def async_open_stream(
+    name, args=None, *, mode="bidi", deadline=None, key=None, window=WINDOW, connection=None
+):
     """The same without blocking the event loop."""
     if _causeway.in_beam():
         import asyncio
 
         return await asyncio.to_thread(
-            open_stream, name, args, mode=mode, deadline=deadline, key=key, window=window
+            open_stream,
+            name,
+            args,
+            mode=mode,
+            deadline=deadline,
+            key=key,
+            window=window,
+            connection=connection,
         )
-    if _registry.find(name) is None:
-        return await _other_side(name).async_open_stream(name, args, mode=mode, deadline=deadline)
+    if connection or _registry.find(name) is None:
+        return await _other_side(name, connection).async_open_stream(name, args, mode=mode, deadline=deadline)
     return open_stream(name, args, mode=mode, deadline=deadline, window=window)
 
 
@@ -166,7 +181,7 @@ def _node():
     return _beam
 
 
-def _options(mode, deadline, key, window):
+def _options(mode, deadline, key, window, connection):
     options = {"mode": mode}
     if deadline is not None:
         options["deadline"] = max(0, round(deadline * 1000))
@@ -174,6 +189,8 @@ def _options(mode, deadline, key, window):
         options["key"] = key
     if window is not None:
         options["window"] = window
+    if connection is not None:
+        options["connection"] = connection
     return options
 
 
@@ -186,8 +203,8 @@ def _pair(window, deadline):
     return client, server
 
 
-def _other_side(name):
-    connection = _connection.only()
+def _other_side(name, connection):
+    connection = connection or _connection.only()
     if connection is None:
         raise RpcError("not_found", f"{name!r} is not advertised in this process, and no one connection is open")
     return connection

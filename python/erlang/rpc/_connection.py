@@ -44,6 +44,8 @@ class Connection:
         self._numbers = itertools.count()
         self._closed = False
         self._socket = ends if isinstance(ends, socket.socket) else None
+        # Credit bounds what waits to be written; who takes frames must not wait for that.
+        options.setdefault("send_window", 1 << 40)
         # One at a time: frames are taken as they come, and none of them waits.
         self._packets = PacketConnection(ends, request_handler=self._frame, workers=1, **options)
         self._packets.notify_recv_eof.add(self._ended)
@@ -166,10 +168,11 @@ class Connection:
             stream.credit -= weight
             stream.seq = (stream.seq + chunks) & 0xFFFFFFFF
             stream.is_passing = True
-            try:
-                result = self._packets.request(DATA, payload=packet)
-            except (ClosedError, CancellationError):
-                return
+        # Without the lock: whoever reads may want it.
+        try:
+            result = self._packets.request(DATA, payload=packet)
+        except (ClosedError, CancellationError):
+            return
         result.notify(stream.passed_on)
 
     def _grant(self, stream, more):
@@ -384,8 +387,12 @@ class Listener:
 def _keep(connection, connections):
     """It lives until its peer ends it."""
     connections.add(connection)
-    kept = [connection]
-    connection._packets.notify_recv_eof.add(lambda _packets: kept.clear())
+
+    def ended(_packets):
+        # Who calls this must not wait.
+        threading.Thread(target=connection.close, name="rpc-close", daemon=True).start()
+
+    connection._packets.notify_recv_eof.add(ended)
 
 
 def connect(ends, **options):
