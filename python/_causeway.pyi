@@ -102,7 +102,6 @@ class _RpcWaiter:
     def finish(self) -> Any: ...
     def cancel(self) -> None: ...
 
-
 @final
 class _ChannelWaiter:
     @property

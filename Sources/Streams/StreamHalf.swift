@@ -262,7 +262,7 @@ public final class StreamHalf: Sendable {
         replied.close(origin: origin)
         switch target {
         case .half(let peer): peer.deliver(reply: reply, origin: origin)
-        case .outbox(let queue): 
+        case .outbox(let queue):
             // It may be given after the end of what is sent.
             queue.push(Payload(weighing: 0, ownedBy: ReplyMark(reply)), late: true, origin: origin)
         case nil: break

@@ -1,4 +1,4 @@
-"""Streams of chunks from one Python process to another over loopback TCP, ours and grpcio's: prints chunks a second.
+"""Chunks from one Python process to another over loopback TCP, ours and grpcio's: prints how many a second.
 
 Called inside the node it reads what Erlang sends.
 """

@@ -1,4 +1,4 @@
-"""A provider for rpc_example.erl: it reads a file's chunks, and answers with words of it as it comes by them."""
+"""A provider for rpc_example.erl: it reads a file's chunks, and answers with words of them."""
 
 import threading
 
@@ -10,7 +10,7 @@ _codes: list[str] = []
 
 @rpc.advertise("tokens", mode="bidi")
 def tokens(stream, longest):
-    """Send the first words of each chunk, at most so many letters of each; the reply is how many bytes there were."""
+    """Send the first words of each chunk, at most so many letters of each; reply how many bytes there were."""
     size = 0
     try:
         for chunk in stream:

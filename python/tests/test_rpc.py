@@ -65,7 +65,19 @@ def test_a_function_may_take_the_chunks_of_a_client(caller):
 
 @pytest.mark.parametrize("name", ["echo", "echo_async"])
 def test_both_directions_go_on_their_own(caller, name):
-    values = [b"bytes", b"", "text", 12, 1 << 80, 1.5, None, True, ["a", {"b": b"c"}], {"k": [1, 2]}, bytes(70_000)]
+    values = [
+        b"bytes",
+        b"",
+        "text",
+        12,
+        1 << 80,
+        1.5,
+        None,
+        True,
+        ["a", {"b": b"c"}],
+        {"k": [1, 2]},
+        bytes(70_000),
+    ]
     with caller.open_stream(name) as stream:
         for value in values:
             stream.send(value, PATIENCE)
@@ -347,7 +359,7 @@ def test_another_process_that_is_killed():
 
 def test_nothing_is_left():
     before = threading.active_count()
-    with connected() as (client, server):
+    with connected() as (client, _server):
         for _ in range(200):
             list(client.call_stream("count", 3))
         assert client.info()["streams"] == 0

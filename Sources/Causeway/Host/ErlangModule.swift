@@ -63,7 +63,8 @@ enum ErlangModule {
                 }
             },
             method(
-                "_context", "_context($module, /)\n--\n\nThe process of the context that the calling thread is, or None."
+                "_context",
+                "_context($module, /)\n--\n\nThe process of the context that the calling thread is, or None."
             ) { module, _, _ in
                 returning { () throws(PythonError) in
                     guard let context = ContextThread.current?.context,

@@ -11,7 +11,8 @@ struct RpcHalfObject {
     /// Whether Python has made it: Erlang looks after its own.
     private var isOurs = false
 
-    static func make(_ type: PyType?, _ half: StreamHalf, isOurs: Bool = false) throws(PythonError) -> Object {
+    static func make(_ type: PyType?, _ half: StreamHalf, isOurs: Bool = false) throws(PythonError) -> Object
+    {
         let object = try Object(cpython_alloc_instance(type))
         let fields = object.pointer.cast(to: RpcHalfObject.self)
         fields.pointee.reference = .passRetained(half)
@@ -41,14 +42,17 @@ struct RpcHalfObject {
         try Python.makeType(
             in: module, name: "_causeway._RpcHalf", RpcHalfObject.self, flags: [.immutable],
             slots: [
-                slot(Py_tp_doc, doc: "The native half of a stream of erlang.rpc, with a window of so many bytes."),
+                slot(
+                    Py_tp_doc,
+                    doc: "The native half of a stream of erlang.rpc, with a window of so many bytes."),
                 slot(Py_tp_new) {
                     (type: PyType?, arguments: PyPointer?, _: PyPointer?) -> PyPointer? in
                     returning { () throws(PythonError) in
                         guard PyTuple_Size(arguments) == 1, let argument = PyTuple_GetItem(arguments, 0),
                             let window = try integer(argument), window > 0
                         else { throw valueError("window is a positive number of bytes") }
-                        return try RpcHalfObject.make(type, StreamHalf(window: window) { _ in }, isOurs: true).take()
+                        return try RpcHalfObject.make(type, StreamHalf(window: window) { _ in }, isOurs: true)
+                            .take()
                     }
                 },
                 slot(Py_tp_dealloc) { (me: PyPointer?) -> Void in
@@ -94,7 +98,8 @@ struct RpcHalfObject {
         sending + receiving + ending
             + [
                 method(
-                    "_wait", "_wait($self, bell, key, goal, data=None, /)\n--\n\nBegin to wait on behalf of a loop."
+                    "_wait",
+                    "_wait($self, bell, key, goal, data=None, /)\n--\n\nBegin to wait on behalf of a loop."
                 ) { me, arguments, count in
                     RpcHalfObject.operate(me) { _, operation throws(PythonError) in
                         guard count >= 3, let arguments, let bell = arguments[0], let key = arguments[1],
@@ -127,7 +132,8 @@ struct RpcHalfObject {
                 "attach", "attach($self, window, /)\n--\n\nHave what is sent wait in an outbox."
             ) { me, arguments, count in
                 RpcHalfObject.operate(me) { _, operation throws(PythonError) in
-                    guard count == 1, let argument = arguments?[0], let window = try integer(argument), window > 0
+                    guard count == 1, let argument = arguments?[0], let window = try integer(argument),
+                        window > 0
                     else { throw valueError("a window is a positive number of bytes") }
                     _ = operation.half.attachOutbox(window: window)
                     return newNone()
@@ -297,7 +303,8 @@ struct RpcHalfObject {
                     switch try text(of: how) {
                     case "send": half.closeSending()
                     case "close": half.close()
-                    case "abort" where count == 2: half.abort(try RpcHalfObject.reason(arguments[1], operation))
+                    case "abort" where count == 2:
+                        half.abort(try RpcHalfObject.reason(arguments[1], operation))
                     case "lose" where count == 3:
                         half.lose(
                             here: try RpcHalfObject.reason(arguments[1], operation),
@@ -335,7 +342,9 @@ struct RpcHalfObject {
         ]
     }
 
-    private static func reason(_ object: PyPointer?, _ operation: RpcOperation) throws(PythonError) -> AbortReason {
+    private static func reason(_ object: PyPointer?, _ operation: RpcOperation) throws(PythonError)
+        -> AbortReason
+    {
         try AbortReason(object ?? cpython_none(), operation.state)
     }
 
@@ -389,7 +398,7 @@ enum RpcModule {
                     state.register(RpcFunctions(makeError: makeError, makeReply: makeReply))
                     return newNone()
                 }
-            },
+            }
         ]
     }
 }

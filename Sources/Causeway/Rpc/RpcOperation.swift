@@ -154,7 +154,9 @@ struct RpcOperation {
     }
 
     /// Begins to wait on behalf of an event loop.
-    func wait(_ goal: Goal, bell: PyPointer, key: PyPointer, _ data: PyPointer?) throws(PythonError) -> Object? {
+    func wait(_ goal: Goal, bell: PyPointer, key: PyPointer, _ data: PyPointer?) throws(PythonError)
+        -> Object?
+    {
         guard cpython_type(bell) == state.loopBellType, let number = try integer(key) else {
             throw typeError("a bell and a key are needed")
         }

@@ -70,25 +70,30 @@ enum RpcPacket {
     }
 
     /// The third of the reply's tuple is what goes over the wire.
-    private static func body(of mark: StreamHalf.ReplyMark, _ state: ModuleState) throws(PythonError) -> Payload {
+    private static func body(of mark: StreamHalf.ReplyMark, _ state: ModuleState) throws(PythonError)
+        -> Payload
+    {
         guard let value = mark.value as? AbortReason else { throw runtimeError("a reply of another host") }
         let tuple = try value.object(state)
         guard cpython_is_tuple(tuple.pointer) != 0, PyTuple_Size(tuple.pointer) == 3,
             let body = PyTuple_GetItem(tuple.pointer, 2), cpython_type(body) == cpython_bytes_type()
         else { throw runtimeError("a reply without its CBOR") }
-        return Payload(copying: UnsafeRawBufferPointer(start: PyBytes_AsString(body), count: PyBytes_Size(body)))
+        return Payload(
+            copying: UnsafeRawBufferPointer(start: PyBytes_AsString(body), count: PyBytes_Size(body)))
     }
 
     /// Has the chunks of a packet come, from a place on. Returns how many those are. A reply is made by a function.
     static func deliver(
-        _ packet: PyPointer, from start: Int, to half: StreamHalf, _ makeReply: PyPointer, _ state: ModuleState
+        _ packet: PyPointer, from start: Int, to half: StreamHalf, _ makeReply: PyPointer,
+        _ state: ModuleState
     ) throws(PythonError) -> Int {
         guard cpython_type(packet) == cpython_bytes_type() else { throw typeError("a packet is bytes") }
         let all = UnsafeRawBufferPointer(start: PyBytes_AsString(packet), count: PyBytes_Size(packet))
         var rest = all.dropFirst(max(start, 0))
         var chunks = 0
         while let kind = rest.first {
-            guard rest.count >= head, let weight = number(rest.dropFirst()), let size = number(rest.dropFirst(5)),
+            guard rest.count >= head, let weight = number(rest.dropFirst()),
+                let size = number(rest.dropFirst(5)),
                 rest.count - head >= size
             else { throw malformed() }
             let body = UnsafeRawBufferPointer(rebasing: rest.dropFirst(head).prefix(size))

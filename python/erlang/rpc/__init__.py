@@ -10,9 +10,9 @@
     for chunk in rpc.call_stream("tokens", "so it goes"):
         ...
 
-Inside the BEAM, names are those of ``causeway_rpc``: served by this node, in either language, or by nodes that
-are connected. In a plain ``python3`` they are those of this process, and of the other end of a connection:
-``rpc.connect(("127.0.0.1", 5000))`` or ``rpc.listen``.
+Inside the BEAM, names are those of ``causeway_rpc``: served by this node, in either language, or by nodes
+that are connected. In a plain ``python3`` they are those of this process, and of the other end of a
+connection: ``rpc.connect(("127.0.0.1", 5000))`` or ``rpc.listen``.
 """
 
 import _causeway
@@ -45,13 +45,13 @@ def advertise(name, function=None, *, mode="server_stream"):
     """Serve a name by a function, as a decorator or at once. Returns the function.
 
     With the mode ``server_stream`` it is called with the arguments of the call; with ``client_stream`` and
-    ``bidi`` with a :class:`Stream` first, from which it receives, and to which it may send. Parameters that it
-    does not have it is not given. What a generator or async generator yields is sent; what a function, a
+    ``bidi`` with a :class:`Stream` first, from which it receives, and to which it may send. It is given as
+    many as it has parameters. What a generator or async generator yields is sent; what a function, a
     generator or a coroutine returns is the reply, and the stream is closed.
 
     Functions run in threads of their own, coroutines in one event loop that they share. An exception ends the
-    call with its class's name as the code and its text as the message; the traceback is logged. Where the other
-    side has gone or given up, the next use of the stream raises :class:`RpcError`, and a coroutine is
+    call with its class's name as the code and its text as the message; the traceback is logged. Where the
+    other side has gone or given up, the next use of the stream raises :class:`RpcError`, and a coroutine is
     cancelled. Raises TypeError, ValueError.
     """
     if function is None:
@@ -83,7 +83,9 @@ def call(name, args=None, *, deadline=30.0, key=None, connection=None):
     """Call a name and return its reply, within ``deadline`` seconds. Chunks are not looked at.
 
     Calls with the same ``key`` go to the same of several nodes. Over a ``connection`` the name is the other
-    side's: a :class:`Connection`, inside the BEAM the process that ``causeway_rpc:connect/2`` makes. Raises RpcError with the code and message
+    side's: a :class:`Connection`, inside the BEAM the process that ``causeway_rpc:connect/2`` makes.
+
+    Raises RpcError with the code and message
     of what went wrong there, or ``not_found``, ``deadline_exceeded``, ``disconnected`` and so on.
     """
     if _causeway.in_beam():
@@ -118,9 +120,7 @@ def call_stream(name, args=None, *, deadline=None, key=None, window=WINDOW, conn
     )
 
 
-def open_stream(
-    name, args=None, *, mode="bidi", deadline=None, key=None, window=WINDOW, connection=None
-):
+def open_stream(name, args=None, *, mode="bidi", deadline=None, key=None, window=WINDOW, connection=None):
     """Call a name, and return the caller's half, a :class:`Stream`, when who serves it has accepted.
 
     The mode that it was advertised with goes before ``mode``. After ``deadline`` seconds the call fails on
@@ -206,5 +206,7 @@ def _pair(window, deadline):
 def _other_side(name, connection):
     connection = connection or _connection.only()
     if connection is None:
-        raise RpcError("not_found", f"{name!r} is not advertised in this process, and no one connection is open")
+        raise RpcError(
+            "not_found", f"{name!r} is not advertised in this process, and no one connection is open"
+        )
     return connection

@@ -51,9 +51,7 @@ def call(name, args, options):
 
 def open_stream(name, args, options):
     """A stream, when its provider has accepted."""
-    process, half = _done(
-        _callbacks.call("_causeway_rpc_open", name, args, options, _causeway._context())
-    )
+    process, half = _done(_callbacks.call("_causeway_rpc_open", name, args, options, _causeway._context()))
     return Stream(half, _Link(process))
 
 

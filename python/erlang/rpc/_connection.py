@@ -1,10 +1,11 @@
 """Calls over a packet connection, in a plain python3: to a node, or to another Python.
 
-A frame is a request, whose type is that of the frame. Both sides open calls, each with numbers of its own; who
-names a call that the other has opened adds 1 to twice its number. Chunks are numbered, and sent as far as the
+A frame is a request, whose type is that of the frame. Both sides open calls, each with numbers of its own;
+who names a call that the other has opened adds 1 to twice its number. Chunks are numbered, and sent as far as the
 receiver has given room; while a packet of a call is on its way, what is sent is collected for the next.
 """
 
+import contextlib
 import itertools
 import socket
 import struct
@@ -61,7 +62,9 @@ class Connection:
 
     async def async_call(self, name, args=None, *, deadline=30.0):
         """As :func:`erlang.rpc.async_call`, over this connection."""
-        async with await self.async_open_stream(name, args, mode="server_stream", deadline=deadline) as stream:
+        async with await self.async_open_stream(
+            name, args, mode="server_stream", deadline=deadline
+        ) as stream:
             return await stream.async_reply()
 
     def call_stream(self, name, args=None, *, deadline=None):
@@ -195,10 +198,8 @@ class Connection:
 
     def _tell(self, frame, content):
         payload = content if isinstance(content, bytes) else cbor.dumps(content)
-        try:
+        with contextlib.suppress(ClosedError, CancellationError):
             self._packets.request(frame, payload=payload)
-        except (ClosedError, CancellationError):
-            pass
 
     def _forget(self, stream):
         self._streams.pop(stream.number, None)
@@ -340,7 +341,7 @@ class _Stream(Stream):
 
 
 class Listener:
-    """What ``rpc.listen`` makes: it takes connections in a thread of its own. Leaving a ``with`` closes it."""
+    """What ``rpc.listen`` makes: it takes connections in a thread of its own. A ``with`` closes it."""
 
     def __init__(self, address, options):
         self._options = options
@@ -368,10 +369,8 @@ class Listener:
         """Take no more connections, and close those that are there."""
         self._closed = True
         # close() alone does not wake the thread.
-        try:
+        with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self._socket.close()
         self._thread.join()
         for connection in list(self._connections):

@@ -51,7 +51,9 @@ class Handler:
             if inspect.isgenerator(made):
                 made = _send_items(stream, made)
             if inspect.isawaitable(made) or inspect.isasyncgen(made):
-                raise TypeError(f"the handler of {self.name!r} must be an async def itself to return {made!r}")
+                raise TypeError(
+                    f"the handler of {self.name!r} must be an async def itself to return {made!r}"
+                )
             stream.set_reply(made)
         except BaseException as error:
             self._failed(stream, error)
