@@ -10,7 +10,7 @@ _codes: list[str] = []
 
 @rpc.advertise("tokens", mode="bidi")
 def tokens(stream, longest):
-    """Send the first words of each chunk, at most so many letters of each; reply how many bytes there were."""
+    """Send words of each chunk, at most so many letters of each; the reply is how many bytes there were."""
     size = 0
     try:
         for chunk in stream:

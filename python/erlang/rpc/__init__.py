@@ -85,8 +85,8 @@ def call(name, args=None, *, deadline=30.0, key=None, connection=None):
     Calls with the same ``key`` go to the same of several nodes. Over a ``connection`` the name is the other
     side's: a :class:`Connection`, inside the BEAM the process that ``causeway_rpc:connect/2`` makes.
 
-    Raises RpcError with the code and message
-    of what went wrong there, or ``not_found``, ``deadline_exceeded``, ``disconnected`` and so on.
+    Raises RpcError with the code and message of what went wrong there, or ``not_found``,
+    ``deadline_exceeded``, ``disconnected`` and so on.
     """
     if _causeway.in_beam():
         return _node().call(name, args, _options("server_stream", deadline, key, None, connection))

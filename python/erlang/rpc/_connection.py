@@ -1,8 +1,8 @@
 """Calls over a packet connection, in a plain python3: to a node, or to another Python.
 
 A frame is a request, whose type is that of the frame. Both sides open calls, each with numbers of its own;
-who names a call that the other has opened adds 1 to twice its number. Chunks are numbered, and sent as far as the
-receiver has given room; while a packet of a call is on its way, what is sent is collected for the next.
+who names a call that the other has opened adds 1 to twice its number. Chunks are numbered, and sent as far as
+the receiver has given room; while a packet of a call is on its way, what is sent is collected for the next.
 """
 
 import contextlib
