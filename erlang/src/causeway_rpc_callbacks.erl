@@ -4,8 +4,6 @@
 
 -export([functions/0, serve/4]).
 
--define(MODULE_NAME, <<"erlang.rpc._beam">>).
-
 %% @doc The functions that Python calls, by their names.
 -spec functions() -> #{py_callbacks:name() => py_callbacks:callable()}.
 functions() ->
@@ -57,7 +55,7 @@ mode(<<"bidi">>) -> bidi.
 -spec serve(causeway_rpc_stream:stream(), reference(), Args :: term(), Accept :: fun(() -> term())) -> ok.
 serve(Stream, Handler, Args, Accept) ->
     Monitor = monitor(process, Stream),
-    case ask(serve, Stream, Handler, Args) of
+    case begin_to_serve(Stream, Handler, Args) of
         {ok, Context} ->
             Accept(),
             wait(Stream, Monitor, monitor(process, Context));
@@ -67,8 +65,8 @@ serve(Stream, Handler, Args, Accept) ->
             ok
     end.
 
-ask(Function, Stream, Handler, Args) ->
-    py:call(?MODULE_NAME, Function, [Handler, causeway_rpc_streams:half(Stream), Stream, Args], #{}, infinity).
+begin_to_serve(Stream, Handler, Args) ->
+    py:call(<<"erlang.rpc._beam">>, serve, [Handler, causeway_rpc_streams:half(Stream), Stream, Args], #{}, infinity).
 
 wait(Stream, Monitor, Context) ->
     receive

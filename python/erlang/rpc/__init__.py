@@ -140,8 +140,12 @@ def open_stream(name, args=None, *, mode="bidi", deadline=None, key=None, window
 async def async_open_stream(
     name, args=None, *, mode="bidi", deadline=None, key=None, window=WINDOW, connection=None
 ):
-    """The same without blocking the event loop."""
-    if _causeway.in_beam():
+    """The same without blocking the event loop.
+
+    In the thread of a context it does block it until the provider has accepted: that may need the context,
+    which serves meanwhile.
+    """
+    if _causeway.in_beam() and _causeway._context() is None:
         import asyncio
 
         return await asyncio.to_thread(
@@ -154,9 +158,11 @@ async def async_open_stream(
             window=window,
             connection=connection,
         )
-    if connection or _registry.find(name) is None:
+    if not _causeway.in_beam() and (connection or _registry.find(name) is None):
         return await _other_side(name, connection).async_open_stream(name, args, mode=mode, deadline=deadline)
-    return open_stream(name, args, mode=mode, deadline=deadline, window=window)
+    return open_stream(
+        name, args, mode=mode, deadline=deadline, key=key, window=window, connection=connection
+    )
 
 
 def connect(ends, **options):

@@ -3,7 +3,7 @@
 import _causeway
 
 from .. import _callbacks
-from ._errors import RpcError, of_reason
+from ._errors import of_reason
 from ._stream import Stream
 
 
@@ -75,16 +75,3 @@ def serve(handler, half, process, args):
     """Begin to serve a call. Returns the process of the context that does."""
     handler.start(Stream(half, _Link(process)), args)
     return _causeway._context()
-
-
-def run(handler, half, process, args):
-    """Serve one here and now; a coroutine needs a loop."""
-    stream = Stream(half, _Link(process))
-    if not handler.is_plain:
-        handler.start(stream, args)
-        return _causeway._context()
-    handler.run(stream, args)
-    return None
-
-
-__all__ = ["RpcError", "advertise", "call", "names", "open_stream", "run", "serve", "unadvertise"]

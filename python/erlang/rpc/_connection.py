@@ -75,19 +75,19 @@ class Connection:
         """As :func:`erlang.rpc.open_stream`, over this connection."""
         stream, result = self._begin(name, args, mode, deadline)
         try:
-            _, _, answer = result()
+            accepted, _, answer = result()
         except BaseException as error:
             raise self._unopened(stream, error) from None
-        return self._opened(stream, answer)
+        return self._opened(stream, accepted, answer)
 
     async def async_open_stream(self, name, args=None, *, mode="bidi", deadline=None):
         """The same without blocking the event loop."""
         stream, result = self._begin(name, args, mode, deadline)
         try:
-            _, _, answer = await result
+            accepted, _, answer = await result
         except BaseException as error:
             raise self._unopened(stream, error) from None
-        return self._opened(stream, answer)
+        return self._opened(stream, accepted, answer)
 
     def _begin(self, name, args, mode, deadline):
         stream = self._stream(2 * next(self._numbers) + 1, 0)
@@ -106,7 +106,9 @@ class Connection:
         except BaseException as error:
             raise self._unopened(stream, error) from None
 
-    def _opened(self, stream, answer):
+    def _opened(self, stream, accepted, answer):
+        if not accepted:
+            raise self._unopened(stream, RpcError("unavailable", answer.decode("utf-8", "replace")))
         answer = cbor.loads(answer)
         if "error" in answer:
             raise self._unopened(stream, of_reason(answer["error"]))
