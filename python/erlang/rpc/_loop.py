@@ -24,7 +24,7 @@ def run_in_loop(function, *arguments):
         _loop.call_soon_threadsafe(_start, function, arguments)
 
 
-_running = set()
+_running: set[object] = set()
 
 
 def _start(function, arguments):
