@@ -95,7 +95,6 @@ class _RpcHalf:
     def _wait(self, bell: _LoopBell, key: int, goal: int, data: Any = None, /) -> _RpcWaiter | None: ...
 
 @final
-@type_check_only
 class _RpcWaiter:
     @property
     def settled(self) -> bool: ...

@@ -19,8 +19,8 @@
 -define(ON_THE_WAY, 4).
 -define(AVOIDED, 5000).
 
--type request() :: #{name := term(), args := term(), client := pid(), mode := causeway_rpc_stream:mode(),
-                     window := pos_integer(), deadline := timeout()}.
+-type request() :: #{name := term(), args := term(), client => pid(), number => non_neg_integer(),
+                     mode := causeway_rpc_stream:mode(), window := pos_integer(), deadline := timeout()}.
 
 %% @doc Starts the process that other nodes reach.
 -spec start_link() -> gen_server:start_ret().
@@ -35,7 +35,7 @@ new_tables() ->
     ok.
 
 %% @doc Serves a name.
--spec advertise(term(), causeway_rpc_stream:mode(), causeway_rpc:handler()) ->
+-spec advertise(term(), causeway_rpc_stream:mode(), causeway_rpc:handler() | {python_object, reference()}) ->
           ok | {error, {badarg | not_started, binary()}}.
 advertise(Name, Mode, Handler) ->
     case is_handler(Handler) of

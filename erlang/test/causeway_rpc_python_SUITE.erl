@@ -394,7 +394,6 @@ connection_killed(Config) ->
     exit(Connection, kill),
     ?assertMatch({error, {<<"disconnected">>, _}}, error_of(Stream)),
     Said = gone(Port, <<>>),
-    ct:pal("~p", [Said]),
     ?assertMatch({match, _}, re:run(Said, "streams 0 ")),
     %% The other one goes on.
     {ok, 4} = ?R:call(<<"child_double">>, 2, #{connection => connection(Config)}).

@@ -291,6 +291,8 @@ class Connection:
     def join(self, timeout=None):
         """Wait, at most so many seconds, until the other side has ended it. Raises TimeoutError."""
         self._packets.join(timeout)
+        # Who is told of that in another thread may be later.
+        self._ended(None)
 
     @property
     def closed(self):
