@@ -88,6 +88,9 @@ struct RpcHalfObject {
             property("owed", "How many bytes were taken since settle().") { me, _ in
                 PyLong_FromLong(me?.cast(to: RpcHalfObject.self).pointee.owed ?? 0)
             },
+            property("waiting", "How many bytes wait in the outbox.") { me, _ in
+                PyLong_FromLong(RpcHalfObject.half(me)?.outbox?.info.size ?? 0)
+            },
             property("over", "Whether nothing can happen any more.") { me, _ in
                 newBool(RpcHalfObject.half(me)?.isOver ?? true)
             }, PyGetSetDef(),

@@ -24,6 +24,10 @@ from ._stream import WINDOW, Stream
 OPEN, DATA, END, ERROR, CREDIT = 0x27, 0x28, 0x29, 0x2A, 0x2C
 _HEAD = struct.Struct(">II")
 _AT_ONCE = 262144
+# How many packets of a call may be on their way where they are large, and how many windows.
+_PACKETS = 4
+_LARGE = 65536
+_ON_THE_WAY = 4
 _open: weakref.WeakSet = weakref.WeakSet()
 
 
@@ -31,14 +35,16 @@ class Connection:
     """A connection over which names are called and served, from ``rpc.connect``.
 
     It goes over whatever a :class:`erlang.packetstream.PacketConnection` does, whose options it takes.
-    ``window`` is how many bytes of a call may wait here; with ``serve=False`` the other side calls nothing.
-    Leaving a ``with`` closes it. Calls that are not over then, or when it breaks, fail as ``disconnected``.
+    ``window`` is how many bytes of a call may wait here, and three times as many on the way; with
+    ``serve=False`` the other side calls nothing. Leaving a ``with`` closes it. Calls that are not over then,
+    or when it breaks, fail as ``disconnected``.
     """
 
     def __init__(self, ends, *, window=WINDOW, serve=True, **options):
         if _causeway.in_beam():
             raise RuntimeError("inside the node Erlang has the connections: causeway_rpc:connect/2 makes one")
         self._window = window
+        self._room = _ON_THE_WAY * window
         self._serve = serve
         self._lock = threading.Lock()
         self._streams = {}
@@ -96,7 +102,7 @@ class Connection:
             "procedure": name,
             "mode": mode,
             "args": args,
-            "window": self._window,
+            "window": self._room,
         }
         if deadline is not None:
             opening["deadline_ms"] = round(deadline * 1000)
@@ -137,7 +143,8 @@ class Connection:
 
     def sent(self, stream):
         """Something waits in the outbox."""
-        if not stream.is_passing:
+        passing = stream.passing
+        if not passing or (passing < _PACKETS and stream._half.waiting >= _LARGE):
             self._pass_on(stream)
 
     replied = sent
@@ -145,7 +152,7 @@ class Connection:
     def took(self, stream):
         """A chunk was taken: the other side is given room again, now and then."""
         half = stream._half
-        if half.owed * 4 >= self._window:
+        if half.owed * 8 >= self._room:
             self._tell(CREDIT, _HEAD.pack(stream.number ^ 1, half.settle()))
         elif half.over:
             self.sent(stream)
@@ -157,7 +164,7 @@ class Connection:
 
     def _pass_on(self, stream):
         with stream.lock:
-            if stream.is_passing:
+            if stream.passing >= _PACKETS:
                 return
             failed = isinstance(stream.final, tuple)
             if stream.credit <= 0:
@@ -172,12 +179,12 @@ class Connection:
                 return
             stream.credit -= weight
             stream.seq = (stream.seq + chunks) & 0xFFFFFFFF
-            stream.is_passing = True
-        # Without the lock: whoever reads may want it.
-        try:
-            result = self._packets.request(DATA, payload=packet)
-        except (ClosedError, CancellationError):
-            return
+            stream.passing += 1
+            # With the lock, for the order. It waits for nothing, as whoever reads may want the lock.
+            try:
+                result = self._packets.request(DATA, payload=packet)
+            except (ClosedError, CancellationError):
+                return
         result.notify(stream.passed_on)
 
     def _grant(self, stream, more):
@@ -264,7 +271,7 @@ class Connection:
         if deadline is not None:
             _deadlines.start(stream, deadline / 1000)
         handler.start(stream, opening["args"])
-        return cbor.dumps({"window": self._window, "mode": handler.mode})
+        return cbor.dumps({"window": self._room, "mode": handler.mode})
 
     # --- the end ------------------------------------------------------------------------------
 
@@ -327,14 +334,15 @@ class _Stream(Stream):
         self.number = number
         self.credit = credit
         self.seq = self.seq_in = 0
-        # Whether a packet is on its way.
-        self.is_passing = False
+        # How many packets are on their way.
+        self.passing = 0
         # What is told when all is passed on, and what was.
         self.final = "send"
         self.told = None
 
     def passed_on(self, _result):
-        self.is_passing = False
+        with self.lock:
+            self.passing -= 1
         self._link.sent(self)
 
     def __del__(self):
