@@ -211,7 +211,7 @@ frame(data, Payload, #state{calls = Calls} = State) ->
             State
     end;
 frame(credit, <<Number:32, Bytes:32>>, #state{calls = Calls} = State) ->
-    case Calls of
+    _ = case Calls of
         #{Number := {Stream, _Next}} when is_pid(Stream) -> Stream ! {rpc_credit, self(), Bytes};
         #{} -> ok
     end,

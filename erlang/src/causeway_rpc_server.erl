@@ -299,7 +299,7 @@ serve(Stream, #{args := Args}, {python_object, Handler}, Accept) ->
     %% It looks after errors and the end itself.
     causeway_rpc_callbacks:serve(Stream, Handler, Args, Accept);
 serve(Stream, #{name := Name, args := Args}, Handler, Accept) ->
-    Accept(),
+    _ = Accept(),
     try
         handle(Handler, Stream, Args)
     catch
