@@ -261,7 +261,7 @@ def test_a_sender_waits_for_room(caller):
             while True:
                 stream.send(bytes(50_000), 0.1)
                 sent += 1
-        assert sent < 40
+        assert sent < 60
         go.set()
         stream.send(bytes(50_000), PATIENCE)
         stream.close_send()

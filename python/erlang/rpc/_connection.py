@@ -130,7 +130,7 @@ class Connection:
 
     def _stream(self, number, credit):
         half = _causeway._RpcHalf(self._window)
-        half.attach(_AT_ONCE)
+        half.attach(_ON_THE_WAY * _AT_ONCE)
         stream = _Stream(half, self, number, credit)
         with self._lock:
             if self._closed:
