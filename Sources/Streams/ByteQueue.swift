@@ -93,11 +93,11 @@ public final class ByteQueue: Sendable {
         return sending
     }
 
-    /// Queues a message whether there is room or not, unless the queue has ended.
-    public func push(_ message: Payload, origin: Origin = .none) {
+    /// Queues a message whether there is room or not, unless the queue has ended; with `late` even if it is closed.
+    public func push(_ message: Payload, late: Bool = false, origin: Origin = .none) {
         var woken = Woken()
         contents.withLock { contents in
-            if contents.end == nil { accept(message, &contents, &woken) }
+            if contents.end == nil || (late && contents.end == .closed) { accept(message, &contents, &woken) }
         }
         woken.wake(origin)
     }

@@ -262,7 +262,9 @@ public final class StreamHalf: Sendable {
         replied.close(origin: origin)
         switch target {
         case .half(let peer): peer.deliver(reply: reply, origin: origin)
-        case .outbox(let queue): queue.push(Payload(weighing: 0, ownedBy: ReplyMark(reply)), origin: origin)
+        case .outbox(let queue):
+            // It may be given after the end of what is sent.
+            queue.push(Payload(weighing: 0, ownedBy: ReplyMark(reply)), late: true, origin: origin)
         case nil: break
         }
         hasTold(origin)
@@ -344,6 +346,9 @@ public final class StreamHalf: Sendable {
         }
         if isOver { whenOver(origin) }
     }
+
+    /// Whether nothing can happen any more.
+    public var isOver: Bool { state.withLock { $0.isOver } }
 
     /// How it stands.
     public var info: Info {

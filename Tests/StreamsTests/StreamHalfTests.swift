@@ -215,6 +215,19 @@ struct StreamHalfTests {
         #expect(outbox.next() == .closed)
     }
 
+    @Test("a reply that is given after the end of what is sent is passed on as well")
+    func lateReply() throws {
+        let half = StreamHalf(window: 16) { _ in }
+        let outbox = half.attachOutbox(window: 16)
+        half.closeSending()
+        #expect(outbox.next() == .closed)
+        half.setReply(Named("late"))
+        guard case .message(let late) = outbox.receive() else { throw Missing() }
+        let mark = try #require(late.owner as? StreamHalf.ReplyMark)
+        #expect(mark.value as? Named == Named("late"))
+        #expect(outbox.next() == .closed)
+    }
+
     @Test("what is in the outbox is passed on before an error, and not when the half is gone")
     func endedOutbox() {
         let half = StreamHalf(window: 16) { _ in }

@@ -15,17 +15,18 @@
 -module(causeway_rpc).
 
 -export([advertise/2, advertise/3, unadvertise/1, list_advertised/0]).
--export([call_stream/2, call_stream/3, open_stream/2, open_stream/3, call/2, call/3]).
+-export([call_stream/2, call_stream/3, open_stream/2, open_stream/3, call/2, call/3, connect/1, connect/2]).
 -export_type([name/0, handler/0, opts/0]).
 
 -type name() :: term().
 -type handler() :: fun((causeway_rpc_stream:stream(), Args :: term()) -> term()) | fun((Args :: term()) -> term())
                  | module() | {python, Module :: atom() | binary() | string(), Function :: atom() | binary() | string()}.
 -type opts() :: #{owner => pid(), mode => causeway_rpc_stream:mode(), window => pos_integer(), deadline => timeout(),
-                  key => term(), open_timeout => timeout()}.
+                  key => term(), open_timeout => timeout(), connection => pid()}.
 %% `owner': with whom the call ends, the caller; `mode': of a name that says none; `window': how many bytes may wait
 %% here; `deadline': when the call is aborted on both sides, in milliseconds; `key': calls with the same key go to the
-%% same provider, as long as the same provide; `open_timeout': how long one provider may take to accept, 5 s.
+%% same provider, as long as the same provide; `open_timeout': how long one provider may take to accept, 5 s;
+%% `connection': over which the call goes, see {@link connect/2}.
 -type failure() :: not_advertised | {Code :: binary(), Text :: binary()} | {badarg | not_started, binary()}.
 
 %% @doc Serves a name, as a stream of the server's.
@@ -47,6 +48,20 @@ unadvertise(Name) ->
 -spec list_advertised() -> [{name(), causeway_rpc_stream:mode()}].
 list_advertised() ->
     causeway_rpc_server:list().
+
+%% @doc The same as `connect(Transport, #{})'.
+-spec connect(causeway_packet_transport:transport()) -> {ok, pid()} | {error, term()}.
+connect(Transport) ->
+    connect(Transport, #{}).
+
+%% @doc Makes a connection over which calls with the option `connection' go, and over which the other side calls what is
+%% advertised here: to a node, or to a Python with `erlang.rpc', without Erlang distribution.
+%%
+%% It goes over what {@link causeway_packet_connection:start_link/2} takes, with its options; with `serve => false' the
+%% other side calls nothing. It is linked to the caller, and {@link causeway_rpc_connection:close/1} ends it.
+-spec connect(causeway_packet_transport:transport(), map()) -> {ok, pid()} | {error, term()}.
+connect(Transport, Options) when is_map(Options) ->
+    causeway_rpc_connection:start_link(Transport, Options).
 
 %% @doc The same as `call_stream(Name, Args, #{})'.
 -spec call_stream(name(), Args :: term()) -> {ok, causeway_rpc_stream:stream()} | {error, failure()}.
@@ -93,13 +108,14 @@ open(Name, Args, Opts) ->
         Wrong ->
             {error, {badarg, iolist_to_binary(io_lib:format(
                 "wrong options of a call: ~tP; there are owner (a pid), mode (server_stream, client_stream or bidi), "
-                "window (bytes, from 1), deadline and open_timeout (milliseconds or infinity) and key", [Wrong, 8]))}}
+                "window (bytes, from 1), deadline and open_timeout (milliseconds or infinity), connection (a pid) and key", [Wrong, 8]))}}
     end.
 
 is_option({owner, Owner}) -> is_pid(Owner);
 is_option({mode, Mode}) -> lists:member(Mode, [server_stream, client_stream, bidi]);
 is_option({window, Window}) -> is_integer(Window) andalso Window > 0 andalso Window < 1 bsl 40;
 is_option({key, _}) -> true;
+is_option({connection, Connection}) -> is_pid(Connection);
 is_option({Name, Time}) when Name =:= deadline; Name =:= open_timeout ->
     Time =:= infinity orelse (is_integer(Time) andalso Time >= 0 andalso Time < 1 bsl 32);
 is_option(_Other) -> false.

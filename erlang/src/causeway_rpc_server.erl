@@ -5,7 +5,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/0, new_tables/0, advertise/3, unadvertise/1, list/0, open/3]).
+-export([start_link/0, new_tables/0, advertise/3, unadvertise/1, list/0, open/3, serve_over/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -include_lib("kernel/include/logger.hrl").
@@ -15,10 +15,12 @@
 %% How often each name was called, and which providers have failed to accept until when.
 -define(TURNS, causeway_rpc_turns).
 -define(OPEN_TIMEOUT, 5000).
+%% How many windows may be on the way: see causeway_rpc_link.
+-define(ON_THE_WAY, 4).
 -define(AVOIDED, 5000).
 
--type request() :: #{name := term(), args := term(), client := pid(), mode := causeway_rpc_stream:mode(),
-                     window := pos_integer(), deadline := timeout()}.
+-type request() :: #{name := term(), args := term(), client => pid(), number => non_neg_integer(),
+                     mode := causeway_rpc_stream:mode(), window := pos_integer(), deadline := timeout()}.
 
 %% @doc Starts the process that other nodes reach.
 -spec start_link() -> gen_server:start_ret().
@@ -33,7 +35,7 @@ new_tables() ->
     ok.
 
 %% @doc Serves a name.
--spec advertise(term(), causeway_rpc_stream:mode(), causeway_rpc:handler()) ->
+-spec advertise(term(), causeway_rpc_stream:mode(), causeway_rpc:handler() | {python_object, reference()}) ->
           ok | {error, {badarg | not_started, binary()}}.
 advertise(Name, Mode, Handler) ->
     case is_handler(Handler) of
@@ -43,6 +45,7 @@ advertise(Name, Mode, Handler) ->
     end.
 
 is_handler({python, _Module, _Function}) -> true;
+is_handler({python_object, _Reference}) -> true;
 is_handler(Handler) -> is_atom(Handler) orelse is_function(Handler, 1) orelse is_function(Handler, 2).
 
 %% @doc Serves it no longer.
@@ -70,6 +73,8 @@ list() ->
 
 %% @doc Opens a call: here, or on another node.
 -spec open(term(), term(), causeway_rpc:opts()) -> {ok, pid()} | {error, term()}.
+open(Name, Args, #{connection := Connection} = Opts) ->
+    open_over(Connection, Name, Args, Opts);
 open(Name, Args, Opts) ->
     case ets:whereis(?NAMES) of
         undefined ->
@@ -113,6 +118,44 @@ given_up(Client, Error) ->
     true = unlink(Client),
     _ = causeway_rpc_stream:cancel(Client),
     Error.
+
+%% Over a packet connection
+
+open_over(Connection, Name, Args, Opts) ->
+    case start_client(Opts) of
+        {ok, Client} ->
+            #{window := Window, mode := Mode, deadline := Deadline} = request(Name, Args, Client, Opts),
+            Opening = #{procedure => Name, mode => Mode, args => Args, window => ?ON_THE_WAY * Window},
+            Whole = case Deadline of
+                infinity -> Opening;
+                _ -> Opening#{deadline_ms => Deadline}
+            end,
+            case causeway_rpc_connection:open(Connection, Client, Whole, maps:get(open_timeout, Opts, ?OPEN_TIMEOUT)) of
+                ok -> {ok, Client};
+                {error, _} = Error -> given_up(Client, Error)
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+%% @doc Has a call served that has come over a packet connection.
+-spec serve_over(pid(), map()) -> ok | not_advertised.
+serve_over(Connection, #{name := Name} = Request) ->
+    case ets:lookup(?NAMES, Name) of
+        [{_, Mode, Handler}] ->
+            _ = spawn(fun() -> serve_over(Connection, Request#{mode => Mode}, Handler) end),
+            ok;
+        [] ->
+            not_advertised
+    end.
+
+serve_over(Connection, #{number := Number, window := Window} = Request, Handler) ->
+    {ok, Stream} = start_server(Request),
+    ok = causeway_rpc_stream:link_remote(Stream, Connection, Window),
+    case gen_server:call(Connection, {opened, Number, Stream}, infinity) of
+        ok -> serve(Stream, Request, Handler, fun() -> ok end);
+        cancelled -> causeway_rpc_stream:cancel(Stream)
+    end.
 
 %% Providers on other nodes
 
@@ -229,8 +272,7 @@ serve_here(#{client := Client} = Request, Handler) ->
         {begin_call, Caller, Tag} ->
             {ok, Stream} = start_server(Request),
             ok = causeway_rpc_stream:pair(Client, Stream),
-            Caller ! {Tag, accepted},
-            serve(Stream, Request, Handler)
+            serve(Stream, Request, Handler, fun() -> Caller ! {Tag, accepted} end)
     end.
 
 serve_there(Alias, #{client := Client, window := Window} = Request, Handler) ->
@@ -243,7 +285,7 @@ serve_there(Alias, #{client := Client, window := Window} = Request, Handler) ->
     receive
         {linked, Alias} ->
             true = demonitor(Monitor, [flush]),
-            serve(Stream, Request, Handler);
+            serve(Stream, Request, Handler, fun() -> ok end);
         {'DOWN', Monitor, process, _, _Reason} ->
             ok
     end.
@@ -253,7 +295,11 @@ start_server(#{mode := Mode, deadline := Deadline}) ->
     causeway_rpc_stream:start(#{id => rand:bytes(16), role => server, mode => Mode, owner => self(),
                                 deadline => Deadline}).
 
-serve(Stream, #{name := Name, args := Args}, Handler) ->
+serve(Stream, #{args := Args}, {python_object, Handler}, Accept) ->
+    %% It looks after errors and the end itself.
+    causeway_rpc_callbacks:serve(Stream, Handler, Args, Accept);
+serve(Stream, #{name := Name, args := Args}, Handler, Accept) ->
+    _ = Accept(),
     try
         handle(Handler, Stream, Args)
     catch

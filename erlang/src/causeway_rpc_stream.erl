@@ -13,14 +13,11 @@
 %% other half or its node is gone, {@link recv/1} and {@link await_reply/1} answer it for ever.
 -module(causeway_rpc_stream).
 
--behaviour(gen_server).
-
 -export([start_link/1, start/1, pair/2, attach_remote/3, link_remote/3]).
 -export([send/2, send/3, send/4, send_many/2, send_many/3, recv/1, recv/2, recv_many/2, recv_many/3]).
 -export([close_send/1, close/1, await_reply/1, await_reply/2, set_reply/2, set_error/2, abort/3, cancel/1, info/1,
          active/2, controlling_process/2]).
 -export([deliver_chunk/3, deliver_chunk/4, deliver_end/2, deliver_error/3, deliver_reply/2, deliver_frame/3]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 -export_type([stream/0, stream_id/0, mode/0, role/0, encoding/0, opts/0, item/0, active/0, transport/0, frame_type/0,
               peer/0, info/0]).
 
@@ -47,38 +44,7 @@
 
 -callback send_stream_frame(Transport :: term(), frame_type(), Map :: #{atom() => term()}) -> term().
 
--define(WINDOW, 262144).
--define(PASSED_ON_AT_ONCE, 262144).
-%% How many windows may be on the way to another node, and wait to be. With one, who sends would be woken for every few
-%% chunks: large ones came half as fast.
--define(ON_THE_WAY, 4).
 -define(IS_TIMEOUT(T), (T =:= infinity orelse (is_integer(T) andalso T >= 0))).
-
-%% Where chunks that are sent go to, of a half that has an outbox.
--record(link, {to :: {transport, transport(), stream_id()} | {node, pid()},
-               monitor :: reference() | undefined,
-               seq = 0 :: non_neg_integer(),
-               seq_in = 0 :: non_neg_integer(),
-               %% How many bytes the other node has room for.
-               credit = infinity :: integer() | infinity,
-               waiter :: reference() | undefined,
-               %% What is told when all is passed on.
-               final = send :: send | both | {error, binary(), binary()},
-               is_ended = false :: boolean(),
-               %% What has come from the other node and does not fit yet.
-               pending = queue:new() :: queue:queue(),
-               accepting :: undefined | {Waiter :: reference(), causeway_nif:chunk()}}).
-
--record(state, {half :: reference(),
-                owner :: pid(),
-                owner_monitor :: reference(),
-                active = false :: active(),
-                receiving :: reference() | undefined,
-                awaiting :: reference() | undefined,
-                %% Whether the owner was told of the end, and of the reply.
-                told = {false, false} :: {boolean(), boolean()},
-                link :: #link{} | undefined,
-                is_over = false :: boolean()}).
 
 %% @doc Starts a half that is joined with nothing yet, linked to the caller. It ends with its owner.
 -spec start_link(opts()) -> {ok, stream()} | {error, term()}.
@@ -92,7 +58,7 @@ start(Opts) ->
 
 start(How, Opts) ->
     case {[Key || Key <- [id, role, mode, owner], not is_map_key(Key, Opts)], check(Opts)} of
-        {[], ok} -> gen_server:How(?MODULE, Opts, []);
+        {[], ok} -> causeway_rpc_half:How(Opts);
         {[], Error} -> Error;
         {[Key | _], _} -> {error, {badkey, Key}}
     end.
@@ -129,7 +95,7 @@ attach_remote(Stream, Transport, StreamId) ->
 
 %% @private
 %% @doc Joins a half with one on another node, which has room for so many bytes.
--spec link_remote(stream(), pid(), pos_integer()) -> ok | {error, closed | not_local}.
+-spec link_remote(stream(), pid(), non_neg_integer()) -> ok | {error, closed | not_local}.
 link_remote(Stream, Peer, Window) ->
     call(Stream, {attach, {node, Peer}, Window}).
 
@@ -288,11 +254,7 @@ cancel(Stream) ->
 %% The process, where it passes frames on, knows first how it ends.
 ended(Stream, Final, How) ->
     with(Stream, fun(Half) ->
-        case causeway_rpc_streams:peer(Stream) of
-            {Kind, _} when Kind =/= node -> ok;
-            undefined -> ok;
-            _Remote -> gen_server:cast(Stream, {final, Final})
-        end,
+        tell_process(Stream, {final, Final}),
         causeway_nif:rpc_end(Half, How)
     end).
 
@@ -317,12 +279,26 @@ await_reply(Stream, Timeout) when ?IS_TIMEOUT(Timeout) ->
 %% @doc Gives the reply `{ok, Value}', of both halves. Only the first counts. Ends nothing.
 -spec set_reply(stream(), term()) -> ok | {error, closed | not_local}.
 set_reply(Stream, Value) ->
-    with(Stream, fun(Half) -> causeway_nif:rpc_set_reply(Half, {ok, Value}) end).
+    give_reply(Stream, {ok, Value}).
 
 %% @doc Gives the reply `{error, Reason}'.
 -spec set_error(stream(), term()) -> ok | {error, closed | not_local}.
 set_error(Stream, Reason) ->
-    with(Stream, fun(Half) -> causeway_nif:rpc_set_reply(Half, {error, Reason}) end).
+    give_reply(Stream, {error, Reason}).
+
+give_reply(Stream, Reply) ->
+    with(Stream, fun(Half) ->
+        ok = causeway_nif:rpc_set_reply(Half, Reply),
+        tell_process(Stream, replied)
+    end).
+
+%% The process, where it passes frames on, is to look again.
+tell_process(Stream, What) ->
+    case causeway_rpc_streams:peer(Stream) of
+        {Kind, _} when Kind =/= node -> ok;
+        undefined -> ok;
+        _Remote -> gen_server:cast(Stream, What)
+    end.
 
 %% Others
 
@@ -364,13 +340,9 @@ deliver_chunk(Stream, Encoding, Body, Seq) ->
     case info(Stream) of
         #{seq_in := Seq} -> deliver_chunk(Stream, Encoding, Body);
         #{closed_recv := true} -> ok;
-        #{seq_in := Next} -> _ = out_of_order(Stream, Seq, Next), ok;
+        #{seq_in := Next} -> _ = causeway_rpc_half:out_of_order(Stream, Seq, Next), ok;
         {error, _} -> ok
     end.
-
-out_of_order(Stream, Seq, Next) ->
-    Text = iolist_to_binary(io_lib:format("chunk ~b has come where ~b is the next", [Seq, Next])),
-    abort(Stream, <<"out_of_order">>, Text).
 
 %% @doc The other half sends nothing more (`send'), or is closed (`both').
 -spec deliver_end(stream(), send | both) -> ok.
@@ -454,308 +426,3 @@ wait(Half, What, Timeout) ->
         Outcome ->
             Outcome
     end.
-
-%% The process
-
-%% @private
-init(#{id := Id, role := Role, mode := Mode, owner := Owner} = Opts) ->
-    Half = causeway_nif:rpc_new(maps:get(window, Opts, ?WINDOW)),
-    case causeway_rpc_streams:add(self(), Half, {Id, Role, Mode}) of
-        ok ->
-            start_deadline(maps:get(deadline, Opts, infinity)),
-            {ok, #state{half = Half, owner = Owner, owner_monitor = monitor(process, Owner)}, hibernate};
-        {error, _} = Error ->
-            {stop, Error}
-    end.
-
-start_deadline(infinity) -> ok;
-start_deadline(Time) ->
-    _ = erlang:send_after(Time, self(), {deadline, Time}),
-    ok.
-
-%% @private
-handle_call({active, Active}, _From, State) ->
-    {reply, ok, tell(State#state{active = activity(Active, State#state.active)})};
-handle_call({owner, Owner}, _From, #state{owner_monitor = Old} = State) ->
-    demonitor(Old, [flush]),
-    {reply, ok, State#state{owner = Owner, owner_monitor = monitor(process, Owner)}};
-handle_call({attach, To, Window}, _From, #state{link = Old} = State) ->
-    unlink_from(Old),
-    {Outbox, Credit} = budget(Window),
-    ok = causeway_nif:rpc_attach(State#state.half, Outbox),
-    causeway_rpc_streams:set_peer(self(), peer_of(To)),
-    Link = #link{to = To, monitor = watch(To), credit = Credit},
-    {reply, ok, pass_on(State#state{link = Link})};
-handle_call(_Request, _From, State) ->
-    {reply, {error, unknown}, State}.
-
-budget(infinity) -> {?WINDOW, infinity};
-budget(Window) -> {?ON_THE_WAY * ?WINDOW, ?ON_THE_WAY * Window}.
-
-activity(New, Old) when is_integer(New), is_integer(Old) -> New + Old;
-activity(New, _Old) -> New.
-
-peer_of({transport, Transport, StreamId}) -> {remote, Transport, StreamId};
-peer_of({node, Peer}) -> {node, Peer}.
-
-watch({transport, Process, _StreamId}) when is_pid(Process) -> monitor(process, Process);
-watch({transport, {_Module, Process}, _StreamId}) when is_pid(Process) -> monitor(process, Process);
-watch({transport, _Module, _StreamId}) -> undefined;
-watch({node, Process}) -> monitor(process, Process).
-
-unlink_from(#link{monitor = Monitor}) when is_reference(Monitor) -> demonitor(Monitor, [flush]);
-unlink_from(_None) -> true.
-
-%% @private
-handle_cast({final, Final}, #state{link = #link{is_ended = false} = Link} = State) ->
-    continue(pass_on(State#state{link = Link#link{final = Final}}));
-handle_cast({final, both}, #state{link = #link{} = Link} = State) ->
-    %% Every close is told.
-    tell_end(Link, both),
-    continue(State);
-handle_cast(_Other, State) ->
-    {noreply, State}.
-
-%% @private
-handle_info({causeway_rpc, over}, State) ->
-    continue(State#state{is_over = true});
-handle_info({rpc_chunks, Peer, Seq, Bytes, Items}, #state{link = #link{to = {node, Peer}, seq_in = Seq} = Link} = State) ->
-    Next = Seq + length([Item || Item <- Items, not is_reply(Item)]),
-    Pending = queue:in({chunks, Bytes, Items}, Link#link.pending),
-    continue(accept(State#state{link = Link#link{seq_in = Next, pending = Pending}}));
-handle_info({rpc_chunks, Peer, Seq, _Bytes, _Items}, #state{link = #link{to = {node, Peer}, seq_in = Next}} = State) ->
-    _ = out_of_order(self(), Seq, Next),
-    {noreply, State};
-handle_info({rpc_event, Peer, Event}, #state{link = #link{to = {node, Peer}} = Link} = State) ->
-    Pending = queue:in({event, Event}, Link#link.pending),
-    continue(accept(State#state{link = Link#link{pending = Pending}}));
-handle_info({rpc_credit, Peer, Bytes}, #state{link = #link{to = {node, Peer}} = Link} = State) ->
-    continue(pass_on(State#state{link = Link#link{credit = Link#link.credit + Bytes}}));
-handle_info(pass_on, #state{link = #link{} = Link} = State) ->
-    continue(pass_on(State#state{link = Link#link{waiter = undefined}}));
-handle_info(accept, #state{link = #link{accepting = {Waiter, _Chunk}} = Link} = State) ->
-    %% It is in the inbox now, or nothing more is received.
-    _ = causeway_nif:rpc_finish(Waiter),
-    continue(accept(State#state{link = Link#link{accepting = undefined}}));
-handle_info(receivable, State) ->
-    continue(tell(State#state{receiving = undefined}));
-handle_info(replied, State) ->
-    continue(tell(State#state{awaiting = undefined}));
-handle_info({deadline, Time}, State) ->
-    Text = iolist_to_binary(io_lib:format("the call was not over after ~b ms", [Time])),
-    _ = abort(self(), <<"deadline_exceeded">>, Text),
-    {noreply, State};
-handle_info({'DOWN', Monitor, process, _Owner, _Reason}, #state{owner_monitor = Monitor} = State) ->
-    case causeway_nif:rpc_info(State#state.half) of
-        %% What it has sent before it closed is passed on.
-        #{closed_send := true} -> continue(State#state{is_over = true});
-        %% Whoever is joined with this half hears of its end.
-        #{closed_send := false} -> {stop, normal, State}
-    end;
-handle_info({'DOWN', Monitor, process, _Peer, Reason}, #state{half = Half, link = #link{monitor = Monitor} = Link} = State) ->
-    %% What has come is received before the error, though there was no room for it.
-    flush_waiting(Half, Link#link.accepting),
-    flush(Half, queue:to_list(Link#link.pending)),
-    ok = causeway_nif:rpc_event(Half, {lose, {error, loss(Link, Reason)}}),
-    causeway_rpc_streams:set_peer(self(), undefined),
-    continue(State#state{link = undefined});
-handle_info(_Other, State) ->
-    {noreply, State}.
-
-loss(#link{to = {node, Peer}}, noconnection) ->
-    {<<"disconnected">>, iolist_to_binary(io_lib:format("the node ~ts is gone", [node(Peer)]))};
-loss(_Link, _Reason) ->
-    peer_down.
-
-continue(#state{is_over = true, link = Link} = State) ->
-    case Link of
-        %% What was sent is passed on first.
-        #link{is_ended = false} -> {noreply, State};
-        _ -> {stop, normal, tell(State)}
-    end;
-continue(State) ->
-    {noreply, State}.
-
-%% Active mode
-
-tell(#state{active = false} = State) ->
-    State;
-tell(State) ->
-    tell_reply(tell_chunks(State)).
-
-tell_chunks(#state{receiving = undefined, told = {false, Replied}, half = Half, active = Active} = State)
-  when Active =/= false ->
-    case causeway_nif:rpc_receive(Half) of
-        empty ->
-            case causeway_nif:rpc_wait(Half, inbox, receivable) of
-                Waiter when is_reference(Waiter) -> State#state{receiving = Waiter};
-                _Ready -> tell_chunks(State)
-            end;
-        eof ->
-            tell_owner(State, eof),
-            State#state{told = {true, Replied}};
-        {error, _} = Error ->
-            tell_owner(State, Error),
-            State#state{told = {true, true}};
-        Item ->
-            tell_owner(State, Item),
-            case Active of
-                true -> tell_chunks(State);
-                once -> State#state{active = false};
-                1 ->
-                    tell_owner(State, passive),
-                    State#state{active = false};
-                Number -> tell_chunks(State#state{active = Number - 1})
-            end
-    end;
-tell_chunks(State) ->
-    State.
-
-tell_reply(#state{awaiting = undefined, told = {Ended, false}, half = Half, active = Active} = State)
-  when Active =/= false ->
-    case causeway_nif:rpc_reply(Half) of
-        waiting ->
-            case causeway_nif:rpc_wait(Half, reply, replied) of
-                Waiter when is_reference(Waiter) -> State#state{awaiting = Waiter};
-                _Reply -> tell_reply(State)
-            end;
-        Reply when Ended ->
-            tell_owner(State, {reply, Reply}),
-            State#state{told = {Ended, true}};
-        %% An error that ends the call as well is told once.
-        {error, _} ->
-            State;
-        Reply ->
-            tell_owner(State, {reply, Reply}),
-            State#state{told = {Ended, true}}
-    end;
-tell_reply(State) ->
-    State.
-
-tell_owner(#state{owner = Owner}, What) ->
-    Owner ! {rpc, self(), What},
-    ok.
-
-%% What is sent
-
-pass_on(#state{link = #link{is_ended = true}} = State) ->
-    State;
-pass_on(#state{link = #link{waiter = undefined} = Link, half = Half} = State) ->
-    case take(Half, Link) of
-        {ok, Bytes, Items} ->
-            pass_on(State#state{link = emit(Link, Bytes, Items)});
-        empty ->
-            case causeway_nif:rpc_wait(Half, outbox, pass_on) of
-                Waiter when is_reference(Waiter) -> State#state{link = Link#link{waiter = Waiter}};
-                _Ready -> pass_on(State)
-            end;
-        no_credit ->
-            State;
-        Ended when Ended =:= closed; Ended =:= aborted ->
-            tell_end(Link, final(Link#link.final)),
-            State#state{link = Link#link{is_ended = true}}
-    end;
-pass_on(#state{link = #link{final = {error, _, _}, waiter = Waiter} = Link} = State) when is_reference(Waiter) ->
-    pass_on(State#state{link = Link#link{waiter = undefined}});
-pass_on(State) ->
-    State.
-
-%% Who has ended it has said before how, which may be in the mailbox still.
-final(Final) ->
-    receive {'$gen_cast', {final, Said}} -> Said after 0 -> Final end.
-
-%% An error does not wait for who does not receive.
-take(_Half, #link{credit = Credit, final = {error, _, _}}) when Credit =< 0 -> aborted;
-take(_Half, #link{credit = Credit}) when Credit =< 0 -> no_credit;
-take(Half, #link{credit = Credit}) -> causeway_nif:rpc_outbox(Half, min(Credit, ?PASSED_ON_AT_ONCE)).
-
-emit(#link{to = {node, Peer}, seq = Seq, credit = Credit} = Link, Bytes, Items) ->
-    Peer ! {rpc_chunks, self(), Seq, Bytes, Items},
-    Link#link{seq = Seq + length([Item || Item <- Items, not is_reply(Item)]), credit = Credit - Bytes};
-emit(#link{to = {transport, Transport, Id}, seq = Seq} = Link, _Bytes, Items) ->
-    Link#link{seq = lists:foldl(fun(Item, Number) -> frame(Transport, Id, Number, Item) end, Seq, Items)}.
-
-is_reply({reply, _}) -> true;
-is_reply(_Chunk) -> false.
-
-frame(Transport, Id, Seq, {reply, {ok, Value}}) ->
-    give(Transport, stream_reply, #{stream_id => Id, result => Value}),
-    Seq;
-frame(Transport, Id, Seq, {reply, {error, Reason}}) ->
-    give(Transport, stream_reply, #{stream_id => Id, error => causeway_rpc_frame:error_map(Reason)}),
-    Seq;
-frame(Transport, Id, Seq, {term, _Size, Term}) ->
-    give(Transport, stream_data, #{stream_id => Id, seq => Seq, encoding => msgpack, body => Term}),
-    Seq + 1;
-frame(Transport, Id, Seq, Bytes) ->
-    give(Transport, stream_data, #{stream_id => Id, seq => Seq, encoding => raw, body => Bytes}),
-    Seq + 1.
-
-tell_end(#link{to = {node, Peer}}, {error, Code, Message}) ->
-    Peer ! {rpc_event, self(), {abort, {error, {Code, Message}}}};
-tell_end(#link{to = {node, Peer}}, Role) ->
-    Peer ! {rpc_event, self(), Role};
-tell_end(#link{to = {transport, Transport, Id}}, {error, Code, Message}) ->
-    give(Transport, stream_error, #{stream_id => Id, code => Code, message => Message});
-tell_end(#link{to = {transport, Transport, Id}}, Role) ->
-    give(Transport, stream_end, #{stream_id => Id, role => Role}).
-
-give(Process, Type, Map) when is_pid(Process) -> gen_server:cast(Process, {send_stream_frame, Type, Map});
-give({Module, Transport}, Type, Map) -> Module:send_stream_frame(Transport, Type, Map);
-give(Module, Type, Map) -> Module:send_stream_frame(Module, Type, Map).
-
-%% What comes from another node: it is given room again when there is room for it here.
-
-accept(#state{link = #link{accepting = undefined} = Link, half = Half} = State) ->
-    case queue:out(Link#link.pending) of
-        {empty, _} ->
-            State;
-        {{value, Next}, Pending} ->
-            Rest = accept(Half, Link, Next),
-            accept(State#state{link = waiting(Rest, Link#link{pending = Pending})})
-    end;
-accept(State) ->
-    State.
-
-waiting(done, Link) -> Link;
-waiting({Waiting, Rest}, #link{pending = Pending} = Link) ->
-    Link#link{accepting = Waiting, pending = queue:in_r(Rest, Pending)}.
-
-accept(Half, _Link, {event, Event}) ->
-    ok = causeway_nif:rpc_event(Half, Event),
-    done;
-accept(_Half, #link{to = {node, Peer}}, {chunks, Bytes, []}) ->
-    Peer ! {rpc_credit, self(), Bytes},
-    done;
-accept(Half, Link, {chunks, Bytes, [{reply, _} = Reply | Items]}) ->
-    ok = causeway_nif:rpc_event(Half, Reply),
-    accept(Half, Link, {chunks, Bytes, Items});
-accept(Half, Link, {chunks, Bytes, Items}) ->
-    {Chunks, Others} = lists:splitwith(fun(Item) -> not is_reply(Item) end, Items),
-    case causeway_nif:rpc_deliver_many(Half, Chunks) of
-        {_Delivered, ok, Rest} ->
-            accept(Half, Link, {chunks, Bytes, Rest ++ Others});
-        {_Delivered, closed, _Dropped} ->
-            accept(Half, Link, {chunks, Bytes, Others});
-        {_Delivered, busy, [Chunk | Rest]} ->
-            case causeway_nif:rpc_wait(Half, {deliver, Chunk}, accept) of
-                Waiter when is_reference(Waiter) -> {{Waiter, Chunk}, {chunks, Bytes, Rest ++ Others}};
-                _Settled -> accept(Half, Link, {chunks, Bytes, Rest ++ Others})
-            end
-    end.
-
-flush_waiting(_Half, undefined) ->
-    ok;
-flush_waiting(Half, {Waiter, Chunk}) ->
-    case causeway_nif:rpc_finish(Waiter) of
-        waiting -> causeway_nif:rpc_deliver(Half, Chunk);
-        _Delivered -> ok
-    end.
-
-flush(Half, Pending) ->
-    lists:foreach(fun({event, Event}) -> causeway_nif:rpc_event(Half, Event);
-                     ({chunks, _Bytes, Items}) ->
-                          lists:foreach(fun({reply, _} = Reply) -> causeway_nif:rpc_event(Half, Reply);
-                                           (Chunk) -> causeway_nif:rpc_deliver(Half, Chunk)
-                                        end, Items)
-                  end, Pending).

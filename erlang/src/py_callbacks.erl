@@ -26,6 +26,7 @@ start_link() ->
 new_table() ->
     Table = ets:new(?TABLE, [named_table, public]),
     true = ets:insert(Table, maps:to_list(causeway_process_python:functions())),
+    true = ets:insert(Table, maps:to_list(causeway_rpc_callbacks:functions())),
     Table.
 
 %% @doc Lets Python call a fun by a name; an earlier function of that name is replaced.

@@ -241,6 +241,9 @@ struct Decoder {
             state.decodedChannels += 1
             return try ChannelObject.make(state.channelTypes().channel, handle.channel)
         }
+        if let half = resourceTypes.rpcHalf.object(env, term) {
+            return try RpcHalfObject.make(state.rpcHalfType, half.half)
+        }
         return try TermObject.make(state.refType, term)
     }
 }

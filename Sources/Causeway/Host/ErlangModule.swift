@@ -62,6 +62,17 @@ enum ErlangModule {
                     return try TermObject.make(state.pidType, call.beneficiary.pid).take()
                 }
             },
+            method(
+                "_context",
+                "_context($module, /)\n--\n\nThe process of the context that the calling thread is, or None."
+            ) { module, _, _ in
+                returning { () throws(PythonError) in
+                    guard let context = ContextThread.current?.context,
+                        let state = ModuleState.of(module: module)
+                    else { return newNone() }
+                    return try TermObject.make(state.pidType, context.owner.pid).take()
+                }
+            },
             method("in_beam", "in_beam($module, /)\n--\n\nWhether this Python runs inside the BEAM.") {
                 _, _, _ in
                 newBool(hostIsBeam)

@@ -18,8 +18,11 @@ final class ModuleState: @unchecked Sendable {
     let loopBellType: PyType
     let packetLinkType: PyType
     let packetResultType: PyType
+    let rpcHalfType: PyType
+    let rpcWaiterType: PyType
     private var registeredPacketTypes: PacketTypes?
     private var registeredChannelTypes: ChannelTypes?
+    private var registeredRpcFunctions: RpcFunctions?
     /// What is raised where a call is interrupted: `erlang.CallInterrupted`.
     let interruption: PyPointer
     let names: Names
@@ -66,6 +69,8 @@ final class ModuleState: @unchecked Sendable {
         loopBellType = try LoopBellObject.makeType(in: module)
         packetLinkType = try PacketLinkObject.makeType(in: module)
         packetResultType = try PacketResultObject.makeType(in: module)
+        rpcHalfType = try RpcHalfObject.makeType(in: module)
+        rpcWaiterType = try RpcWaiterObject.makeType(in: module)
         interruption = try Object(
             PyErr_NewExceptionWithDoc(
                 "erlang.CallInterrupted",
@@ -78,7 +83,7 @@ final class ModuleState: @unchecked Sendable {
         protocols = try Object(PyDict_New()).take()
         for type in [
             bufferType, protocolType, pidType, refType, termType, atomType, channelType, channelWaiterType,
-            loopBellType, packetLinkType, packetResultType,
+            loopBellType, packetLinkType, packetResultType, rpcHalfType, rpcWaiterType,
         ] {
             guard PyModule_AddType(module, type) == 0 else { throw PythonError() }
         }
@@ -182,6 +187,19 @@ final class ModuleState: @unchecked Sendable {
 
     /// Takes over the references to them. Those of before live on: somebody may be using them.
     func register(_ types: PacketTypes) { registeredPacketTypes = types }
+
+    /// The functions of `erlang.rpc`, which registers them when it is imported.
+    func rpcFunctions() throws(PythonError) -> RpcFunctions {
+        if let registeredRpcFunctions { return registeredRpcFunctions }
+        _ = try Object(PyImport_ImportModule("erlang.rpc"))
+        guard let registeredRpcFunctions else {
+            throw runtimeError("erlang.rpc has not registered its functions")
+        }
+        return registeredRpcFunctions
+    }
+
+    /// Takes over the references to them. Those of before live on: somebody may be using them.
+    func register(_ functions: RpcFunctions) { registeredRpcFunctions = functions }
 
     /// `erlang._errors.describe`, which turns an exception into plain tuples.
     func exceptionDescriber() throws(PythonError) -> PyPointer {

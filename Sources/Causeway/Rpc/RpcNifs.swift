@@ -326,11 +326,6 @@ extension Payload {
     }
 }
 
-/// Who keeps the bytes of a chunk that has none.
-private final class EmptyChunk: Sendable {
-    static let shared = EmptyChunk()
-}
-
 /// By which Erlang holds one half of a call.
 final class RpcHalf: Resource, @unchecked Sendable {
     let half: StreamHalf

@@ -8,7 +8,8 @@
 -export([server_stream/1, client_stream/1, bidi_terms/1, much/1, slow_reader/1, slow_handler/1, abort_from_there/1,
          abort_of_a_full_stream/1, cancel_from_here/1, deadline/1, reply_after_chunks/1, last_chunks_of_a_handler/1,
          node_killed/1, node_killed_while_full/1, node_suspended/1, providers_in_turn/1, providers_by_key/1,
-         provider_that_fails/1, provider_that_hangs/1, name_is_gone/1, local_first/1, nothing_is_left/1]).
+         provider_that_fails/1, provider_that_hangs/1, name_is_gone/1, local_first/1, example/1,
+         python_there/1, nothing_is_left/1]).
 -export([counted/2, echo/2, totalled/2, told/2]).
 
 -define(R, causeway_rpc).
@@ -20,7 +21,7 @@ all() ->
     [server_stream, client_stream, bidi_terms, much, slow_reader, slow_handler, abort_from_there, abort_of_a_full_stream,
      cancel_from_here, deadline, reply_after_chunks, last_chunks_of_a_handler, node_killed, node_killed_while_full,
      node_suspended, providers_in_turn, providers_by_key, provider_that_fails, provider_that_hangs, name_is_gone,
-     local_first, nothing_is_left].
+     local_first, example, python_there, nothing_is_left].
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(causeway),
@@ -360,6 +361,39 @@ local_first(Config) ->
     advertise(node_of(Config), local, server_stream, counted),
     ok = ?R:advertise(local, fun counted/2),
     ?assertEqual([node()], lists:usort([served_by(local, #{}) || _ <- lists:seq(1, 5)])).
+
+%% The one of the README, with a file of 20 MB.
+example(Config) ->
+    Path = filename:join(proplists:get_value(priv_dir, Config), "words"),
+    ok = file:write_file(Path, lists:duplicate(1000000, "some words on a line\n")),
+    #{tokens := Tokens, code := Code} = rpc_example:run(Path),
+    ?assertEqual(<<"cancelled">>, Code),
+    %% Those of what was sent but for what was on its way.
+    ?assert(Tokens > 50),
+    ?assert(Tokens < 10 * (filelib:file_size(Path) div 65536)),
+    ok = file:delete(Path).
+
+%% From Python to Python of another node, which is killed in the middle.
+python_there(_Config) ->
+    {Peer, Node} = start_peer("python"),
+    unlink(Peer),
+    Setup = ["import sys; sys.path.append('", causeway_ct:python_dir(), "'); import rpc_three_way"],
+    ok = erpc:call(Node, py, exec, [Setup]),
+    ok = py:exec(Setup),
+    {ok, _} = erpc:call(Node, py, call, [rpc_three_way, advertise, [<<"there_">>]]),
+    causeway_ct:wait_until(fun() -> pg:get_members(causeway_rpc, <<"there_wait">>) =/= [] end),
+    {ok, Results} = py:call(rpc_three_way, use, [<<"there_">>]),
+    ?assertMatch([Counted, 1000, 42, <<"a">>, <<>> | _] when byte_size(Counted) > 3000, Results),
+    {ok, Stream} = ?R:call_stream(<<"there_endless">>, none),
+    {chunk, _} = ?S:recv(Stream, 5000),
+    Test = self(),
+    Reader = spawn(fun() -> Test ! {outcome, py:call(rpc_three_way, outcome, [<<"there_endless">>])} end),
+    causeway_ct:wait_until(fun() -> erpc:call(Node, py, call, [rpc_three_way, made, []]) > {ok, 1000} end),
+    ok = peer:stop(Peer),
+    receive
+        {outcome, Outcome} -> ?assertEqual({ok, <<"disconnected">>}, Outcome)
+    after 20000 -> error({reads_on, Reader})
+    end.
 
 nothing_is_left(Config) ->
     Node = node_of(Config),

@@ -1,0 +1,290 @@
+%% @doc Streaming calls over a packet connection, without Erlang distribution: to a node, or to a Python with `erlang.rpc'.
+%% {@link causeway_rpc:connect/2} makes one.
+%%
+%% It is for each half on this side what the process of the other half is between nodes. Both sides open calls, each with
+%% numbers of its own; who names a call that the other has opened adds 1 to twice its number.
+-module(causeway_rpc_connection).
+
+-behaviour(gen_server).
+
+-export([start_link/2, open/4, close/1, info/1]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+
+%% How many windows may be on the way: see causeway_rpc_link.
+-define(ON_THE_WAY, 4).
+
+-record(state, {packets :: pid() | undefined,
+                serve :: boolean(),
+                next = 1 :: pos_integer(),
+                %% By the numbers that come.
+                calls = #{} :: #{non_neg_integer() => call()},
+                numbers = #{} :: #{pid() => non_neg_integer()},
+                %% Calls whose opening was not answered yet.
+                opening = #{} :: #{reference() => {gen_server:from(), pid()}}}).
+
+-type call() :: {Stream :: pid(), SeqIn :: non_neg_integer()} | {opening, causeway_packet_connection:from()} | cancelled.
+
+%% @doc Makes a connection, which is linked to the caller, of what {@link causeway_packet_connection:start_link/2} takes.
+-spec start_link(causeway_packet_transport:transport(), map()) -> {ok, pid()} | {error, term()}.
+start_link(Transport, Options) ->
+    {ok, Connection} = gen_server:start_link(?MODULE, maps:get(serve, Options, true), []),
+    Handler = fun(Type, _Flags, Payload, From) -> handle(Type, Payload, From, Connection) end,
+    Packets = (maps:without([serve], Options))#{handler => Handler, workers => 0, owner => Connection},
+    case causeway_packet_connection:start(Transport, Packets) of
+        {ok, Pid} ->
+            ok = gen_server:call(Connection, {packets, Pid}),
+            {ok, Connection};
+        {error, _} = Error ->
+            true = unlink(Connection),
+            exit(Connection, kill),
+            Error
+    end.
+
+%% @private
+%% @doc Opens a call of a client's half on the other side.
+-spec open(pid(), pid(), map(), timeout()) -> ok | {error, term()}.
+open(Connection, Client, Request, Timeout) ->
+    try
+        gen_server:call(Connection, {open, Client, Request}, Timeout)
+    catch
+        exit:{timeout, _} -> {error, {<<"unavailable">>, <<"the other side has not answered">>}};
+        exit:_ -> {error, {<<"disconnected">>, <<"the connection is closed">>}}
+    end.
+
+%% @doc Ends a connection. Calls that are not over fail as `disconnected'.
+-spec close(pid()) -> ok.
+close(Connection) ->
+    try
+        gen_server:stop(Connection, {shutdown, {disconnected, <<"the connection was closed">>}}, infinity)
+    catch
+        exit:_ -> ok
+    end.
+
+%% @doc How many calls go over it.
+-spec info(pid()) -> #{calls := non_neg_integer()}.
+info(Connection) ->
+    gen_server:call(Connection, info).
+
+%% In the process of the packet connection, which must not wait.
+
+handle(Type, Payload, From, Connection) ->
+    case causeway_rpc_packet:frame(Type) of
+        open ->
+            Connection ! {opened_there, Payload, From},
+            noreply;
+        undefined ->
+            {failed, <<"no frame of a streaming call">>};
+        Frame ->
+            Connection ! {frame, Frame, Payload},
+            ok
+    end.
+
+%% In its own process
+
+%% @private
+init(Serve) ->
+    {ok, #state{serve = Serve}}.
+
+%% @private
+handle_call({packets, Packets}, _From, State) ->
+    _ = monitor(process, Packets),
+    {reply, ok, State#state{packets = Packets}};
+handle_call({open, Client, Request}, From, #state{next = Number} = State) ->
+    Opening = maps:merge(Request, #{stream_id => Number bxor 1}),
+    case causeway_rpc_packet:encode(Opening) of
+        {ok, Payload} ->
+            %% The first chunks may come before the answer. There is room for ours when that has come.
+            ok = causeway_rpc_stream:link_remote(Client, self(), 0),
+            {causeway_packet_request, _, Reference} = request(State, open, Payload),
+            Waiting = (State#state.opening)#{Reference => {From, Client}},
+            {noreply, add(Number, Client, State#state{next = Number + 2, opening = Waiting})};
+        {error, {cbor, Text}} ->
+            {reply, {error, {badarg, Text}}, State}
+    end;
+handle_call({opened, Number, Stream}, _From, #state{calls = Calls} = State) ->
+    case Calls of
+        #{Number := {opening, From}} ->
+            #{window := Window, mode := Mode} = causeway_rpc_stream:info(Stream),
+            {ok, Answer} = causeway_rpc_packet:encode(#{window => ?ON_THE_WAY * Window, mode => Mode}),
+            ok = causeway_packet_connection:reply(From, {ok, Answer}),
+            {reply, ok, add(Number, Stream, State)};
+        #{} ->
+            {reply, cancelled, State#state{calls = maps:remove(Number, Calls)}}
+    end;
+handle_call(info, _From, State) ->
+    {reply, #{calls => map_size(State#state.calls)}, State};
+handle_call(_Request, _From, State) ->
+    {reply, {error, unknown}, State}.
+
+%% @private
+handle_cast(_Request, State) ->
+    {noreply, State}.
+
+%% @private
+handle_info({frame, Frame, Payload}, State) ->
+    {noreply, frame(Frame, Payload, State)};
+handle_info({rpc_chunks, Stream, Seq, _Bytes, Items}, State) ->
+    {noreply, told(Stream, State, fun(Number) ->
+        case causeway_rpc_packet:chunks(Number bxor 1, Seq, Items) of
+            {ok, Payload} -> request(State, data, Payload);
+            {error, {cbor, Text}} -> causeway_rpc_stream:abort(Stream, <<"badarg">>, Text)
+        end
+    end)};
+handle_info({rpc_credit, Stream, Bytes}, State) ->
+    {noreply, told(Stream, State, fun(Number) ->
+        request(State, credit, causeway_rpc_packet:credit(Number bxor 1, Bytes))
+    end)};
+handle_info({rpc_event, Stream, Event}, State) ->
+    Told = told(Stream, State, fun(Number) -> tell_event(State, Number bxor 1, Event) end),
+    {noreply, case Event of
+        send -> Told;
+        _Last -> forget(Stream, Told)
+    end};
+handle_info({opened_there, Payload, From}, State) ->
+    {noreply, opened_there(causeway_rpc_packet:decode(Payload), From, State)};
+handle_info({Reference, Result}, #state{opening = Opening} = State) when is_map_key(Reference, Opening) ->
+    {{From, Client}, Others} = maps:take(Reference, Opening),
+    {noreply, answered(answer(Result), From, Client, State#state{opening = Others})};
+handle_info({'DOWN', _, process, Packets, Why}, #state{packets = Packets} = State) ->
+    Text = unicode:characters_to_binary(io_lib:format("the connection has ended: ~0tp", [why(Why)])),
+    {stop, {shutdown, {disconnected, Text}}, State};
+handle_info({'DOWN', _, process, Stream, _Reason}, State) ->
+    Told = told(Stream, State, fun(Number) ->
+        tell_event(State, Number bxor 1, {abort, {error, {<<"peer_down">>, <<"the other half is gone">>}}})
+    end),
+    {noreply, forget(Stream, Told)};
+handle_info(_AnswerToFrame, State) ->
+    {noreply, State}.
+
+%% @private
+terminate(_Reason, #state{packets = Packets}) when is_pid(Packets) ->
+    causeway_packet_connection:close(Packets);
+terminate(_Reason, _State) ->
+    ok.
+
+why({shutdown, Why}) -> Why;
+why(Why) -> Why.
+
+request(#state{packets = Packets}, Frame, Payload) ->
+    causeway_packet_connection:send_request(Packets, causeway_rpc_packet:type(Frame), Payload).
+
+told(Stream, #state{numbers = Numbers} = State, Tell) ->
+    _ = case Numbers of
+        #{Stream := Number} -> Tell(Number);
+        #{} -> ok
+    end,
+    State.
+
+tell_event(State, Number, {abort, {error, {Code, Message}}}) ->
+    {ok, Payload} = causeway_rpc_packet:encode(#{stream_id => Number, code => Code, message => Message}),
+    request(State, error, Payload);
+tell_event(State, Number, Role) ->
+    {ok, Payload} = causeway_rpc_packet:encode(#{stream_id => Number, role => Role}),
+    request(State, 'end', Payload).
+
+add(Number, Stream, #state{calls = Calls, numbers = Numbers} = State) ->
+    _ = monitor(process, Stream),
+    State#state{calls = Calls#{Number => {Stream, 0}}, numbers = Numbers#{Stream => Number}}.
+
+forget(Stream, #state{calls = Calls, numbers = Numbers} = State) ->
+    case maps:take(Stream, Numbers) of
+        {Number, Others} -> State#state{calls = maps:remove(Number, Calls), numbers = Others};
+        error -> State
+    end.
+
+%% What comes
+
+frame(data, Payload, #state{calls = Calls} = State) ->
+    case causeway_rpc_packet:items(Payload) of
+        {ok, Number, Seq, Count, Bytes, Items} ->
+            case Calls of
+                #{Number := {Stream, Next}} when is_pid(Stream), Seq =:= Next band 16#ffffffff ->
+                    Stream ! {rpc_chunks, self(), Next, Bytes, Items},
+                    State#state{calls = Calls#{Number := {Stream, Next + Count}}};
+                #{Number := {Stream, Next}} when is_pid(Stream) ->
+                    _ = causeway_rpc_half:out_of_order(Stream, Seq, Next band 16#ffffffff),
+                    State;
+                #{} ->
+                    State
+            end;
+        error ->
+            State
+    end;
+frame(credit, <<Number:32, Bytes:32>>, #state{calls = Calls} = State) ->
+    _ = case Calls of
+        #{Number := {Stream, _Next}} when is_pid(Stream) -> Stream ! {rpc_credit, self(), Bytes};
+        #{} -> ok
+    end,
+    State;
+frame(credit, _Other, State) ->
+    State;
+frame(Frame, Payload, #state{calls = Calls} = State) ->
+    case causeway_rpc_packet:decode(Payload) of
+        {ok, #{<<"stream_id">> := Number} = Map} ->
+            Event = event(Frame, Map),
+            case Calls of
+                #{Number := {Stream, _Next}} when is_pid(Stream) ->
+                    Stream ! {rpc_event, self(), Event},
+                    case Event of
+                        send -> State;
+                        _Last -> forget(Stream, State)
+                    end;
+                #{Number := {opening, _From}} when Event =/= send ->
+                    State#state{calls = Calls#{Number := cancelled}};
+                #{} ->
+                    State
+            end;
+        _Other ->
+            State
+    end.
+
+event('end', Map) -> causeway_rpc_frame:role(Map);
+event(error, #{<<"code">> := <<"peer_down">>}) -> {lose, {error, peer_down}};
+event(error, Map) -> {abort, {error, {maps:get(<<"code">>, Map, <<"error">>), maps:get(<<"message">>, Map, <<>>)}}}.
+
+%% Calls that this side has opened
+
+answer({ok, _Flags, Payload}) ->
+    case causeway_rpc_packet:decode(Payload) of
+        {ok, #{<<"window">> := Window}} when is_integer(Window), Window > 0 -> {ok, Window};
+        {ok, #{<<"error">> := #{<<"code">> := <<"not_found">>}}} -> {error, not_advertised};
+        {ok, #{<<"error">> := #{<<"code">> := Code, <<"message">> := Text}}} -> {error, {Code, Text}};
+        _Other -> {error, {<<"unavailable">>, <<"the other side has answered what is no answer">>}}
+    end;
+answer({failed, _Flags, Text}) ->
+    {error, {<<"unavailable">>, Text}};
+answer({error, Reason}) ->
+    {error, {<<"disconnected">>, unicode:characters_to_binary(io_lib:format("~0tp", [Reason]))}}.
+
+answered({ok, Window}, From, Client, State) ->
+    Client ! {rpc_credit, self(), Window},
+    gen_server:reply(From, ok),
+    State;
+answered({error, _} = Error, From, Client, State) ->
+    gen_server:reply(From, Error),
+    forget(Client, State).
+
+%% Calls that the other side has opened
+
+opened_there({ok, #{<<"stream_id">> := Number, <<"procedure">> := Name, <<"window">> := Window} = Map}, From,
+             #state{serve = true, calls = Calls} = State)
+  when is_integer(Number), is_integer(Window), Window > 0, not is_map_key(Number, Calls) ->
+    Connection = self(),
+    Request = #{name => Name, args => maps:get(<<"args">>, Map, nil), deadline => deadline(Map),
+                window => max(1, Window div ?ON_THE_WAY), number => Number},
+    case causeway_rpc_server:serve_over(Connection, Request) of
+        ok -> State#state{calls = Calls#{Number => {opening, From}}};
+        not_advertised -> refuse(From, <<"not_found">>, <<"nobody has advertised that name">>, State)
+    end;
+opened_there({ok, #{<<"procedure">> := _}}, From, #state{serve = false} = State) ->
+    refuse(From, <<"not_found">>, <<"nothing is served over this connection">>, State);
+opened_there(_Other, From, State) ->
+    refuse(From, <<"badarg">>, <<"a call is opened with stream_id, procedure, mode, args and window">>, State).
+
+refuse(From, Code, Text, State) ->
+    {ok, Answer} = causeway_rpc_packet:encode(#{error => #{code => Code, message => Text}}),
+    ok = causeway_packet_connection:reply(From, {ok, Answer}),
+    State.
+
+deadline(#{<<"deadline_ms">> := Time}) when is_integer(Time), Time >= 0, Time < 1 bsl 32 -> Time;
+deadline(_Map) -> infinity.
