@@ -105,7 +105,7 @@ final class ContextThread {
     }
 
     /// Takes the GIL.
-    private func enter() {
+    func enter() {
         if Pacemaker.isNeeded.load(ordering: .relaxed) {
             context.isAtWork.store(true, ordering: .sequentiallyConsistent)
             Pacemaker.shared.wake()
@@ -114,7 +114,7 @@ final class ContextThread {
     }
 
     /// Releases the GIL.
-    private func leave() {
+    func leave() {
         threadState.leave()
         context.isAtWork.store(false, ordering: .relaxed)
     }
@@ -196,8 +196,30 @@ final class ContextThread {
             enter()
             // The call that waits would be hit by an interruption that is meant for one on top.
             guard !isInterrupted, callback.outcome == nil else { continue }
-            turnOnTop()
+            state.withoutRunningLoop { turnOnTop() }
         }
+    }
+
+    /// An event loop that a call runs is about to wait: returns what `resume` wants back.
+    func suspend() -> Callback? {
+        let outer = awaited
+        awaited = nil
+        context.isBusy.store(false, ordering: .relaxed)
+        return outer
+    }
+
+    /// The loop goes on.
+    func resume(_ outer: Callback?) {
+        awaited = outer
+        context.isBusy.store(context.current != nil, ordering: .relaxed)
+    }
+
+    /// A turn on top of a loop that waits.
+    func serveOnTop() {
+        level += 1
+        defer { level -= 1 }
+        if level == runners.count { runners.append(CallRunner(context: context, state: state)) }
+        state.withoutRunningLoop { turnOnTop() }
     }
 
     /// A turn while a call waits, of which what is served must know nothing: neither whose it is, nor what
@@ -213,7 +235,7 @@ final class ContextThread {
     }
 
     /// Whether what waits here for Erlang is to be ended.
-    private var isInterrupted: Bool {
+    var isInterrupted: Bool {
         context.isEnding || context.isInterrupted.load(ordering: .relaxed) || isToBeGivenUp
     }
 
@@ -225,7 +247,7 @@ final class ContextThread {
     }
 
     /// Raises what interrupts a wait.
-    private func interruption() -> PythonError {
+    func interruption() -> PythonError {
         if isToBeGivenUp, let call = context.current?.takeUnretainedValue() {
             context.raised.store(call.number, ordering: .relaxed)
         }
@@ -263,7 +285,7 @@ final class ContextThread {
     /// however short it lingers.
     private var waitsByItself: Bool { reactor.isStarved || context.isUnwatchable }
 
-    private var hasWork: Bool {
+    var hasWork: Bool {
         if !context.isQuiet || !state.leftovers.isEmpty || context.isEnding || reactor.hasWork { return true }
         guard let awaited else { return false }
         return awaited.outcome != nil || isInterrupted

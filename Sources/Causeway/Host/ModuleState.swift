@@ -18,6 +18,14 @@ final class ModuleState: @unchecked Sendable {
     let loopBellType: PyType
     let packetLinkType: PyType
     let packetResultType: PyType
+    /// The native half of `erlang.EventLoop`, of its transports, and its handles.
+    let loopType: PyType
+    let streamTransportType: PyType
+    let handleType: PyType
+    let timerHandleType: PyType
+    let loopNames: LoopNames
+    /// Nil while nobody has imported `erlang._loop`.
+    var runningLoop: RunningLoop?
     private var registeredPacketTypes: PacketTypes?
     private var registeredChannelTypes: ChannelTypes?
     /// What is raised where a call is interrupted: `erlang.CallInterrupted`.
@@ -66,6 +74,11 @@ final class ModuleState: @unchecked Sendable {
         loopBellType = try LoopBellObject.makeType(in: module)
         packetLinkType = try PacketLinkObject.makeType(in: module)
         packetResultType = try PacketResultObject.makeType(in: module)
+        loopType = try LoopObject.makeType(in: module)
+        streamTransportType = try StreamTransportObject.makeType(in: module)
+        handleType = try HandleObject.makeType(in: module)
+        timerHandleType = try HandleObject.makeTimerType(in: module)
+        loopNames = try LoopNames()
         interruption = try Object(
             PyErr_NewExceptionWithDoc(
                 "erlang.CallInterrupted",
@@ -78,7 +91,8 @@ final class ModuleState: @unchecked Sendable {
         protocols = try Object(PyDict_New()).take()
         for type in [
             bufferType, protocolType, pidType, refType, termType, atomType, channelType, channelWaiterType,
-            loopBellType, packetLinkType, packetResultType,
+            loopBellType, packetLinkType, packetResultType, loopType, streamTransportType, handleType,
+            timerHandleType,
         ] {
             guard PyModule_AddType(module, type) == 0 else { throw PythonError() }
         }

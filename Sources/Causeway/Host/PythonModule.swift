@@ -23,7 +23,8 @@ private nonisolated(unsafe) let moduleDefinition: UnsafeMutablePointer<PyModuleD
     definition.m_methods = immortal(
         ReactorModule.functions + PlainReactorModule.functions + ErlangModule.functions
             + CallbackModule.functions + OutputModule.functions + ObjectModule.functions + Sleep.functions
-            + ChannelModule.functions + CborModule.functions + PacketModule.functions + [PyMethodDef()])
+            + ChannelModule.functions + CborModule.functions + PacketModule.functions + LoopModule.functions
+            + [PyMethodDef()])
     definition.m_slots = immortal(slots)
     definition.m_free = { module in
         // The memory is NULL where the module never was executed.
