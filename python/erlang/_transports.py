@@ -1,13 +1,13 @@
 """Transports of streams: the parts that are not called for every message."""
 
 import warnings
-from asyncio import base_events, constants, futures, protocols, trsock
+from asyncio import base_events, constants, futures, protocols, transports, trsock
 from asyncio.log import logger
 
 import _causeway
 
 
-class StreamTransport(_causeway._StreamTransport):
+class StreamTransport(_causeway._transport_type(transports.Transport)):
     """A transport of a TCP or Unix socket of an ``erlang.EventLoop``, as ``asyncio.Transport`` describes it."""
 
     _start_tls_compatible = True

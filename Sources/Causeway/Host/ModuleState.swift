@@ -20,7 +20,6 @@ final class ModuleState: @unchecked Sendable {
     let packetResultType: PyType
     /// The native half of `erlang.EventLoop`, of its transports, and its handles.
     let loopType: PyType
-    let streamTransportType: PyType
     let handleType: PyType
     let timerHandleType: PyType
     let loopNames: LoopNames
@@ -75,7 +74,6 @@ final class ModuleState: @unchecked Sendable {
         packetLinkType = try PacketLinkObject.makeType(in: module)
         packetResultType = try PacketResultObject.makeType(in: module)
         loopType = try LoopObject.makeType(in: module)
-        streamTransportType = try StreamTransportObject.makeType(in: module)
         handleType = try HandleObject.makeType(in: module)
         timerHandleType = try HandleObject.makeTimerType(in: module)
         loopNames = try LoopNames()
@@ -91,8 +89,7 @@ final class ModuleState: @unchecked Sendable {
         protocols = try Object(PyDict_New()).take()
         for type in [
             bufferType, protocolType, pidType, refType, termType, atomType, channelType, channelWaiterType,
-            loopBellType, packetLinkType, packetResultType, loopType, streamTransportType, handleType,
-            timerHandleType,
+            loopBellType, packetLinkType, packetResultType, loopType, handleType, timerHandleType,
         ] {
             guard PyModule_AddType(module, type) == 0 else { throw PythonError() }
         }

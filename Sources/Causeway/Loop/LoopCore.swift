@@ -226,7 +226,7 @@ final class LoopCore: @unchecked Sendable {
                 return try report(held.pointer)
             }
         }
-        guard type == state.handleType, cpython_refcount(handle) == 1, spare.count < 64, !isClosed else {
+        guard type == state.handleType, cpython_refcount(handle) == 1, spare.count < 1024, !isClosed else {
             return Py_DecRef(handle)
         }
         // Out of sight before it lets go: that may run code.
@@ -328,6 +328,9 @@ final class LoopCore: @unchecked Sendable {
         guard let transport = watch.transport else {
             deliveries.append(.watched(watch, event.isReadable, event.isWritable))
             return
+        }
+        if watch.reader != nil || watch.writer != nil {
+            deliveries.append(.watched(watch, event.isReadable, event.isWritable))
         }
         if event.isWritable, transport.wantsToWrite { deliveries.append(.writable(transport)) }
         guard event.isReadable, transport.wantsToRead else { return }

@@ -9,7 +9,7 @@ final class LoopWatch {
     /// The handles of `add_reader` and `add_writer`, with references that are the watch's.
     var reader: PyPointer?
     var writer: PyPointer?
-    /// A transport reads and writes by itself.
+    /// A transport reads and writes by itself. Beside it there are handles while a file is sent.
     unowned(unsafe) var transport: StreamTransport?
     /// What the poller was asked for; nil where the descriptor is not in it.
     var interest: Poller.Interest?
@@ -18,8 +18,8 @@ final class LoopWatch {
 
     /// What it is to be watched for. Without any, the poller would still tell of a peer that has gone, again and again.
     var wanted: Poller.Interest? {
-        let reads = transport?.wantsToRead ?? (reader != nil)
-        let writes = transport?.wantsToWrite ?? (writer != nil)
+        let reads = reader != nil || transport?.wantsToRead ?? false
+        let writes = writer != nil || transport?.wantsToWrite ?? false
         return reads ? (writes ? .readAndWrite : .read) : (writes ? .write : nil)
     }
 }

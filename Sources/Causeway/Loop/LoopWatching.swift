@@ -42,7 +42,7 @@ extension LoopCore {
     /// Whether there was one.
     func remove(_ direction: Direction, _ fd: Int32) throws(PythonError) -> Bool {
         try checkMayChange()
-        guard let watch = watchesByDescriptor[fd], watch.transport == nil else { return false }
+        guard let watch = watchesByDescriptor[fd] else { return false }
         let old: PyPointer?
         switch direction {
         case .read:
@@ -52,7 +52,11 @@ extension LoopCore {
             old = watch.writer
             watch.writer = nil
         }
-        if watch.reader == nil, watch.writer == nil { forget(watch) } else { try update(watch) }
+        if watch.reader == nil, watch.writer == nil, watch.transport == nil {
+            forget(watch)
+        } else {
+            try update(watch)
+        }
         letGo(of: old)
         return old != nil
     }

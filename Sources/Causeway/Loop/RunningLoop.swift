@@ -46,7 +46,18 @@ enum LoopModule {
                     state.runningLoop = RunningLoop(get: get, set: set)
                     return newNone()
                 }
-            }
+            },
+            method(
+                "_transport_type",
+                "_transport_type($module, base, /)\n--\n\nThe native half of transports, derived from asyncio.Transport."
+            ) { module, arguments, count in
+                returning { () throws(PythonError) in
+                    guard count == 1, let base = arguments?[0], let module else {
+                        throw typeError("_transport_type() takes a class")
+                    }
+                    return asObject(try StreamTransportObject.makeType(in: module, of: base))
+                }
+            },
         ]
     }
 }

@@ -63,13 +63,11 @@ final class StreamTransport {
     private func updateWatch() throws(PythonError) {
         if watch == nil {
             let watch = try core.watch(fd)
-            // Handles of somebody who has closed the descriptor before.
-            if watch.reader != nil || watch.writer != nil {
-                core.forget(watch)
-                return try updateWatch()
-            }
             watch.transport = self
             self.watch = watch
+            // Handles of somebody who has closed the descriptor without a word.
+            _ = try core.remove(.read, fd)
+            _ = try core.remove(.write, fd)
         }
         if let watch { try core.update(watch) }
     }

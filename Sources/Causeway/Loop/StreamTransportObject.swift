@@ -2,9 +2,11 @@ import CPython
 import Python
 import Streams
 
-/// The struct of `_causeway._StreamTransport`, of which `erlang._transports.StreamTransport` is the whole.
+/// The struct of the native half of a transport, of which `erlang._transports.StreamTransport` is the whole.
 struct StreamTransportObject {
     var head: PyObject
+    /// The only field of `asyncio.Transport`.
+    private var extra: PyPointer?
     private var reference: Unmanaged<StreamTransport>?
 
     private static func transport(_ me: PyPointer?) throws(PythonError) -> StreamTransport {
@@ -13,10 +15,12 @@ struct StreamTransportObject {
         return transport
     }
 
-    static func makeType(in module: PyPointer) throws(PythonError) -> PyType {
-        try Python.makeType(
-            in: module, name: "_causeway._StreamTransport", StreamTransportObject.self,
-            flags: [.base, .immutable, .collected],
+    /// A type derived from `asyncio.Transport`.
+    static func makeType(in module: PyPointer, of base: PyPointer) throws(PythonError) -> PyType {
+        try makeSubtype(
+            in: module, of: base,
+            fieldsOfBase: MemoryLayout<StreamTransportObject>.offset(of: \.reference),
+            name: "_causeway._StreamTransport", StreamTransportObject.self,
             slots: [
                 slot(Py_tp_doc, doc: "The native half of the transports of erlang.EventLoop."),
                 slot(Py_tp_traverse) {
@@ -26,16 +30,21 @@ struct StreamTransportObject {
                         let result = visit(asObject(type), argument)
                         if result != 0 { return result }
                     }
-                    let reference = me.cast(to: StreamTransportObject.self).pointee.reference
-                    return reference?.takeUnretainedValue().traverse(visit, argument) ?? 0
+                    let fields = me.cast(to: StreamTransportObject.self).pointee
+                    if let extra = fields.extra {
+                        let result = visit(extra, argument)
+                        if result != 0 { return result }
+                    }
+                    return fields.reference?.takeUnretainedValue().traverse(visit, argument) ?? 0
                 },
                 slot(Py_tp_clear) { (me: PyPointer?) -> Int32 in
-                    me?.cast(to: StreamTransportObject.self).pointee.reference?.takeUnretainedValue().clear()
+                    StreamTransportObject.clear(me)
                     return 0
                 },
                 slot(Py_tp_dealloc) { (me: PyPointer?) -> Void in
                     guard let me else { return }
                     PyObject_GC_UnTrack(me)
+                    StreamTransportObject.clear(me)
                     if let reference = me.cast(to: StreamTransportObject.self).pointee.reference {
                         reference.takeUnretainedValue().abandon()
                         reference.release()
@@ -43,7 +52,26 @@ struct StreamTransportObject {
                     cpython_free_instance(me)
                 },
                 slot(Py_tp_methods, table: methods),
+                slot(
+                    Py_tp_getset,
+                    table: [
+                        // asyncio's own code looks at it when it sends a file.
+                        property("_protocol_paused", "Whether the protocol was told to write no more.") {
+                            me, _ in
+                            returning { () throws(PythonError) in
+                                newBool(try StreamTransportObject.transport(me).isProtocolPaused)
+                            }
+                        }, PyGetSetDef(),
+                    ]),
             ])
+    }
+
+    private static func clear(_ me: PyPointer?) {
+        guard let fields = me?.cast(to: StreamTransportObject.self) else { return }
+        let extra = fields.pointee.extra
+        fields.pointee.extra = nil
+        Py_DecRef(extra)
+        fields.pointee.reference?.takeUnretainedValue().clear()
     }
 
     private static func begin(_ me: PyPointer, _ loop: PyPointer, _ number: PyPointer, _ receiver: PyPointer)
