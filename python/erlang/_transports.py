@@ -7,7 +7,7 @@ from asyncio.log import logger
 import _causeway
 
 
-class StreamTransport(_causeway._transport_type(transports.Transport)):
+class StreamTransport(_causeway._transport_type(transports._FlowControlMixin)):
     """A transport of a TCP or Unix socket of an ``erlang.EventLoop``, as ``asyncio.Transport`` describes it."""
 
     _start_tls_compatible = True

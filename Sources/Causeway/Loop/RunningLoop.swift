@@ -49,7 +49,7 @@ enum LoopModule {
             },
             method(
                 "_transport_type",
-                "_transport_type($module, base, /)\n--\n\nThe native half of transports, derived from asyncio.Transport."
+                "_transport_type($module, base, /)\n--\n\nThe native half of transports, derived from asyncio's."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     guard count == 1, let base = arguments?[0], let module else {

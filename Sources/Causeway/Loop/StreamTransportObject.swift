@@ -5,8 +5,8 @@ import Streams
 /// The struct of the native half of a transport, of which `erlang._transports.StreamTransport` is the whole.
 struct StreamTransportObject {
     var head: PyObject
-    /// The only field of `asyncio.Transport`.
-    private var extra: PyPointer?
+    /// The fields of the base class, `asyncio.transports._FlowControlMixin`: to send a file in pieces, asyncio wants one of that.
+    private var inherited: (PyPointer?, PyPointer?, PyPointer?, PyPointer?, PyPointer?)
     private var reference: Unmanaged<StreamTransport>?
 
     private static func transport(_ me: PyPointer?) throws(PythonError) -> StreamTransport {
@@ -15,7 +15,7 @@ struct StreamTransportObject {
         return transport
     }
 
-    /// A type derived from `asyncio.Transport`.
+    /// A type derived from asyncio's transports.
     static func makeType(in module: PyPointer, of base: PyPointer) throws(PythonError) -> PyType {
         try makeSubtype(
             in: module, of: base,
@@ -31,8 +31,10 @@ struct StreamTransportObject {
                         if result != 0 { return result }
                     }
                     let fields = me.cast(to: StreamTransportObject.self).pointee
-                    if let extra = fields.extra {
-                        let result = visit(extra, argument)
+                    let parts = fields.inherited
+                    for part in [parts.0, parts.1, parts.2, parts.3, parts.4] {
+                        guard let part else { continue }
+                        let result = visit(part, argument)
                         if result != 0 { return result }
                     }
                     return fields.reference?.takeUnretainedValue().traverse(visit, argument) ?? 0
@@ -68,9 +70,9 @@ struct StreamTransportObject {
 
     private static func clear(_ me: PyPointer?) {
         guard let fields = me?.cast(to: StreamTransportObject.self) else { return }
-        let extra = fields.pointee.extra
-        fields.pointee.extra = nil
-        Py_DecRef(extra)
+        let parts = fields.pointee.inherited
+        fields.pointee.inherited = (nil, nil, nil, nil, nil)
+        for part in [parts.0, parts.1, parts.2, parts.3, parts.4] { Py_DecRef(part) }
         fields.pointee.reference?.takeUnretainedValue().clear()
     }
 
