@@ -4,10 +4,12 @@ import asyncio
 import selectors
 import sys
 import threading
+import time
 from asyncio import base_events, coroutines, events, format_helpers, sslproto, unix_events
 from asyncio.log import logger
 
 import _causeway
+from erlang import _callbacks, _waits
 from erlang._transports import StreamTransport
 
 _causeway._register_running_loop(events._get_running_loop, events._set_running_loop)
@@ -65,6 +67,15 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
     def _write_to_self(self):
         # The native half wakes the loop. This is for asyncio's own code, which means the same by it.
         self._add_callback_signalsafe(_NOTHING)
+
+    def _make_self_pipe(self):
+        # It is for signals, which the node handles inside the BEAM.
+        if not _causeway.in_beam():
+            super()._make_self_pipe()
+
+    def _close_self_pipe(self):
+        if not _causeway.in_beam():
+            super()._close_self_pipe()
 
     # --- what the native half calls
 
@@ -199,6 +210,25 @@ def run(main, *, debug=None):
         raise RuntimeError("erlang.run() cannot be called from a running event loop: await the coroutine")
     with asyncio.Runner(debug=debug, loop_factory=EventLoop) as runner:
         return runner.run(main)
+
+
+def sleep(seconds, /):
+    """Sleep for so many seconds; in a coroutine ``await erlang.sleep(s)``, where only the task sleeps.
+
+    Elsewhere it returns None afterwards, as ``time.sleep``: inside the BEAM the end of the call ends it.
+    """
+    if events._get_running_loop() is not None:
+        return asyncio.sleep(seconds)
+    return time.sleep(seconds)
+
+
+async def async_call(name, /, *arguments):
+    """Call the function that Erlang has registered under a name, as :func:`erlang.call`: only the task waits.
+
+    A task that is cancelled ends the function's process. Raises what ``erlang.call`` raises.
+    """
+    _callbacks.check(name)
+    return _callbacks.value(name, await _waits.outcome(_causeway._begin_call, name, arguments))
 
 
 if hasattr(unix_events, "_UnixDefaultEventLoopPolicy") or hasattr(unix_events, "DefaultEventLoopPolicy"):

@@ -23,8 +23,14 @@ final class ContextThread {
     /// while one waits for Erlang, and so on. Each has an environment for answers.
     private var runners: [CallRunner]
     private var level = 0
+    /// Answers what tasks come to.
+    let taskRunner: CallRunner
     /// It runs what its context was told to run first.
     var isInSetup = false
+    /// The event loop of what Erlang has started, from the first task on.
+    var background: BackgroundLoop?
+    /// It ends, and its tasks are told so.
+    var isEndingTasks = false
     /// What Python waits for on this thread, the innermost where there are several.
     private var awaited: Callback?
     /// How deep calls may be nested: each level takes up to some 10 KB of the thread's stack.
@@ -67,6 +73,7 @@ final class ContextThread {
         context.begin(in: interpreter)
         context.threadState.store(threadState.address, ordering: .sequentiallyConsistent)
         runners = [CallRunner(context: context, state: state)]
+        taskRunner = CallRunner(context: context, state: state)
         reactor = Reactor(inbox: context.reactor, state: state)
         reactor.host = self
     }
@@ -80,7 +87,7 @@ final class ContextThread {
         while !context.isEnding {
             waitForWork()
             reactor.readReady()
-            guard reactor.hasWork || !context.isQuiet || !state.leftovers.isEmpty else { continue }
+            guard hasWork else { continue }
             if reactor.isServing {
                 measuredTurn()
             } else {
@@ -131,6 +138,7 @@ final class ContextThread {
         }
         reactor.serveReady(hasOtherWork: { !context.calls.isEmpty }, yield: { runCalls() })
         runCalls()
+        if background != nil { serveTasks() }
         context.outlet.flush(context)
     }
 
@@ -236,7 +244,7 @@ final class ContextThread {
 
     /// Whether what waits here for Erlang is to be ended.
     var isInterrupted: Bool {
-        context.isEnding || context.isInterrupted.load(ordering: .relaxed) || isToBeGivenUp
+        context.isEnding && !isEndingTasks || context.isInterrupted.load(ordering: .relaxed) || isToBeGivenUp
     }
 
     /// The call that waits was given up, and has not been told yet: once is enough, so that it can call Erlang while it
@@ -260,6 +268,7 @@ final class ContextThread {
 
     /// Waits until there is something to do, in the way that costs least: see `Doorbell`.
     private func waitForWork() {
+        if let background, background.mustBePolled { return wait(in: background) }
         guard reactor.isServing else {
             if spin.wait(until: { hasWork }) { return }
             park(asking: false)
@@ -287,6 +296,7 @@ final class ContextThread {
 
     var hasWork: Bool {
         if !context.isQuiet || !state.leftovers.isEmpty || context.isEnding || reactor.hasWork { return true }
+        if let background, background.hasWork { return true }
         guard let awaited else { return false }
         return awaited.outcome != nil || isInterrupted
     }
@@ -307,6 +317,7 @@ final class ContextThread {
 
     private func finish() {
         enter()
+        endTasks()
         reactor.closeAll()
         // From here on the janitor gives back what is left of an interpreter without contexts.
         state.contexts.remove(context)

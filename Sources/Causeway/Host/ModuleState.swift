@@ -22,6 +22,10 @@ final class ModuleState: @unchecked Sendable {
     let loopType: PyType
     let handleType: PyType
     let timerHandleType: PyType
+    let taskAnswerType: PyType
+    let callbackWaiterType: PyType
+    let streamEmitterType: PyType
+    let coroutineType: PyType
     let loopNames: LoopNames
     /// Nil while nobody has imported `erlang._loop`.
     var runningLoop: RunningLoop?
@@ -76,6 +80,11 @@ final class ModuleState: @unchecked Sendable {
         loopType = try LoopObject.makeType(in: module)
         handleType = try HandleObject.makeType(in: module)
         timerHandleType = try HandleObject.makeTimerType(in: module)
+        callbackWaiterType = try CallbackWaiterObject.makeType(in: module)
+        taskAnswerType = try TaskAnswerObject.makeType(in: module)
+        streamEmitterType = try StreamEmitterObject.makeType(in: module)
+        let types = try Object(PyImport_ImportModule("types"))
+        coroutineType = asType(try Object(PyObject_GetAttrString(types.pointer, "CoroutineType")).take())
         loopNames = try LoopNames()
         interruption = try Object(
             PyErr_NewExceptionWithDoc(

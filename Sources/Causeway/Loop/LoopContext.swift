@@ -12,6 +12,11 @@ extension ContextThread {
         let outer = suspend()
         defer { resume(outer) }
         if let reactorPoller = reactor.poller?.descriptor { loop.watchInner(reactorPoller) }
+        var nanoseconds = nanoseconds
+        if let background, background.core !== loop, background.mustBePolled {
+            if let poller = background.core.poller?.descriptor { loop.watchInner(poller) }
+            nanoseconds = background.shortened(nanoseconds)
+        }
         loop.takeOff()
         loop.isPolling = true
         leave()
@@ -27,6 +32,7 @@ extension ContextThread {
             reactor.poll(milliseconds: 0)
             reactor.readReady()
         }
+        if let background, background.core !== loop, background.mustBePolled { background.core.poll(0) }
         enter()
         loop.isPolling = false
         try loop.land()

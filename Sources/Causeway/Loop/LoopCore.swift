@@ -170,6 +170,7 @@ final class LoopCore: @unchecked Sendable {
     func serveInBackground() throws(PythonError) {
         isInTurn = true
         defer { isInTurn = false }
+        isCalled.store(false, ordering: .sequentiallyConsistent)
         try serve()
     }
 
@@ -182,6 +183,9 @@ final class LoopCore: @unchecked Sendable {
             try call(handle)
         }
     }
+
+    /// Whether a wait has brought something that a turn is to see. Without the GIL, on the loop's thread.
+    var hasEvents: Bool { delivered < deliveries.count || !flights.isEmpty }
 
     /// For how many nanoseconds there is nothing to do; -1 is for ever.
     var pause: Int64 {

@@ -390,6 +390,7 @@ struct LoopObject {
 struct LoopNames {
     let runHandle, reportError, debugSoon, debugAt: PyPointer
     let getBuffer, bufferUpdated, pauseWriting, resumeWriting: PyPointer
+    let createTask, result, cancel, addDoneCallback, asyncIterator, awaiting: PyPointer
     let fatalError, flowError, connectionIsLost, deliverHeld, writtenOut: PyPointer
 
     init() throws(PythonError) {
@@ -401,6 +402,12 @@ struct LoopNames {
         bufferUpdated = try internedName("buffer_updated")
         pauseWriting = try internedName("pause_writing")
         resumeWriting = try internedName("resume_writing")
+        createTask = try internedName("create_task")
+        result = try internedName("result")
+        cancel = try internedName("cancel")
+        addDoneCallback = try internedName("add_done_callback")
+        asyncIterator = try internedName("__aiter__")
+        awaiting = try internedName("__await__")
         fatalError = try internedName("_fatal_error")
         flowError = try internedName("_flow_error")
         connectionIsLost = try internedName("_call_connection_lost")

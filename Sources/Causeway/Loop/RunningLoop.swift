@@ -21,7 +21,7 @@ extension ModuleState {
         setRunningLoop(runningLoop, held.pointer)
     }
 
-    private func setRunningLoop(_ functions: RunningLoop, _ loop: PyPointer) {
+    func setRunningLoop(_ functions: RunningLoop, _ loop: PyPointer) {
         let answer = cpython_call1(functions.set, loop)
         if answer == nil { PyErr_Clear() }
         Py_DecRef(answer)
