@@ -170,11 +170,12 @@ final class LoopCore: @unchecked Sendable {
     func serveInBackground() throws(PythonError) {
         isInTurn = true
         defer { isInTurn = false }
-        isCalled.store(false, ordering: .sequentiallyConsistent)
         try serve()
     }
 
     private func serve() throws(PythonError) {
+        // First: what is made ready from here on is looked at before the next wait.
+        isCalled.store(false, ordering: .sequentiallyConsistent)
         try deliver()
         fireTimers()
         var left = ready.count
@@ -312,7 +313,6 @@ final class LoopCore: @unchecked Sendable {
         let isDone = fly()
         let count = poller?.wait(milliseconds: isDone ? LoopCore.milliseconds(nanoseconds) : 0) ?? 0
         doorbell.didWake()
-        isCalled.store(false, ordering: .sequentiallyConsistent)
         polledAt = monotonicNanoseconds()
         // What a turn has not delivered, because something has ended it, comes first. Events come again.
         guard delivered == deliveries.count else { return }
