@@ -210,7 +210,7 @@ public func makeSubtype<Instance>(
     }
     return try makeType(
         in: module, base: base, name: name, size: MemoryLayout<Instance>.size,
-        flags: [.base, .immutable, .collected], slots: slots)
+        flags: [.base, .collected], slots: slots)
 }
 
 private func makeType(

@@ -16,7 +16,7 @@ all() ->
      task_that_blocks, sockets, loop_in_the_foreground, foreground_serves, foreground_in_the_foreground,
      background_in_the_foreground, interrupted_loop, stubborn_loop, keyboard_interrupt, channels,
      async_generators, async_generator_fails, async_generator_cancelled, collected_async_generator, subprocesses,
-     signal_handlers, other_modes].
+     signal_handlers, sockets_of_erlang, reactor_beside_tasks, other_modes].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
 
@@ -343,6 +343,66 @@ subprocesses(Config) ->
 signal_handlers(_Config) ->
     ?assertMatch({error, {'RuntimeError', "add_signal_handler() is refused inside the BEAM" ++ _}},
                  py:async_await(py:async_call(?HELPERS, add_signal_handler, []))).
+
+%% A socket that Erlang has bound, and one that it has accepted.
+sockets_of_erlang(Config) ->
+    Context = causeway_ct:context(Config),
+    {ok, Listener} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
+    {ok, Port} = inet:port(Listener),
+    {ok, none} = py:async_await(py:async_call(Context, ?HELPERS, serve_listener, [duplicate(Listener)])),
+    ok = gen_tcp:close(Listener),
+    {ok, First} = gen_tcp:connect("127.0.0.1", Port, [binary, {active, false}]),
+    echoes(First),
+    {ok, none} = py:async_await(py:async_call(Context, ?HELPERS, stop_serving, [])),
+    echoes(First),
+    ?assertEqual({error, econnrefused}, gen_tcp:connect("127.0.0.1", Port, [])),
+    {ok, Other} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
+    {ok, OtherPort} = inet:port(Other),
+    {ok, Second} = gen_tcp:connect("127.0.0.1", OtherPort, [binary, {active, false}]),
+    {ok, Accepted} = gen_tcp:accept(Other),
+    {ok, none} = py:async_await(py:async_call(Context, ?HELPERS, adopt, [duplicate(Accepted)])),
+    ok = gen_tcp:close(Accepted),
+    echoes(Second),
+    [ok = gen_tcp:close(Socket) || Socket <- [First, Second, Other]].
+
+duplicate(Socket) ->
+    {ok, Fd} = inet:getfd(Socket),
+    {ok, Duplicate} = py:dup_fd(Fd),
+    Duplicate.
+
+echoes(Socket) ->
+    ok = gen_tcp:send(Socket, <<"ping">>),
+    ?assertEqual({ok, <<"ping">>}, gen_tcp:recv(Socket, 4)).
+
+%% One context serves connections of its reactor, sockets and timers of its loop, and calls.
+reactor_beside_tasks(Config) ->
+    {ok, Context} = py_reactor_context:start_link(
+                      7, worker, #{setup_code => <<"import erlang.reactor\n"
+                                                   "class Echo(erlang.reactor.Protocol):\n"
+                                                   "    def data_received(self, data):\n"
+                                                   "        self.write_buffer.extend(data)\n"
+                                                   "        return 'write_pending'\n"
+                                                   "erlang.reactor.set_protocol_factory(Echo)\n">>}),
+    {ok, Listener} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
+    {ok, Port} = inet:port(Listener),
+    ok = py_reactor_context:handoff(Context, Listener, #{}),
+    {ok, LoopPort} = py:async_await(py:async_call(Context, ?HELPERS, serve_echo, [])),
+    Sleeping = py:async_call(Context, ?HELPERS, sleep, [0.2, late]),
+    {ok, Reactor} = gen_tcp:connect("127.0.0.1", Port, [binary, {active, false}]),
+    {ok, Loop} = gen_tcp:connect("127.0.0.1", LoopPort, [binary, {active, false}]),
+    All = fun() -> echoes(Reactor), echoes(Loop), ?assertEqual({ok, 4.0}, py:call(Context, math, sqrt, [16])) end,
+    [All() || _ <- lists:seq(1, 50)],
+    %% The same while a call runs a loop of its own.
+    Call = py:spawn_call(Context, ?HELPERS, run_forever_loudly, [name(Config)]),
+    expect(started),
+    [All() || _ <- lists:seq(1, 50)],
+    ?assertEqual({ok, <<"late">>}, py:async_await(Sleeping)),
+    ok = py_call:cancel(Call),
+    expect(cancelled),
+    All(),
+    [ok = gen_tcp:close(Socket) || Socket <- [Reactor, Loop]],
+    {ok, none} = py:async_await(py:async_call(Context, ?HELPERS, stop_serving, [])),
+    ok = py_reactor_context:stop(Context).
 
 other_modes(_Config) ->
     [begin

@@ -204,7 +204,8 @@ def new_event_loop():
 def run(main, *, debug=None):
     """Run a coroutine in a new :class:`EventLoop` and return its result, as ``asyncio.run`` does.
 
-    Inside the BEAM the context serves on meanwhile. Raises RuntimeError where a loop runs in this thread already.
+    Inside the BEAM the context serves on meanwhile. Raises RuntimeError where a loop runs in this thread
+    already.
     """
     if events._get_running_loop() is not None:
         raise RuntimeError("erlang.run() cannot be called from a running event loop: await the coroutine")

@@ -17,9 +17,7 @@ def background_loop():
     loop = EventLoop()
     # It counts as running all the time: nobody else is to run it.
     loop._thread_id = threading.get_ident()
-    sys.set_asyncgen_hooks(
-        firstiter=loop._asyncgen_firstiter_hook, finalizer=loop._asyncgen_finalizer_hook
-    )
+    sys.set_asyncgen_hooks(firstiter=loop._asyncgen_firstiter_hook, finalizer=loop._asyncgen_finalizer_hook)
     return loop
 
 

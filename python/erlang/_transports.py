@@ -8,7 +8,7 @@ import _causeway
 
 
 class StreamTransport(_causeway._transport_type(transports._FlowControlMixin)):
-    """A transport of a TCP or Unix socket of an ``erlang.EventLoop``, as ``asyncio.Transport`` describes it."""
+    """A transport of a TCP or Unix socket of an ``erlang.EventLoop``; see ``asyncio.Transport``."""
 
     _start_tls_compatible = True
     _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
@@ -168,5 +168,3 @@ def _attach(server, transport):
 
 def _detach(server, transport):
     server._detach(*[transport][:_IS_TOLD_WHICH])
-
-

@@ -1,8 +1,8 @@
 """Protocols of asyncio on sockets that Erlang hands over.
 
 A listening socket that Erlang has bound, or a connection that it has accepted, is served by the event loop
-that runs: in a task that Erlang has started (``py:async_call``), that is the loop of the context, which goes on
-between calls. Erlang passes the descriptor of a socket that it gives up, or a duplicate (``py:dup_fd``).
+that runs: in a task that Erlang has started (``py:async_call``), that is the loop of the context, which goes
+on between calls. Erlang passes the descriptor of a socket that it gives up, or a duplicate (``py:dup_fd``).
 """
 
 import asyncio
@@ -14,10 +14,12 @@ import stat
 async def serve(listen_fd, protocol_factory, *, ssl=None):
     """Accept connections on a socket that listens already, and return the server.
 
-    ``listen_fd`` is a descriptor, which is the server's from then on, or a socket. ``protocol_factory`` makes an
-    ``asyncio`` protocol for each connection; ``ssl`` is an ``ssl.SSLContext``. :func:`stop_serving` ends it.
+    ``listen_fd`` is a descriptor, which is the server's from then on, or a socket. ``protocol_factory`` makes
+    an ``asyncio`` protocol for each connection; ``ssl`` is an ``ssl.SSLContext``. :func:`stop_serving` ends
+    it.
 
-    Raises ValueError for what does not listen, OSError for what is not open. The descriptor is the caller's then.
+    Raises ValueError for what does not listen, OSError for what is not open: the descriptor is the caller's
+    then.
     """
     _check(protocol_factory)
     sock = _socket(listen_fd)
@@ -35,8 +37,8 @@ async def adopt(fd, protocol_factory, *, ssl=None):
 
     Returns the transport and the protocol. ``ssl`` is an ``ssl.SSLContext`` of a server.
 
-    Raises ValueError for what is no connection of a stream, OSError for what is not open. The descriptor is the
-    caller's then.
+    Raises ValueError for what is no connection of a stream, OSError for what is not open: the descriptor is
+    the caller's then.
     """
     _check(protocol_factory)
     sock = _socket(fd)

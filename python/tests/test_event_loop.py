@@ -463,7 +463,11 @@ def test_no_descriptors_left():
         client = socket.create_connection(address)
         client.close()
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), limits[1]))
+        # The lowest number that is free, and stays it.
+        gc.collect()
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
         try:
             with pytest.raises(OSError):
                 await asyncio.open_connection(*address)
@@ -472,6 +476,7 @@ def test_no_descriptors_left():
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         _, writer = await asyncio.open_connection(*address)
         writer.close()
+        await writer.wait_closed()
         server.close()
 
     erlang.run(main())

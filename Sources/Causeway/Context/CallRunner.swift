@@ -44,6 +44,8 @@ final class CallRunner {
 
     /// Answers a call by what its task has come to.
     func answer(_ call: Call, by task: PyPointer, isSmall: Bool) {
+        let outerBytes = state.decodedBytes
+        defer { state.decodedBytes = outerBytes }
         state.decodedBytes = isSmall ? 0 : Int.max
         let value = cpython_call_method0(task, state.loopNames.result)
         let result: Result

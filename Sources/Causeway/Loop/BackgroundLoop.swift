@@ -63,6 +63,7 @@ extension ContextThread {
         let object = try state.callTasks("background_loop", [])
         let core = try LoopObject.core(object.pointer)
         try core.bind()
+        core.isBackground = true
         let made = BackgroundLoop(object, core)
         background = made
         return made
@@ -140,6 +141,10 @@ extension ContextThread {
         context.isTidying.store(false, ordering: .relaxed)
         isEndingTasks = false
         self.background = nil
+        // Whoever still has the loop is not to reach this thread by it.
+        background.core.close()
+        background.core.isBackground = false
+        background.core.thread = nil
         for task in background.tasks.values { Py_DecRef(task) }
         Py_DecRef(background.object)
     }

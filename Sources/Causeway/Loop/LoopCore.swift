@@ -40,6 +40,8 @@ final class LoopCore: @unchecked Sendable {
     private(set) var isRunning = false
     /// A callback of the loop may be running: no turn may begin.
     private(set) var isInTurn = false
+    /// The thread polls it whenever it waits.
+    var isBackground = false
     /// The thread waits, without the GIL.
     var isPolling = false
     var isStopping = false
@@ -140,14 +142,15 @@ final class LoopCore: @unchecked Sendable {
     /// Runs until it is to stop, or something is raised that is to end it.
     func run() throws(PythonError) {
         guard !isInTurn else { throw runtimeError("This event loop is already running") }
+        // Of a background loop it is the only thread that ever runs it.
         let outer = thread
+        defer { thread = outer }
         try bind()
         try thread?.checkMayWait()
         isRunning = true
         defer {
             isRunning = false
             isStopping = false
-            thread = outer
         }
         var mustPoll = true
         repeat {

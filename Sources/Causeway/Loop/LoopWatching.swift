@@ -10,7 +10,7 @@ extension LoopCore {
 
     /// Throws where the thread of the loop waits just now: it reads what this would change.
     func checkMayChange() throws(PythonError) {
-        guard isPolling else { return }
+        guard isPolling || isBackground && ContextThread.current !== thread else { return }
         throw runtimeError(
             "Non-thread-safe operation invoked on an event loop other than the current one: "
                 + "the loop runs in another thread; use call_soon_threadsafe()")
@@ -135,7 +135,11 @@ extension LoopCore {
     /// The loop is about to be run by this thread, whose doorbell is to wake it.
     func bind() throws(PythonError) {
         thread = ContextThread.current.flatMap { $0.runs(state) ? $0 : nil }
-        if let thread { doorbell = thread.context.doorbell }
+        if let bell = thread?.context.doorbell, bell !== doorbell {
+            doorbell = bell
+            // Those are another context's, which may be gone.
+            for inner in innerDescriptors { unwatchInner(inner) }
+        }
         do throws(Errno) {
             try makePoller()
             let descriptor = try doorbell.descriptor()
@@ -153,7 +157,7 @@ extension LoopCore {
         innerDescriptors.append(descriptor)
     }
 
-    func unwatchInner(_ descriptor: Int32) {
+    private func unwatchInner(_ descriptor: Int32) {
         guard let index = innerDescriptors.firstIndex(of: descriptor) else { return }
         innerDescriptors.remove(at: index)
         poller?.remove(descriptor)

@@ -326,6 +326,7 @@ final class StreamTransport {
 
     func close() throws(PythonError) {
         guard !isClosing else { return }
+        try core.checkMayChange()
         isClosing = true
         try updateWatchIfAny()
         if chunks.isEmpty, !isInFlight { try scheduleLost(nil) }
@@ -334,6 +335,7 @@ final class StreamTransport {
     /// Ends it without what is left to be written.
     func forceClose(_ exception: PyPointer?) throws(PythonError) {
         guard lost == 0 else { return }
+        try core.checkMayChange()
         isClosing = true
         dropChunks()
         try scheduleLost(exception)

@@ -5,6 +5,7 @@ import contextlib
 import threading
 
 import erlang
+from erlang import server
 
 seen = []
 
@@ -101,14 +102,22 @@ servers = []
 
 async def serve_echo():
     """Serve an echo on the background loop; the port."""
-    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
-    servers.append(server)
-    return server.sockets[0].getsockname()[1]
+    serving = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
+    servers.append(serving)
+    return serving.sockets[0].getsockname()[1]
+
+
+async def serve_listener(fd):
+    servers.append(await server.serve(fd, Echo))
+
+
+async def adopt(fd):
+    await server.adopt(fd, Echo)
 
 
 async def stop_serving():
-    for server in servers:
-        server.close()
+    for serving in servers:
+        await server.stop_serving(serving)
     servers.clear()
 
 
