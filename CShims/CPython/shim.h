@@ -100,6 +100,9 @@ extern PyObject *PyObject_Vectorcall(PyObject *, PyObject *const *, size_t, PyOb
 extern PyObject *PyContext_CopyCurrent(void) __attribute__((weak));
 extern int PyContext_Enter(PyObject *) __attribute__((weak));
 extern int PyContext_Exit(PyObject *) __attribute__((weak));
+extern PyObject *PyContextVar_New(const char *, PyObject *) __attribute__((weak));
+extern int PyContextVar_Get(PyObject *, PyObject *, PyObject **) __attribute__((weak));
+extern PyObject *PyContextVar_Set(PyObject *, PyObject *) __attribute__((weak));
 extern PyObject *PyUnicode_New(Py_ssize_t, Py_UCS4) __attribute__((weak));
 extern PyFrameObject *PyThreadState_GetFrame(PyThreadState *) __attribute__((weak));
 extern void Py_SetProgramName(const wchar_t *) __attribute__((weak));
@@ -168,6 +171,27 @@ static inline PyObject *cpython_copy_context(void) {
 }
 static inline int cpython_enter_context(PyObject *context) { return PyContext_Enter ? PyContext_Enter(context) : -1; }
 static inline int cpython_exit_context(PyObject *context) { return PyContext_Exit ? PyContext_Exit(context) : -1; }
+
+static inline PyObject *cpython_new_context_variable(const char *name) {
+    if (PyContextVar_New) return PyContextVar_New(name, NULL);
+    PyErr_SetString(PyExc_RuntimeError, "this Python does not export PyContextVar_New");
+    return NULL;
+}
+/* A new reference to the value in the current context; NULL, without an error, where there is none. */
+static inline PyObject *cpython_context_value(PyObject *variable) {
+    PyObject *value = NULL;
+    if (!PyContextVar_Get || PyContextVar_Get(variable, NULL, &value) != 0) PyErr_Clear();
+    return value;
+}
+/* A copy of the current context in which the variable has the value. */
+static inline PyObject *cpython_context_with(PyObject *variable, PyObject *value) {
+    PyObject *context = cpython_copy_context();
+    if (!context || cpython_enter_context(context) != 0) return Py_XDECREF(context), NULL;
+    PyObject *token = PyContextVar_Set ? PyContextVar_Set(variable, value) : NULL;
+    if (cpython_exit_context(context) != 0 || !token) Py_CLEAR(context);
+    Py_XDECREF(token);
+    return context;
+}
 
 /* Variadic calls, which Swift does not import. */
 static inline PyObject *cpython_from_bytes(PyObject *int_type, PyObject *bytes) {

@@ -10,7 +10,7 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [results, errors, wrong_arguments, names_of_the_process, many_tasks, tasks_and_calls, gather, gather_fails,
+    [results, on_whose_behalf, errors, wrong_arguments, names_of_the_process, many_tasks, tasks_and_calls, gather, gather_fails,
      await_again, time_out_cancels, cancel, dead_caller_cancels, detached_lives_on, context_stops,
      ten_thousand_are_cancelled, tasks_call_erlang, erlang_function_that_fails, cancelled_call_of_erlang,
      task_that_blocks, sockets, loop_in_the_foreground, foreground_serves, foreground_in_the_foreground,
@@ -44,6 +44,17 @@ results(Config) ->
     ?assertEqual({ok, 3}, py_event_loop:await(py_event_loop:create_task(?HELPERS, add, [1, 2]))),
     ?assertEqual({ok, 9}, py_event_loop:await(py_event_loop:create_task(
                                                 ?HELPERS, add, [1], #{kwargs => #{b => 8}, context => Context}), 5000)).
+
+%% A task, and what it starts, runs on behalf of the process that has started it.
+on_whose_behalf(Config) ->
+    Context = causeway_ct:context(Config),
+    Self = self(),
+    ?assertEqual({ok, Self}, py:async_await(py:async_call(Context, ?HELPERS, whose, []))),
+    Other = spawn_link(fun() -> Self ! {self(), py:async_await(py:async_call(Context, ?HELPERS, whose, []))} end),
+    receive {Other, Result} -> ?assertEqual({ok, Other}, Result) end,
+    Caller = output_ct:caller(fun() -> py:async_await(py:async_call(Context, ?HELPERS, say, [<<"hi">>])) end),
+    ?assertEqual(<<"hi\n">>, output_ct:next_text()),
+    ?assertEqual({{ok, none}, []}, output_ct:rest(Caller)).
 
 errors(_Config) ->
     ?assertEqual({error, {'ValueError', "oh"}}, py:async_await(py:async_call(?HELPERS, fail, [<<"oh">>]))),

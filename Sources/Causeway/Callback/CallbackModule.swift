@@ -130,7 +130,7 @@ enum CallbackModule {
         let nameTerm = try encoder.term(name)
         let list = try Object(PySequence_List(arguments))
         let argumentList = try encoder.term(list.pointer)
-        let caller = thread?.context.current?.takeUnretainedValue().beneficiary.pid ?? atoms.undefined
+        let caller = thread?.context.caller?.pid ?? atoms.undefined
         guard let term = resourceTypes.callback.makeTerm(env, callback) else {
             throw valueError("no memory for a call of an Erlang function")
         }

@@ -43,7 +43,8 @@ struct CallbackWaiterObject {
             method("finish", "finish($self, /)\n--\n\nWhat the function has come to, as of _call().") {
                 me, _, _ in
                 returning { () throws(PythonError) in
-                    guard let me, let callback = CallbackWaiterObject.callback(me), callback.outcome != nil else {
+                    guard let me, let callback = CallbackWaiterObject.callback(me), callback.outcome != nil
+                    else {
                         throw runtimeError("nothing has happened yet")
                     }
                     return try CallbackModule.answer(of: callback, try ModuleState.of(instance: me)).take()

@@ -131,8 +131,10 @@ final class CallRunner {
     private func startTask(_ awaitable: borrowing Object, of call: Call) throws(PythonError) {
         guard let thread = ContextThread.current else { throw runtimeError("no context runs here") }
         let loop = try thread.backgroundLoop()
-        let task = try loop.start(awaitable.pointer, isDetached: call.isDetached)
-        let answer = try TaskAnswerObject.make(state.taskAnswerType, call, task.pointer, isSmall: isSmallRequest)
+        context.hasTasks = true
+        let task = try loop.start(awaitable.pointer, for: call.beneficiary)
+        let answer = try TaskAnswerObject.make(
+            state.taskAnswerType, call, task.pointer, isSmall: isSmallRequest)
         _ = try Object(
             cpython_call_method1(task.pointer, state.loopNames.addDoneCallback, answer.pointer))
         thread.background?.tasks[ObjectIdentifier(call)] = Py_NewRef(task.pointer)

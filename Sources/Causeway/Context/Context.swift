@@ -55,6 +55,24 @@ final class Context: Resource, @unchecked Sendable {
 
     /// The innermost call that the thread runs, kept by who runs it. Only for that thread.
     var current: Unmanaged<Call>?
+    /// The process on whose behalf the thread runs: that of a call, of a task, or else the owner. With the GIL.
+    var beneficiary: ErlNifPid {
+        caller ?? owner
+    }
+
+    /// The same where it is no call's or task's: nil.
+    var caller: ErlNifPid? {
+        if let call = current?.takeUnretainedValue() { return call.beneficiary }
+        guard hasTasks, let state = interpreter?.state,
+            let value = cpython_context_value(state.beneficiaryVariable)
+        else { return nil }
+        let held = Object(owning: value)
+        guard cpython_type(held.pointer) == state.pidType else { return nil }
+        return ErlNifPid(pid: held.pointer.cast(to: TermObject.self).pointee.term)
+    }
+
+    /// Some were started. Only for the thread.
+    var hasTasks = false
     /// What Python prints on the thread. Only for that thread.
     let outlet = Outlet()
 

@@ -26,6 +26,9 @@ final class ModuleState: @unchecked Sendable {
     let callbackWaiterType: PyType
     let streamEmitterType: PyType
     let coroutineType: PyType
+    /// A `contextvars.ContextVar` with the process on whose behalf a task runs.
+    let beneficiaryVariable: PyPointer
+    private let namesOfCreateTask: PyPointer
     let loopNames: LoopNames
     /// Nil while nobody has imported `erlang._loop`.
     var runningLoop: RunningLoop?
@@ -86,6 +89,10 @@ final class ModuleState: @unchecked Sendable {
         let types = try Object(PyImport_ImportModule("types"))
         coroutineType = asType(try Object(PyObject_GetAttrString(types.pointer, "CoroutineType")).take())
         loopNames = try LoopNames()
+        beneficiaryVariable = try Object(cpython_new_context_variable("erlang.self")).take()
+        let keywords = try Object(PyTuple_New(1))
+        PyTuple_SetItem(keywords.pointer, 0, try newString("context").take())
+        namesOfCreateTask = keywords.take()
         interruption = try Object(
             PyErr_NewExceptionWithDoc(
                 "erlang.CallInterrupted",
@@ -103,6 +110,17 @@ final class ModuleState: @unchecked Sendable {
             guard PyModule_AddType(module, type) == 0 else { throw PythonError() }
         }
         guard PyModule_AddObjectRef(module, "CallInterrupted", interruption) == 0 else { throw PythonError() }
+    }
+
+    /// Calls `create_task(coroutine, context=context)`.
+    func createTask(_ method: PyPointer, _ coroutine: PyPointer, _ context: PyPointer) throws(PythonError)
+        -> Object
+    {
+        let arguments: [PyPointer?] = [coroutine, context]
+        return try Object(
+            arguments.withUnsafeBufferPointer {
+                cpython_call_with_names(method, $0.baseAddress, 1, namesOfCreateTask)
+            })
     }
 
     /// The state of the module of the interpreter that runs, imported where it is not yet.

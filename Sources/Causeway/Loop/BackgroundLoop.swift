@@ -1,3 +1,4 @@
+import CErlNif
 import CPython
 import Python
 import Streams
@@ -15,18 +16,33 @@ final class BackgroundLoop {
     /// It watches descriptors.
     private var isWatching = false
 
-    init(_ object: consuming Object, _ core: LoopCore) {
+    /// The method of the loop, bound.
+    private let createTask: PyPointer
+
+    init(_ object: consuming Object, _ core: LoopCore) throws(PythonError) {
+        createTask = try Object(PyObject_GetAttr(object.pointer, core.state.loopNames.createTask)).take()
         self.core = core
         self.object = object.take()
     }
 
-    /// Begins a task.
-    func start(_ awaitable: PyPointer, isDetached: Bool) throws(PythonError) -> Object {
+    /// Lets go of the loop.
+    func free() {
+        for task in tasks.values { Py_DecRef(task) }
+        tasks = [:]
+        Py_DecRef(createTask)
+        Py_DecRef(object)
+    }
+
+    /// Begins a task on behalf of a process.
+    func start(_ awaitable: PyPointer, for process: ErlNifPid) throws(PythonError) -> Object {
         defer { look() }
-        guard cpython_type(awaitable) == core.state.coroutineType else {
-            return try core.state.callTasks("ensure_future", [awaitable, object])
+        let state = core.state
+        guard cpython_type(awaitable) == state.coroutineType else {
+            return try state.callTasks("ensure_future", [awaitable, object])
         }
-        return try Object(cpython_call_method1(object, core.state.loopNames.createTask, awaitable))
+        let pid = try TermObject.make(state.pidType, process.pid)
+        let context = try Object(cpython_context_with(state.beneficiaryVariable, pid.pointer))
+        return try state.createTask(createTask, awaitable, context.pointer)
     }
 
     /// Whether there is something to do. Also without the GIL, on the context's thread.
@@ -64,7 +80,7 @@ extension ContextThread {
         let core = try LoopObject.core(object.pointer)
         try core.bind()
         core.isBackground = true
-        let made = BackgroundLoop(object, core)
+        let made = try BackgroundLoop(object, core)
         background = made
         return made
     }
@@ -145,8 +161,7 @@ extension ContextThread {
         background.core.close()
         background.core.isBackground = false
         background.core.thread = nil
-        for task in background.tasks.values { Py_DecRef(task) }
-        Py_DecRef(background.object)
+        background.free()
     }
 }
 

@@ -115,7 +115,8 @@ struct HandleObject {
     }
 
     static func makeTimerType(in module: PyPointer) throws(PythonError) -> PyType {
-        let when = method("when", "when($self, /)\n--\n\nWhen it is due, as loop.time() has it.") { me, _, _ in
+        let when = method("when", "when($self, /)\n--\n\nWhen it is due, as loop.time() has it.") {
+            me, _, _ in
             PyFloat_FromDouble(me?.cast(to: HandleObject.self).pointee.when ?? 0)
         }
         return try makeType(
@@ -204,7 +205,9 @@ struct HandleObject {
             method("cancelled", "cancelled($self, /)\n--\n\nWhether it was cancelled.") { me, _, _ in
                 newBool(me?.cast(to: HandleObject.self).pointee.isCancelled ?? true)
             },
-            method("get_context", "get_context($self, /)\n--\n\nThe contextvars.Context that it is called in.") {
+            method(
+                "get_context", "get_context($self, /)\n--\n\nThe contextvars.Context that it is called in."
+            ) {
                 me, _, _ in
                 Py_NewRef(me?.cast(to: HandleObject.self).pointee.context ?? cpython_none())
             },

@@ -58,14 +58,18 @@ struct LoopObject {
                     }
                     cpython_free_instance(me)
                 },
-                slot(Py_tp_methods, table: schedulingMethods + watchingMethods + runningMethods + [PyMethodDef()]),
+                slot(
+                    Py_tp_methods,
+                    table: schedulingMethods + watchingMethods + runningMethods + [PyMethodDef()]),
             ])
     }
 
     private static func traverse(_ me: PyPointer, _ visit: visitproc, _ argument: UnsafeMutableRawPointer?)
         -> Int32
     {
-        guard let core = me.cast(to: LoopObject.self).pointee.reference?.takeUnretainedValue() else { return 0 }
+        guard let core = me.cast(to: LoopObject.self).pointee.reference?.takeUnretainedValue() else {
+            return 0
+        }
         var result: Int32 = 0
         func see(_ object: PyPointer?) {
             if result == 0, let object { result = visit(object, argument) }
@@ -205,7 +209,8 @@ struct LoopObject {
                 PyFloat_FromDouble(LoopCore.now())
             },
             method(
-                "_add_callback", "_add_callback($self, handle, /)\n--\n\nMake a handle of asyncio's own ready."
+                "_add_callback",
+                "_add_callback($self, handle, /)\n--\n\nMake a handle of asyncio's own ready."
             ) { me, arguments, count in
                 returning { () throws(PythonError) in
                     let core = try LoopObject.open(me)
@@ -356,7 +361,8 @@ struct LoopObject {
                 return newNone()
             },
             method(
-                "_set_debugging", "_set_debugging($self, enabled, /)\n--\n\nWhether asyncio's handles are used."
+                "_set_debugging",
+                "_set_debugging($self, enabled, /)\n--\n\nWhether asyncio's handles are used."
             ) { me, arguments, count in
                 returning { () throws(PythonError) in
                     let core = try LoopObject.open(me)

@@ -97,7 +97,8 @@ extension LoopCore {
             if watch.interest == nil {
                 try add(watch, wanted)
             } else {
-                do throws(Errno) { try poller?.modify(watch.fd, token: watch.token, interest: wanted) } catch {
+                do throws(Errno) { try poller?.modify(watch.fd, token: watch.token, interest: wanted) } catch
+                {
                     // It was closed, which took it out, and the number is another's now.
                     guard error.code == ENOENT else { throw error }
                     try add(watch, wanted)

@@ -128,7 +128,7 @@ final class StreamTransport {
         while offset < all, lost == 0 {
             guard let buffer = try self.buffer(of: receiver) else { return }
             var view = Py_buffer()
-            guard PyObject_GetBuffer(buffer.pointer, &view, Int32(PyBUF_WRITABLE)) == 0 else {
+            guard PyObject_GetBuffer(buffer.pointer, &view, PyBUF_WRITABLE) == 0 else {
                 return try fatal("Fatal error: protocol.get_buffer() call failed.")
             }
             let count = min(view.len, all - offset)
@@ -172,7 +172,7 @@ final class StreamTransport {
         let held = Object(retaining: receiver)
         guard let buffer = try self.buffer(of: held.pointer), wantsToRead else { return }
         var view = Py_buffer()
-        guard PyObject_GetBuffer(buffer.pointer, &view, Int32(PyBUF_WRITABLE)) == 0 else {
+        guard PyObject_GetBuffer(buffer.pointer, &view, PyBUF_WRITABLE) == 0 else {
             return try fatal("Fatal error: protocol.get_buffer() call failed.")
         }
         let transfer = view.buf.map { readAvailable(fd, $0, view.len) } ?? .wouldBlock
@@ -433,6 +433,7 @@ final class StreamTransport {
         guard let exception = Exception.take() else { return }
         let text = try newString("\(message)")
         _ = try Object(
-            cpython_call_method2(object, core.state.loopNames.fatalError, exception.value.pointer, text.pointer))
+            cpython_call_method2(
+                object, core.state.loopNames.fatalError, exception.value.pointer, text.pointer))
     }
 }

@@ -10,7 +10,8 @@ struct StreamTransportObject {
     private var reference: Unmanaged<StreamTransport>?
 
     private static func transport(_ me: PyPointer?) throws(PythonError) -> StreamTransport {
-        guard let transport = me?.cast(to: StreamTransportObject.self).pointee.reference?.takeUnretainedValue()
+        guard
+            let transport = me?.cast(to: StreamTransportObject.self).pointee.reference?.takeUnretainedValue()
         else { throw runtimeError("the transport was not begun") }
         return transport
     }
@@ -207,7 +208,8 @@ struct StreamTransportObject {
                 }
             },
             method("can_write_eof", "can_write_eof($self, /)\n--\n\nTrue.") { _, _, _ in newBool(true) },
-            method("is_closing", "is_closing($self, /)\n--\n\nWhether it is closed or about to be.") { me, _, _ in
+            method("is_closing", "is_closing($self, /)\n--\n\nWhether it is closed or about to be.") {
+                me, _, _ in
                 returning { () throws(PythonError) in
                     newBool(try StreamTransportObject.transport(me).isClosing)
                 }
@@ -218,7 +220,8 @@ struct StreamTransportObject {
                     return newBool(!transport.isClosing && !transport.isPaused)
                 }
             },
-            method("pause_reading", "pause_reading($self, /)\n--\n\nReceive no data until resume_reading().") {
+            method("pause_reading", "pause_reading($self, /)\n--\n\nReceive no data until resume_reading().")
+            {
                 me, _, _ in
                 returning { () throws(PythonError) in
                     try StreamTransportObject.transport(me).pauseReading()
@@ -292,13 +295,15 @@ struct StreamTransportObject {
                     return newNone()
                 }
             },
-            method("abort", "abort($self, /)\n--\n\nClose at once; what is not written yet is lost.") { me, _, _ in
+            method("abort", "abort($self, /)\n--\n\nClose at once; what is not written yet is lost.") {
+                me, _, _ in
                 returning { () throws(PythonError) in
                     try StreamTransportObject.transport(me).forceClose(nil)
                     return newNone()
                 }
             },
-            method("_force_close", "_force_close($self, exception, /)\n--\n\nClose at once, because of that.") {
+            method("_force_close", "_force_close($self, exception, /)\n--\n\nClose at once, because of that.")
+            {
                 me, arguments, count in
                 returning { () throws(PythonError) in
                     guard count == 1, let exception = arguments?[0] else {
@@ -308,13 +313,16 @@ struct StreamTransportObject {
                     return newNone()
                 }
             },
-            method("_finish", "_finish($self, /)\n--\n\nIt is over: nothing is called any more.") { me, _, _ in
+            method("_finish", "_finish($self, /)\n--\n\nIt is over: nothing is called any more.") {
+                me, _, _ in
                 returning { () throws(PythonError) in
                     try StreamTransportObject.transport(me).finish()
                     return newNone()
                 }
             },
-            method("_lost_count", "_lost_count($self, /)\n--\n\nHow often it was written to in vain, and more.") {
+            method(
+                "_lost_count", "_lost_count($self, /)\n--\n\nHow often it was written to in vain, and more."
+            ) {
                 me, _, _ in
                 returning { () throws(PythonError) in
                     PyLong_FromLong(try StreamTransportObject.transport(me).lost) ?? newNone()

@@ -7,7 +7,9 @@ struct TaskAnswerObject {
     private var call: Unmanaged<Call>?
     private var isSmall: Bool
 
-    static func make(_ type: PyType, _ call: Call, _ task: PyPointer, isSmall: Bool) throws(PythonError) -> Object {
+    static func make(_ type: PyType, _ call: Call, _ task: PyPointer, isSmall: Bool) throws(PythonError)
+        -> Object
+    {
         let object = try Object(cpython_alloc_instance(type))
         let fields = object.pointer.cast(to: TaskAnswerObject.self)
         fields.pointee.call = .passRetained(call)
@@ -17,7 +19,8 @@ struct TaskAnswerObject {
 
     static func makeType(in module: PyPointer) throws(PythonError) -> PyType {
         try Python.makeType(
-            in: module, name: "_causeway._TaskAnswer", TaskAnswerObject.self, flags: [.noConstructor, .immutable],
+            in: module, name: "_causeway._TaskAnswer", TaskAnswerObject.self,
+            flags: [.noConstructor, .immutable],
             slots: [
                 slot(Py_tp_dealloc) { (me: PyPointer?) -> Void in
                     guard let me else { return }

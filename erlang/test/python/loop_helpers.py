@@ -39,6 +39,21 @@ async def cancelled(name):
         erlang.send(erlang.whereis(name), erlang.atom("cancelled"))
 
 
+async def whose():
+    async def inner():
+        await asyncio.sleep(0)
+        return erlang.self()
+
+    await asyncio.sleep(0)
+    assert erlang.self() == (await asyncio.gather(inner()))[0]
+    return erlang.self()
+
+
+async def say(text):
+    await asyncio.sleep(0)
+    print(text)
+
+
 async def tell_later(name):
     await asyncio.sleep(0.1)
     erlang.send(erlang.whereis(name), erlang.atom("done"))
