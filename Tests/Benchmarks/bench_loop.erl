@@ -4,7 +4,7 @@
 
 -export([benchmarks/0]).
 
--define(LOAD, ".build/release/causeway-load").
+-define(LOAD, ".build/load/release/causeway-load").
 -define(OUTSTANDING, 1000).
 
 %% @doc The benchmarks of this module.
