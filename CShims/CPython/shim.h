@@ -64,11 +64,13 @@ CPYTHON_EXCEPTION(ConnectionError)
 CPYTHON_EXCEPTION(Exception)
 CPYTHON_EXCEPTION(IndexError)
 CPYTHON_EXCEPTION(KeyError)
+CPYTHON_EXCEPTION(KeyboardInterrupt)
 CPYTHON_EXCEPTION(OSError)
 CPYTHON_EXCEPTION(OverflowError)
 CPYTHON_EXCEPTION(TimeoutError)
 CPYTHON_EXCEPTION(RecursionError)
 CPYTHON_EXCEPTION(RuntimeError)
+CPYTHON_EXCEPTION(SystemExit)
 CPYTHON_EXCEPTION(TypeError)
 CPYTHON_EXCEPTION(UnicodeDecodeError)
 CPYTHON_EXCEPTION(ValueError)
@@ -95,6 +97,12 @@ static inline void cpython_free_instance(PyObject *o) {
 extern PyObject *PyType_GetModuleByDef(PyTypeObject *, struct PyModuleDef *) __attribute__((weak));
 extern PyObject *PyObject_VectorcallMethod(PyObject *, PyObject *const *, size_t, PyObject *) __attribute__((weak));
 extern PyObject *PyObject_Vectorcall(PyObject *, PyObject *const *, size_t, PyObject *) __attribute__((weak));
+extern PyObject *PyContext_CopyCurrent(void) __attribute__((weak));
+extern int PyContext_Enter(PyObject *) __attribute__((weak));
+extern int PyContext_Exit(PyObject *) __attribute__((weak));
+extern PyObject *PyContextVar_New(const char *, PyObject *) __attribute__((weak));
+extern int PyContextVar_Get(PyObject *, PyObject *, PyObject **) __attribute__((weak));
+extern PyObject *PyContextVar_Set(PyObject *, PyObject *) __attribute__((weak));
 extern PyObject *PyUnicode_New(Py_ssize_t, Py_UCS4) __attribute__((weak));
 extern PyFrameObject *PyThreadState_GetFrame(PyThreadState *) __attribute__((weak));
 extern void Py_SetProgramName(const wchar_t *) __attribute__((weak));
@@ -153,6 +161,36 @@ static inline PyObject *cpython_call_with_names(PyObject *callable, PyObject *co
 static inline PyObject *cpython_call1(PyObject *callable, PyObject *argument) {
     PyObject *arguments[2] = { 0, argument };
     return cpython_call(callable, arguments + 1, 1);
+}
+
+/* The current contextvars.Context, copied; NULL with an error set. */
+static inline PyObject *cpython_copy_context(void) {
+    if (PyContext_CopyCurrent) return PyContext_CopyCurrent();
+    PyErr_SetString(PyExc_RuntimeError, "this Python does not export PyContext_CopyCurrent");
+    return NULL;
+}
+static inline int cpython_enter_context(PyObject *context) { return PyContext_Enter ? PyContext_Enter(context) : -1; }
+static inline int cpython_exit_context(PyObject *context) { return PyContext_Exit ? PyContext_Exit(context) : -1; }
+
+static inline PyObject *cpython_new_context_variable(const char *name) {
+    if (PyContextVar_New) return PyContextVar_New(name, NULL);
+    PyErr_SetString(PyExc_RuntimeError, "this Python does not export PyContextVar_New");
+    return NULL;
+}
+/* A new reference to the value in the current context; NULL, without an error, where there is none. */
+static inline PyObject *cpython_context_value(PyObject *variable) {
+    PyObject *value = NULL;
+    if (!PyContextVar_Get || PyContextVar_Get(variable, NULL, &value) != 0) PyErr_Clear();
+    return value;
+}
+/* A copy of the current context in which the variable has the value. */
+static inline PyObject *cpython_context_with(PyObject *variable, PyObject *value) {
+    PyObject *context = cpython_copy_context();
+    if (!context || cpython_enter_context(context) != 0) return Py_XDECREF(context), NULL;
+    PyObject *token = PyContextVar_Set ? PyContextVar_Set(variable, value) : NULL;
+    if (cpython_exit_context(context) != 0 || !token) Py_CLEAR(context);
+    Py_XDECREF(token);
+    return context;
 }
 
 /* Variadic calls, which Swift does not import. */

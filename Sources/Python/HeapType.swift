@@ -197,6 +197,22 @@ public func makeSubtype(in module: PyPointer, of base: PyType?, name: StaticStri
     try makeType(in: module, base: base.map(asObject), name: name, size: 0, flags: .immutable, slots: slots)
 }
 
+/// Makes a type that adds fields to another: `Instance` begins with the fields of that. It can be subclassed.
+///
+/// Throws where the other has more fields than `fieldsOfBase` bytes of the struct are for.
+public func makeSubtype<Instance>(
+    in module: PyPointer, of base: PyPointer, fieldsOfBase: Int?, name: StaticString, _: Instance.Type,
+    slots: [PyType_Slot]
+) throws(PythonError) -> PyType {
+    let size = try Object(PyObject_GetAttrString(base, "__basicsize__"))
+    guard PyLong_AsLong(size.pointer) == fieldsOfBase ?? -1 else {
+        throw runtimeError("the base class of \(name) has other fields in this Python")
+    }
+    return try makeType(
+        in: module, base: base, name: name, size: MemoryLayout<Instance>.size,
+        flags: [.base, .collected], slots: slots)
+}
+
 private func makeType(
     in module: PyPointer, base: PyPointer?, name: StaticString, size: Int, flags: TypeFlags,
     slots: [PyType_Slot]

@@ -121,6 +121,8 @@ public struct Poller: ~Copyable {
         case read
         /// Writable.
         case write
+        /// Either.
+        case readAndWrite
         /// Only a reset or the end of both directions, which the kernel always tells.
         case nothing
 
@@ -128,6 +130,7 @@ public struct Poller: ~Copyable {
             switch self {
             case .read: EPOLLIN.rawValue
             case .write: EPOLLOUT.rawValue
+            case .readAndWrite: EPOLLIN.rawValue | EPOLLOUT.rawValue
             case .nothing: 0
             }
         }

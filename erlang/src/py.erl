@@ -51,6 +51,7 @@
 
 -export([call/3, call/4, call/5, eval/1, eval/2, eval/3, eval/4, exec/1, exec/2, exec/3]).
 -export([cast/3, cast/4, spawn_call/3, spawn_call/4, await/1, await/2]).
+-export([async_call/3, async_call/4, async_await/1, async_await/2, async_gather/1, async_gather/2]).
 -export([context/0, context/1, start_contexts/0, start_contexts/1, stop_contexts/0, contexts_started/0,
          execution_mode/0]).
 -export([stream/3, stream/4, stream_eval/1, stream_eval/2, stream_start/3, stream_start/4, stream_cancel/1,
@@ -208,6 +209,49 @@ await(Reference) ->
 await(Reference, Timeout) ->
     py_request:await(Reference, Timeout).
 
+%% @doc Starts a coroutine function of Python as a task in the event loop of a context, and returns at once;
+%% {@link async_await/2} in the same process gets the result. What is no coroutine is the result itself.
+%%
+%% The loop of a context goes on between its calls and while they wait, so that thousands of tasks may run in one,
+%% which serves `call/3' and connections all the same. When the process ends, the task is cancelled. See
+%% {@link py_event_loop:create_task/4} for a time-out, and for a task that lives on.
+-spec async_call(name(), name(), args()) -> reference() | error().
+async_call(Module, Function, Args) ->
+    async_call(Module, Function, Args, #{}).
+
+%% @doc The same with keyword arguments, or in a context.
+-spec async_call(name(), name(), args(), kwargs()) -> reference() | error();
+                (pid(), name(), name(), args()) -> reference() | error().
+async_call(Context, Module, Function, Args) when is_pid(Context) ->
+    started(py_request:start(Context, {async, {call, Module, Function, Args, #{}}}));
+async_call(Module, Function, Args, Kwargs) ->
+    started(py_request:start(pool, {async, {call, Module, Function, Args, Kwargs}})).
+
+%% @doc Waits at most 30 seconds for what {@link async_call/3} has started.
+-spec async_await(reference()) -> result().
+async_await(Reference) ->
+    async_await(Reference, ?TIMEOUT).
+
+%% @doc The same with a time-out; after that the task goes on, and can be awaited again.
+-spec async_await(reference(), timeout()) -> result().
+async_await(Reference, Timeout) ->
+    py_request:await(Reference, Timeout).
+
+%% @doc Runs several coroutine functions at once in one event loop, and waits for all of them, at most 30 seconds.
+%%
+%% The results are in the order of the calls. Where some fail, all others are waited for, and the reasons of those
+%% come with their places, from 1.
+-spec async_gather([{name(), name(), args()} | {name(), name(), args(), kwargs()}]) ->
+          {ok, [term()]} | {error, {gather_failed, [{pos_integer(), term()}]}} | error().
+async_gather(Calls) ->
+    async_gather(Calls, ?TIMEOUT).
+
+%% @doc The same with a time-out in milliseconds, after which the tasks that are left are cancelled.
+-spec async_gather([{name(), name(), args()} | {name(), name(), args(), kwargs()}], timeout()) ->
+          {ok, [term()]} | {error, {gather_failed, [{pos_integer(), term()}]}} | error().
+async_gather(Calls, Timeout) ->
+    py_event_loop:gather(Calls, Timeout).
+
 %% @doc A context of the default pool: always the same on the same scheduler; where each has an interpreter of its
 %% own, always the same for the same process.
 -spec context() -> pid() | error().
@@ -281,7 +325,7 @@ stream_eval(Context, Code) when is_pid(Context) ->
 stream_eval(Code, Locals) ->
     py_request:run(pool, {collect, {eval, Code, Locals}}, infinity, infinity).
 
-%% @doc Calls a function and sends what its generator yields to the calling process, as
+%% @doc Calls a function and sends what its generator yields, which may be an asynchronous one, to the calling process, as
 %% `{py_stream, Reference, {data, Item}}', at the end `{py_stream, Reference, done}' or
 %% `{py_stream, Reference, {error, Reason}}'. Returns at once.
 %%

@@ -2,13 +2,14 @@
 %% @doc The way of a request to a context and of its answer back.
 -module(py_call).
 
--export([run/3, start/2, start/3, await/2, cancel/1, forget/1, cast/2, pool/0, native/1, home/1]).
+-export([run/3, start/2, start/3, start_within/3, await/2, cancel/1, forget/1, cast/2, pool/0, native/1, home/1]).
 -export([utf8/1, text/1, badarg/2, error_text/2]).
 -export_type([request/0, options/0, target/0]).
 
 -type request() :: {call, name(), name(), [term()], map()} | {eval, iodata(), map()} | {exec, iodata()}
                  | {call_method, reference(), name(), [term()], map()} | {getattr, reference(), name()}
-                 | {to_term, reference()} | {ref, request()} | {collect, request()} | {stream, request()}
+                 | {to_term, reference()} | {ref, request()} | {async, request()} | {collect, request()}
+                 | {stream, request()}
                  | {setup, request()} | {next, reference(), pos_integer(), pid(), reference()}.
 -type name() :: atom() | string() | binary().
 -type target() :: causeway_nif:context() | tuple().
@@ -48,8 +49,17 @@ start(Target, Request, Beneficiary) ->
     Tag = make_ref(),
     submit(Target, Tag, {Tag, Request, Beneficiary}).
 
+%% @doc The same with the options of {@link run/3}: after the time-out the answer is an error.
+-spec start_within(target(), request(), options()) -> {ok, reference()} | {error, term()}.
+start_within(Target, Request, Options) ->
+    Tag = make_ref(),
+    submit(Target, Tag, {Tag, Request}, error_form(Options), maps:get(timeout, Options)).
+
 submit(Target, Tag, Tagged) ->
-    case causeway_nif:submit(Target, Tagged, 0, infinity) of
+    submit(Target, Tag, Tagged, 0, infinity).
+
+submit(Target, Tag, Tagged, ErrorForm, Timeout) ->
+    case causeway_nif:submit(Target, Tagged, ErrorForm, Timeout) of
         full -> overloaded();
         closed -> stopped();
         Call ->

@@ -2,7 +2,7 @@
 %% @doc Requests as users write them: checked, made whole, and sent to where they run.
 -module(py_request).
 
--export([run/4, start/2, await/2, cast/2, check/1, target/2, is_timeout/1]).
+-export([run/4, start/2, start/3, await/2, cancel/1, cast/2, check/1, target/2, is_timeout/1]).
 -export_type([place/0]).
 
 %% One context, or whichever of the default pool can serve the request.
@@ -24,6 +24,22 @@ run(Place, Request, Options, Default) ->
 -spec start(place(), py_call:request()) -> {ok, reference()} | py:error().
 start(Place, Request) ->
     ready(Place, Request, fun py_call:start/2).
+
+%% @doc The same with a map of options, as {@link run/4} has them.
+-spec start(place(), py_call:request(), map()) -> {ok, reference()} | py:error().
+start(Place, Request, Options) ->
+    case options(Options, infinity) of
+        {ok, Whole} ->
+            ready(Place, Request, fun(Target, Checked) -> py_call:start_within(Target, Checked, Whole) end);
+        Error -> Error
+    end.
+
+%% @doc Gives up what {@link start/2} has started. What has ended already is no error.
+-spec cancel(reference()) -> ok | py:error().
+cancel(Reference) when is_reference(Reference) ->
+    py_call:cancel(Reference);
+cancel(NoReference) ->
+    py_call:badarg("cancel needs the reference that create_task returned, not ~tP", [NoReference, 8]).
 
 %% @doc Waits for it.
 -spec await(reference(), timeout()) -> ok | {ok, term()} | py:error().
@@ -66,9 +82,9 @@ check({exec, Code}) when ?IS_CODE(Code) ->
     {ok, {exec, py_call:utf8(Code)}};
 check({exec, Code}) ->
     py_call:badarg("exec needs iodata, not ~tP", [Code, 8]);
-check({collect, Request}) ->
+check({Form, Request}) when Form =:= collect; Form =:= async ->
     case check(Request) of
-        {ok, Checked} -> {ok, {collect, Checked}};
+        {ok, Checked} -> {ok, {Form, Checked}};
         Error -> Error
     end.
 
@@ -87,6 +103,7 @@ object({call, _Module, _Function, Args, Kwargs}) -> object_among(Args, Kwargs);
 object({eval, _Code, Locals}) -> object_among([], Locals);
 object({exec, _Code}) -> none;
 object({collect, Request}) -> object(Request);
+object({async, Request}) -> object(Request);
 object({call_method, Reference, _Method, _Args, _Kwargs}) -> {ok, Reference};
 object({getattr, Reference, _Name}) -> {ok, Reference};
 object({to_term, Reference}) -> {ok, Reference}.

@@ -21,14 +21,20 @@ __all__ = [
     "ByteChannelClosed",
     "CallInterrupted",
     "ErlangError",
+    "EventLoop",
+    "EventLoopPolicy",
     "Pid",
     "Ref",
     "Term",
+    "async_call",
     "atom",
     "call",
     "in_beam",
+    "new_event_loop",
+    "run",
     "self",
     "send",
+    "sleep",
     "whereis",
 ]
 __version__ = "0.1.0"
@@ -46,6 +52,17 @@ def atom(name):
     return Atom(name)
 
 
+#: What needs asyncio, which takes a megabyte in every interpreter: only who uses it pays for it.
+_OF_THE_LOOP = frozenset({"EventLoop", "EventLoopPolicy", "async_call", "new_event_loop", "run", "sleep"})
+
+
 def __getattr__(name):
     """A registered Erlang function is an attribute of this module, unless something else has its name."""
+    if name in _OF_THE_LOOP:
+        from erlang import _loop
+
+        try:
+            return globals().setdefault(name, getattr(_loop, name))
+        except AttributeError:
+            raise AttributeError(f"this Python has no {name}: loops have no policies any more") from None
     return _attribute(name)

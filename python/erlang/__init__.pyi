@@ -15,6 +15,12 @@ from erlang._channel import ByteChannel as ByteChannel
 from erlang._channel import ByteChannelAborted as ByteChannelAborted
 from erlang._channel import ByteChannelBusy as ByteChannelBusy
 from erlang._channel import ByteChannelClosed as ByteChannelClosed
+from erlang._loop import EventLoop as EventLoop
+from erlang._loop import EventLoopPolicy as EventLoopPolicy
+from erlang._loop import async_call as async_call
+from erlang._loop import new_event_loop as new_event_loop
+from erlang._loop import run as run
+from erlang._loop import sleep as sleep
 
 __all__ = [
     "Atom",
@@ -24,14 +30,20 @@ __all__ = [
     "ByteChannelClosed",
     "CallInterrupted",
     "ErlangError",
+    "EventLoop",
+    "EventLoopPolicy",
     "Pid",
     "Ref",
     "Term",
+    "async_call",
     "atom",
     "call",
     "in_beam",
+    "new_event_loop",
+    "run",
     "self",
     "send",
+    "sleep",
     "whereis",
 ]
 __version__: str

@@ -34,11 +34,20 @@ def call(name, /, *arguments):
     is killed, RecursionError where calls are nested too deep, or a term is for the stack of this thread,
     RuntimeError outside the BEAM, and ValueError for an argument that has no form in Erlang.
     """
+    check(name)
+    return value(name, _causeway._call(name, arguments))
+
+
+def check(name):
+    """Raise what is wrong with the name of an Erlang function."""
     if not isinstance(name, str):
         raise TypeError(f"the name of an Erlang function is a str, not {type(name).__name__}")
     if not _causeway._is_function(name):
         raise _unknown(name)
-    answer = _causeway._call(name, arguments)
+
+
+def value(name, answer):
+    """What the function has returned, of the answer to a call of it."""
     if answer[0] == "ok":
         return answer[1]
     match answer:

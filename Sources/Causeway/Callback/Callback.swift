@@ -31,8 +31,13 @@ final class Callback: Resource, @unchecked Sendable {
     /// The context whose thread waits; nil for any other thread of Python, which sleeps on `state`.
     private let context: Context?
     private let runner = Mutex<ErlNifPid?>(nil)
+    /// Tells an event loop, where a task waits.
+    private let notify: (@Sendable () -> Void)?
 
-    init(context: Context?) { self.context = context }
+    init(context: Context?, notify: (@Sendable () -> Void)? = nil) {
+        self.context = context
+        self.notify = notify
+    }
 
     /// Nil while there is neither answer nor hope to be told that there is none.
     var outcome: Outcome? {
@@ -87,6 +92,7 @@ final class Callback: Resource, @unchecked Sendable {
 
     private func finish(_ end: UInt32) {
         state.store(end)
+        if let notify { return notify() }
         if let context { context.doorbell.ring() } else { state.wake() }
     }
 }

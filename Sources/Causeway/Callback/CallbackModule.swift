@@ -23,6 +23,26 @@ enum CallbackModule {
                 }
             },
             method(
+                "_begin_call",
+                "_begin_call($module, bell, key, name, arguments, /)\n--\n\nRun a registered Erlang function; the bell tells the key when it has ended."
+            ) { module, arguments, count in
+                returning { () throws(PythonError) in
+                    try ErlangModule.requireBeam("async_call")
+                    guard count == 4, let arguments, let number = arguments[1], let name = arguments[2],
+                        let list = arguments[3], cpython_is_unicode(name) != 0, cpython_is_tuple(list) != 0,
+                        let key = try integer(number)
+                    else { throw typeError("_begin_call() takes a bell, a key, a name and a tuple") }
+                    let state = try ModuleState.required(module)
+                    guard let first = arguments[0], cpython_type(first) == state.loopBellType,
+                        let bell = LoopBellObject.bell(first)
+                    else { throw typeError("_begin_call() takes a _LoopBell") }
+                    let thread = ContextThread.current.flatMap { $0.runs(state) ? $0 : nil }
+                    let callback = Callback(context: nil) { bell.ring(key) }
+                    try CallbackModule.send(callback, name, list, thread, state)
+                    return try CallbackWaiterObject.make(state.callbackWaiterType, callback).take()
+                }
+            },
+            method(
                 "_is_function",
                 "_is_function($module, name, /)\n--\n\nWhether an Erlang function of that name is registered."
             ) { _, arguments, count in
@@ -72,6 +92,11 @@ enum CallbackModule {
             callback.sleep()
             PyEval_RestoreThread(saved)
         }
+        return try answer(of: callback, state)
+    }
+
+    /// What a callback that is over has come to.
+    static func answer(of callback: Callback, _ state: ModuleState) throws(PythonError) -> Object {
         guard callback.outcome == .answered else {
             let lost = try Object(PyTuple_New(1))
             PyTuple_SetItem(lost.pointer, 0, try newString("lost").take())
@@ -105,7 +130,7 @@ enum CallbackModule {
         let nameTerm = try encoder.term(name)
         let list = try Object(PySequence_List(arguments))
         let argumentList = try encoder.term(list.pointer)
-        let caller = thread?.context.current?.takeUnretainedValue().beneficiary.pid ?? atoms.undefined
+        let caller = thread?.context.caller?.pid ?? atoms.undefined
         guard let term = resourceTypes.callback.makeTerm(env, callback) else {
             throw valueError("no memory for a call of an Erlang function")
         }
@@ -116,7 +141,7 @@ enum CallbackModule {
     }
 
     /// Nobody waits any more: the process that runs the function is told to end.
-    private static func abandon(_ callback: Callback) {
+    static func abandon(_ callback: Callback) {
         guard let process = callback.abandon() else { return }
         let message = Environment()
         let request = makeTuple(message.pointer, atoms.cancelled, process.pid)

@@ -31,7 +31,7 @@ final class Call: Resource, @unchecked Sendable {
     /// The first element of the answer `{Tag, Result}`.
     private(set) var tag: Term
     /// `{call, Module, Function, Args, Kwargs}`, `{eval, Code, Locals}` or `{exec, Code}`, perhaps in a
-    /// `{collect, Request}`, `{stream, Request}` or `{setup, Request}`; `{next, Iterator, Count, Owner, Reference}`.
+    /// `{async, Request}`, `{collect, Request}`, `{stream, Request}` or `{setup, Request}`; `{next, Iterator, Count, Owner, Reference}`.
     private(set) var request: Term
     let errorForm: ErrorForm
     /// When the timekeeper gives it up, on the monotonic clock in nanoseconds.
@@ -41,6 +41,8 @@ final class Call: Resource, @unchecked Sendable {
     /// Where it is queued. No cycle lasts: a context lets go of every call that is over.
     let context: Context
     private let state = Atomic<UInt8>(State.queued)
+    /// A task of the context's event loop answers it.
+    let isTask = Atomic<Bool>(false)
     /// Held while a part of the answer is sent, and while the terms move.
     private let delivery = Mutex(())
 
@@ -92,7 +94,11 @@ final class Call: Resource, @unchecked Sendable {
         }
         guard move(from: State.running, to: State.cancelled) else { return false }
         delivery.withLock { _ in }  // what is being sent is there when this returns
-        context.interrupt(activity: number)
+        if isTask.load(ordering: .sequentiallyConsistent) {
+            context.cancelTask(of: self)
+        } else {
+            context.interrupt(activity: number)
+        }
         return true
     }
 

@@ -39,6 +39,22 @@ final class CallRunner {
         context.isBusy.store(false, ordering: .relaxed)
         context.busySince.store(outerStart, ordering: .relaxed)
         context.endInterruption()
+        if let result { answer(call, result) }
+    }
+
+    /// Answers a call by what its task has come to.
+    func answer(_ call: Call, by task: PyPointer, isSmall: Bool) {
+        let outerBytes = state.decodedBytes
+        defer { state.decodedBytes = outerBytes }
+        state.decodedBytes = isSmall ? 0 : Int.max
+        let value = cpython_call_method0(task, state.loopNames.result)
+        let result: Result
+        do throws(PythonError) {
+            let value = try Object(value)
+            result = try self.result(of: call) { (encoder) throws(PythonError) in
+                try encoder.term(value.pointer)
+            }
+        } catch { result = failure(of: call) }
         answer(call, result)
     }
 
@@ -69,13 +85,22 @@ final class CallRunner {
         let isBesideRequest: Bool
     }
 
-    private func result(of call: Call) -> Result {
+    /// What a call comes to; nil where a task of the event loop answers it.
+    private func result(of call: Call) -> Result? {
         do throws(PythonError) {
             let (form, request) = unwrapped(call)
             guard let value = try evaluate(request, of: call) else {
                 return Result(term: atoms.ok, isBesideRequest: isSmallRequest)
             }
             switch form {
+            case .task:
+                if let task = try state.awaitable(value.pointer) {
+                    try startTask(task, of: call)
+                    return nil
+                }
+                return try result(of: call) { (encoder) throws(PythonError) in
+                    try encoder.term(value.pointer)
+                }
             case .term:
                 return try result(of: call) { (encoder) throws(PythonError) in
                     try encoder.term(value.pointer)
@@ -85,18 +110,49 @@ final class CallRunner {
                     try encoder.reference(value.pointer)
                 }
             case .iterator:
-                let iterator = try Object(PyObject_GetIter(value.pointer))
+                let iterator = try self.iterator(over: value.pointer)
                 return try result(of: call) { (encoder) throws(PythonError) in
                     try encoder.reference(iterator.pointer)
                 }
             case .ownForm: return try ownForm(of: value, call)
             }
-        } catch {
-            // Decided once: what describes it is Python code, and another thread may run meanwhile.
-            let isBeside = isSmallRequest
-            let exception = ExceptionTerm(env: environment(for: call, isBeside), state: state)
-            return Result(term: exception.errorTerm(call.errorForm), isBesideRequest: isBeside)
+        } catch { return failure(of: call) }
+    }
+
+    /// What was raised.
+    private func failure(of call: Call) -> Result {
+        // Decided once: what describes it is Python code, and another thread may run meanwhile.
+        let isBeside = isSmallRequest
+        let exception = ExceptionTerm(env: environment(for: call, isBeside), state: state)
+        return Result(term: exception.errorTerm(call.errorForm), isBesideRequest: isBeside)
+    }
+
+    /// Has the event loop of the context answer a call, by a task.
+    private func startTask(_ awaitable: borrowing Object, of call: Call) throws(PythonError) {
+        guard let thread = ContextThread.current else { throw runtimeError("no context runs here") }
+        let loop = try thread.backgroundLoop()
+        context.hasTasks = true
+        let task = try loop.start(awaitable.pointer, for: call.beneficiary)
+        let answer = try TaskAnswerObject.make(
+            state.taskAnswerType, call, task.pointer, isSmall: isSmallRequest)
+        _ = try Object(
+            cpython_call_method1(task.pointer, state.loopNames.addDoneCallback, answer.pointer))
+        thread.background?.tasks[ObjectIdentifier(call)] = Py_NewRef(task.pointer)
+        context.begin(taskOf: call)
+    }
+
+    /// An iterator over a value, or what an asynchronous one is iterated by.
+    private func iterator(over value: PyPointer) throws(PythonError) -> Object {
+        if let iterator = PyObject_GetIter(value) { return Object(owning: iterator) }
+        guard PyErr_ExceptionMatches(cpython_TypeError()) != 0, let error = Exception.take() else {
+            throw PythonError()
         }
+        if let iterator = cpython_call_method0(value, state.loopNames.asyncIterator) {
+            return Object(owning: iterator)
+        }
+        PyErr_Clear()
+        error.restore()
+        throw PythonError()
     }
 
     /// The object of a reference as a term, which is not such a reference again.
@@ -142,6 +198,8 @@ final class CallRunner {
         case reference, iterator
         /// A term that is no reference.
         case ownForm
+        /// What the value comes to where it is awaitable.
+        case task
     }
 
     /// The form that a request asks for, and the request without that.
@@ -150,13 +208,22 @@ final class CallRunner {
         var parts: UnsafePointer<Term>?
         guard enif_get_tuple(call.environment.pointer, call.request, &arity, &parts) != 0, let parts,
             arity == 2
-        else { return (.term, call.request) }
+        else { return (isNext(call) ? .task : .term, call.request) }
         switch parts[0] {
+        case atoms.asynchronous: return (.task, parts[1])
+        case atoms.collect: return (.task, call.request)
         case atoms.ref: return (.reference, parts[1])
         case atoms.stream: return (.iterator, parts[1])
         case atoms.toTerm: return (.ownForm, call.request)
         default: return (.term, call.request)
         }
+    }
+
+    private func isNext(_ call: Call) -> Bool {
+        var arity: Int32 = 0
+        var parts: UnsafePointer<Term>?
+        return enif_get_tuple(call.environment.pointer, call.request, &arity, &parts) != 0 && arity == 5
+            && parts?[0] == atoms.next
     }
 
     /// The value of a request, or nil for one that has none.
@@ -182,7 +249,11 @@ final class CallRunner {
         case (atoms.eval, 3): return try eval(parts[1], locals: parts[2], of: call, decoder)
         case (atoms.collect, 2):
             guard let value = try evaluate(parts[1], of: call) else { return nil }
-            return try Object(PySequence_List(value.pointer))
+            let iterator = try self.iterator(over: value.pointer)
+            guard PyIter_Check(iterator.pointer) != 0 else {
+                return try state.callTasks("collect", [iterator.pointer])
+            }
+            return try Object(PySequence_List(iterator.pointer))
         case (atoms.setup, 2):
             // What sets a protocol factory now means this context's.
             guard let thread = ContextThread.current else { throw runtimeError("no context is set up here") }

@@ -55,8 +55,31 @@ final class Context: Resource, @unchecked Sendable {
 
     /// The innermost call that the thread runs, kept by who runs it. Only for that thread.
     var current: Unmanaged<Call>?
+    /// The process on whose behalf the thread runs: that of a call, of a task, or else the owner. With the GIL.
+    var beneficiary: ErlNifPid {
+        caller ?? owner
+    }
+
+    /// The same where it is no call's or task's: nil.
+    var caller: ErlNifPid? {
+        if let call = current?.takeUnretainedValue() { return call.beneficiary }
+        guard hasTasks, let state = interpreter?.state,
+            let value = cpython_context_value(state.beneficiaryVariable)
+        else { return nil }
+        let held = Object(owning: value)
+        guard cpython_type(held.pointer) == state.pidType else { return nil }
+        return ErlNifPid(pid: held.pointer.cast(to: TermObject.self).pointee.term)
+    }
+
+    /// Some were started. Only for the thread.
+    var hasTasks = false
     /// What Python prints on the thread. Only for that thread.
     let outlet = Outlet()
+
+    /// The calls that tasks of the event loop will answer.
+    private let tasks = Mutex<[ObjectIdentifier: Call]>([:])
+    /// Those of them that were given up.
+    let cancelledTasks = Mailbox<Call>(limit: .max)
 
     private let serving = Mutex<Interpreter?>(nil)
     private let closing = Atomic<Bool>(false)
@@ -114,7 +137,7 @@ final class Context: Resource, @unchecked Sendable {
     func threadEnded() { ended.store(true, ordering: .sequentiallyConsistent) }
 
     /// Whether the thread has nothing to do.
-    var isQuiet: Bool { calls.isEmpty && reactor.requests.isEmpty }
+    var isQuiet: Bool { calls.isEmpty && reactor.requests.isEmpty && cancelledTasks.isEmpty }
 
     /// How many calls are queued or running.
     var load: Int { calls.count + (isBusy.load(ordering: .relaxed) ? 1 : 0) }
@@ -154,11 +177,29 @@ final class Context: Resource, @unchecked Sendable {
     func overdue(at now: Int64) -> (calls: [Call], next: Int64) {
         var overdue: [Call] = []
         var next = Int64.max
-        calls.forEach { call in
+        func look(at call: Call) {
             guard call.deadline != .max, !call.isOver else { return }
             if call.deadline <= now { overdue.append(call) } else { next = min(next, call.deadline) }
         }
+        calls.forEach(look)
+        tasks.withLock { for call in $0.values { look(at: call) } }
         return (overdue, next)
+    }
+
+    /// A task of the event loop will answer the call.
+    func begin(taskOf call: Call) {
+        tasks.withLock { $0[ObjectIdentifier(call)] = call }
+        call.isTask.store(true, ordering: .sequentiallyConsistent)
+        // It may have been given up before somebody could know that.
+        if call.isCancelled { cancelTask(of: call) }
+    }
+
+    /// It has, or was cancelled.
+    func end(taskOf call: Call) { _ = tasks.withLock { $0.removeValue(forKey: ObjectIdentifier(call)) } }
+
+    /// Has the thread cancel the task of a call that was given up.
+    func cancelTask(of call: Call) {
+        if cancelledTasks.push(call) == .queued { doorbell.ring() }
     }
 
     /// The number of the call or callback that Python is executing; 0 when none. See `ReactorInbox`.
@@ -205,6 +246,7 @@ final class Context: Resource, @unchecked Sendable {
         if closing.exchange(true, ordering: .sequentiallyConsistent) { return }
         // Answered first: a call that sees the end may be over at once, by what then interrupts it.
         for call in calls.close() { answerStopped(call, env) }
+        for call in tasks.withLock({ Array($0.values) }) { answerStopped(call, env) }
         ending.store(true, ordering: .sequentiallyConsistent)
         doorbell.ring()
         // Where it has none yet, the thread sees that it is to stop before it runs anything.

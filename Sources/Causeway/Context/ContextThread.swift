@@ -23,8 +23,14 @@ final class ContextThread {
     /// while one waits for Erlang, and so on. Each has an environment for answers.
     private var runners: [CallRunner]
     private var level = 0
+    /// Answers what tasks come to.
+    let taskRunner: CallRunner
     /// It runs what its context was told to run first.
     var isInSetup = false
+    /// The event loop of what Erlang has started, from the first task on.
+    var background: BackgroundLoop?
+    /// It ends, and its tasks are told so.
+    var isEndingTasks = false
     /// What Python waits for on this thread, the innermost where there are several.
     private var awaited: Callback?
     /// How deep calls may be nested: each level takes up to some 10 KB of the thread's stack.
@@ -67,6 +73,7 @@ final class ContextThread {
         context.begin(in: interpreter)
         context.threadState.store(threadState.address, ordering: .sequentiallyConsistent)
         runners = [CallRunner(context: context, state: state)]
+        taskRunner = CallRunner(context: context, state: state)
         reactor = Reactor(inbox: context.reactor, state: state)
         reactor.host = self
     }
@@ -80,7 +87,7 @@ final class ContextThread {
         while !context.isEnding {
             waitForWork()
             reactor.readReady()
-            guard reactor.hasWork || !context.isQuiet || !state.leftovers.isEmpty else { continue }
+            guard hasWork else { continue }
             if reactor.isServing {
                 measuredTurn()
             } else {
@@ -105,7 +112,7 @@ final class ContextThread {
     }
 
     /// Takes the GIL.
-    private func enter() {
+    func enter() {
         if Pacemaker.isNeeded.load(ordering: .relaxed) {
             context.isAtWork.store(true, ordering: .sequentiallyConsistent)
             Pacemaker.shared.wake()
@@ -114,7 +121,7 @@ final class ContextThread {
     }
 
     /// Releases the GIL.
-    private func leave() {
+    func leave() {
         threadState.leave()
         context.isAtWork.store(false, ordering: .relaxed)
     }
@@ -131,6 +138,7 @@ final class ContextThread {
         }
         reactor.serveReady(hasOtherWork: { !context.calls.isEmpty }, yield: { runCalls() })
         runCalls()
+        if background != nil { serveTasks() }
         context.outlet.flush(context)
     }
 
@@ -196,8 +204,30 @@ final class ContextThread {
             enter()
             // The call that waits would be hit by an interruption that is meant for one on top.
             guard !isInterrupted, callback.outcome == nil else { continue }
-            turnOnTop()
+            state.withoutRunningLoop { turnOnTop() }
         }
+    }
+
+    /// An event loop that a call runs is about to wait: returns what `resume` wants back.
+    func suspend() -> Callback? {
+        let outer = awaited
+        awaited = nil
+        context.isBusy.store(false, ordering: .relaxed)
+        return outer
+    }
+
+    /// The loop goes on.
+    func resume(_ outer: Callback?) {
+        awaited = outer
+        context.isBusy.store(context.current != nil, ordering: .relaxed)
+    }
+
+    /// A turn on top of a loop that waits.
+    func serveOnTop() {
+        level += 1
+        defer { level -= 1 }
+        if level == runners.count { runners.append(CallRunner(context: context, state: state)) }
+        state.withoutRunningLoop { turnOnTop() }
     }
 
     /// A turn while a call waits, of which what is served must know nothing: neither whose it is, nor what
@@ -213,8 +243,8 @@ final class ContextThread {
     }
 
     /// Whether what waits here for Erlang is to be ended.
-    private var isInterrupted: Bool {
-        context.isEnding || context.isInterrupted.load(ordering: .relaxed) || isToBeGivenUp
+    var isInterrupted: Bool {
+        context.isEnding && !isEndingTasks || context.isInterrupted.load(ordering: .relaxed) || isToBeGivenUp
     }
 
     /// The call that waits was given up, and has not been told yet: once is enough, so that it can call Erlang while it
@@ -225,7 +255,7 @@ final class ContextThread {
     }
 
     /// Raises what interrupts a wait.
-    private func interruption() -> PythonError {
+    func interruption() -> PythonError {
         if isToBeGivenUp, let call = context.current?.takeUnretainedValue() {
             context.raised.store(call.number, ordering: .relaxed)
         }
@@ -238,6 +268,7 @@ final class ContextThread {
 
     /// Waits until there is something to do, in the way that costs least: see `Doorbell`.
     private func waitForWork() {
+        if let background, background.mustBePolled { return wait(in: background) }
         guard reactor.isServing else {
             if spin.wait(until: { hasWork }) { return }
             park(asking: false)
@@ -263,8 +294,9 @@ final class ContextThread {
     /// however short it lingers.
     private var waitsByItself: Bool { reactor.isStarved || context.isUnwatchable }
 
-    private var hasWork: Bool {
+    var hasWork: Bool {
         if !context.isQuiet || !state.leftovers.isEmpty || context.isEnding || reactor.hasWork { return true }
+        if let background, background.hasWork { return true }
         guard let awaited else { return false }
         return awaited.outcome != nil || isInterrupted
     }
@@ -285,6 +317,7 @@ final class ContextThread {
 
     private func finish() {
         enter()
+        endTasks()
         reactor.closeAll()
         // From here on the janitor gives back what is left of an interpreter without contexts.
         state.contexts.remove(context)

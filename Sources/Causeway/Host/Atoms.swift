@@ -16,6 +16,7 @@ struct Atoms: Sendable {
     var call: Term = 0
     var eval: Term = 0
     var exec: Term = 0
+    var asynchronous: Term = 0
     var collect: Term = 0
     var setup: Term = 0
     var stream: Term = 0
@@ -157,6 +158,7 @@ struct Atoms: Sendable {
         call = atom("call")
         eval = atom("eval")
         exec = atom("exec")
+        asynchronous = atom("async")
         collect = atom("collect")
         setup = atom("setup")
         stream = atom("stream")

@@ -47,8 +47,7 @@ enum ErlangModule {
                         throw runtimeError("self() is no Erlang process here: this thread is no context's")
                     }
                     let state = try ModuleState.required(module)
-                    let process = context.current?.takeUnretainedValue().beneficiary ?? context.owner
-                    return try TermObject.make(state.pidType, process.pid).take()
+                    return try TermObject.make(state.pidType, context.beneficiary.pid).take()
                 }
             },
             method(
@@ -56,10 +55,10 @@ enum ErlangModule {
                 "_caller($module, /)\n--\n\nThe Erlang process whose call the calling thread runs, or None."
             ) { module, _, _ in
                 returning { () throws(PythonError) in
-                    guard let call = ContextThread.current?.context.current?.takeUnretainedValue(),
+                    guard let caller = ContextThread.current?.context.caller,
                         let state = ModuleState.of(module: module)
                     else { return newNone() }
-                    return try TermObject.make(state.pidType, call.beneficiary.pid).take()
+                    return try TermObject.make(state.pidType, caller.pid).take()
                 }
             },
             method(

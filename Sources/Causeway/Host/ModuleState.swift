@@ -20,6 +20,20 @@ final class ModuleState: @unchecked Sendable {
     let packetResultType: PyType
     let rpcHalfType: PyType
     let rpcWaiterType: PyType
+    /// The native half of `erlang.EventLoop`, of its transports, and its handles.
+    let loopType: PyType
+    let handleType: PyType
+    let timerHandleType: PyType
+    let taskAnswerType: PyType
+    let callbackWaiterType: PyType
+    let streamEmitterType: PyType
+    let coroutineType: PyType
+    /// A `contextvars.ContextVar` with the process on whose behalf a task runs.
+    let beneficiaryVariable: PyPointer
+    private let namesOfCreateTask: PyPointer
+    let loopNames: LoopNames
+    /// Nil while nobody has imported `erlang._loop`.
+    var runningLoop: RunningLoop?
     private var registeredPacketTypes: PacketTypes?
     private var registeredChannelTypes: ChannelTypes?
     private var registeredRpcFunctions: RpcFunctions?
@@ -71,6 +85,19 @@ final class ModuleState: @unchecked Sendable {
         packetResultType = try PacketResultObject.makeType(in: module)
         rpcHalfType = try RpcHalfObject.makeType(in: module)
         rpcWaiterType = try RpcWaiterObject.makeType(in: module)
+        loopType = try LoopObject.makeType(in: module)
+        handleType = try HandleObject.makeType(in: module)
+        timerHandleType = try HandleObject.makeTimerType(in: module)
+        callbackWaiterType = try CallbackWaiterObject.makeType(in: module)
+        taskAnswerType = try TaskAnswerObject.makeType(in: module)
+        streamEmitterType = try StreamEmitterObject.makeType(in: module)
+        let types = try Object(PyImport_ImportModule("types"))
+        coroutineType = asType(try Object(PyObject_GetAttrString(types.pointer, "CoroutineType")).take())
+        loopNames = try LoopNames()
+        beneficiaryVariable = try Object(cpython_new_context_variable("erlang.self")).take()
+        let keywords = try Object(PyTuple_New(1))
+        PyTuple_SetItem(keywords.pointer, 0, try newString("context").take())
+        namesOfCreateTask = keywords.take()
         interruption = try Object(
             PyErr_NewExceptionWithDoc(
                 "erlang.CallInterrupted",
@@ -83,11 +110,23 @@ final class ModuleState: @unchecked Sendable {
         protocols = try Object(PyDict_New()).take()
         for type in [
             bufferType, protocolType, pidType, refType, termType, atomType, channelType, channelWaiterType,
-            loopBellType, packetLinkType, packetResultType, rpcHalfType, rpcWaiterType,
+            loopBellType, packetLinkType, packetResultType, rpcHalfType, rpcWaiterType, loopType, handleType,
+            timerHandleType,
         ] {
             guard PyModule_AddType(module, type) == 0 else { throw PythonError() }
         }
         guard PyModule_AddObjectRef(module, "CallInterrupted", interruption) == 0 else { throw PythonError() }
+    }
+
+    /// Calls `create_task(coroutine, context=context)`.
+    func createTask(_ method: PyPointer, _ coroutine: PyPointer, _ context: PyPointer) throws(PythonError)
+        -> Object
+    {
+        let arguments: [PyPointer?] = [coroutine, context]
+        return try Object(
+            arguments.withUnsafeBufferPointer {
+                cpython_call_with_names(method, $0.baseAddress, 1, namesOfCreateTask)
+            })
     }
 
     /// The state of the module of the interpreter that runs, imported where it is not yet.

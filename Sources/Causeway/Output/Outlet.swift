@@ -58,7 +58,7 @@ final class Outlet: @unchecked Sendable {
     /// The process on whose behalf the thread runs; `undefined` where there is none.
     private func process(_ context: Context?) -> Term {
         guard let context else { return atoms.undefined }
-        return (context.current?.takeUnretainedValue().beneficiary ?? context.owner).pid
+        return context.beneficiary.pid
     }
 
     // MARK: Writing, with the GIL

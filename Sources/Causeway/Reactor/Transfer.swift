@@ -87,3 +87,20 @@ func writeAvailable(_ fd: Int32, _ data: UnsafeRawBufferPointer) -> Transfer {
         return Transfer(result)
     }
 }
+
+/// The same for several pieces.
+///
+/// The corresponding C functions are `sendmsg(MSG_DONTWAIT | MSG_NOSIGNAL)` and, for what is no socket, `writev`.
+func gatherAvailable(_ fd: Int32, _ pieces: UnsafeMutableBufferPointer<iovec>, _ count: Int) -> Transfer {
+    while true {
+        var message = msghdr()
+        message.msg_iov = pieces.baseAddress
+        message.msg_iovlen = count
+        var result = sendmsg(fd, &message, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
+        if result < 0, Errno.last().code == ENOTSOCK {
+            result = writev(fd, pieces.baseAddress, Int32(clamping: count))
+        }
+        if result < 0, Errno.last().code == EINTR { continue }
+        return Transfer(result)
+    }
+}

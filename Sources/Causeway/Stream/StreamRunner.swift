@@ -20,8 +20,15 @@ struct StreamRunner {
         let env = call.environment.pointer
         var consumer = ErlNifPid()
         guard let source = resourceTypes.object.object(env, iterator), let wanted = integer(env, count),
-            wanted > 0, enif_get_local_pid(env, owner, &consumer) != 0, PyIter_Check(source.pointer) != 0
+            wanted > 0, enif_get_local_pid(env, owner, &consumer) != 0
         else { throw valueError("a stream needs an iterator, a count and a process of this node") }
+        guard PyIter_Check(source.pointer) != 0 else {
+            // An asynchronous one: a task does the same.
+            let emitter = StreamEmitter(call, consumer, reference, state)
+            let emit = try StreamEmitterObject.make(state.streamEmitterType, emitter)
+            let number = try Object(PyLong_FromLong(wanted))
+            return try state.callTasks("pull", [source.pointer, number.pointer, emit.pointer])
+        }
         let message = Environment()
         let end = monotonicNanoseconds() + StreamRunner.turn
         var sent = 0

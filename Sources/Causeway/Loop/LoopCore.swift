@@ -1,0 +1,439 @@
+import CPython
+import Glibc
+import Python
+import Streams
+import Synchronization
+
+/// The native half of an `erlang.EventLoop`: what is ready, what is due, and what is watched.
+///
+/// It belongs to the thread that runs it. Everything needs the GIL, but for the part of a turn that waits, reads and
+/// writes: meanwhile other threads may append to what is ready, and nothing else (`checkMayChange`).
+final class LoopCore: @unchecked Sendable {
+    /// While callbacks are ready, the poller is asked after so many nanoseconds.
+    private static let pollEvery: Int64 = 50_000
+    /// Timers that were cancelled are taken out when there are so many, and they are half of all.
+    private static let cancelledAtLeast = 100
+
+    let state: ModuleState
+    /// The Python object that owns this; borrowed.
+    var object: PyPointer?
+    var ready = ObjectRing()
+    var timers = TimerHeap()
+    private var cancelledTimers = 0
+    /// Handles that nobody refers to any more.
+    private var spare: [PyPointer] = []
+
+    var watches = SlotTable<LoopWatch>()
+    var watchesByDescriptor: [Int32: LoopWatch] = [:]
+    var poller: Poller?
+    /// What wakes the thread: the context's, where it runs on a context's thread.
+    var doorbell = Doorbell()
+    /// The descriptors that are watched for the sake of the thread.
+    var bellDescriptor: Int32 = -1
+    var innerDescriptors: [Int32] = []
+    static let bell = Poller.Token(slot: .max, generation: 0)
+    /// The poller of a reactor, or of another loop.
+    static let inner = Poller.Token(slot: .max, generation: 1)
+
+    /// The context's thread that runs it; nil for any other.
+    unowned(unsafe) var thread: ContextThread?
+    private(set) var isRunning = false
+    /// A callback of the loop may be running: no turn may begin.
+    private(set) var isInTurn = false
+    /// The thread polls it whenever it waits.
+    var isBackground = false
+    /// The thread waits, without the GIL.
+    var isPolling = false
+    var isStopping = false
+    var isClosed = false
+    var isDebugging = false
+    /// Something was made ready by another thread.
+    let isCalled = Atomic<Bool>(false)
+    private var polledAt: Int64 = 0
+
+    var arena = ReadArena()
+    var deliveries: [Delivery] = []
+    private var delivered = 0
+    /// Transports that have something to write.
+    var dirty: [StreamTransport] = []
+    /// What is being written, without the GIL.
+    var flights: [Flight] = []
+    /// Transports that are not closed, each with a reference to its object.
+    var transports: [ObjectIdentifier: StreamTransport] = [:]
+
+    init(_ state: ModuleState) { self.state = state }
+
+    // MARK: What is ready
+
+    /// A handle for `callback`, made ready. The context is the current one where there is none.
+    @inline(__always)
+    func callSoon(
+        _ callback: PyPointer, _ arguments: UnsafePointer<PyPointer?>?, _ count: Int, _ context: PyPointer?
+    ) throws(PythonError) -> Object {
+        let handle = try HandleObject.make(
+            state.handleType, callback, arguments, count, try LoopCore.context(context),
+            reusing: spare.popLast())
+        Py_IncRef(handle.pointer)
+        ready.append(handle.pointer)
+        return handle
+    }
+
+    func callSoon(_ callback: PyPointer, _ argument: PyPointer) throws(PythonError) {
+        if isClosed { throw runtimeError("Event loop is closed") }
+        let arguments: [PyPointer?] = [argument]
+        try arguments.withUnsafeBufferPointer { (arguments) throws(PythonError) in
+            _ = try callSoon(callback, arguments.baseAddress, 1, nil)
+        }
+    }
+
+    func callAt(
+        _ when: Double, _ callback: PyPointer, _ arguments: UnsafePointer<PyPointer?>?, _ count: Int,
+        _ context: PyPointer?
+    ) throws(PythonError) -> Object {
+        let handle = try HandleObject.make(
+            state.timerHandleType, callback, arguments, count, try LoopCore.context(context), reusing: nil)
+        let fields = handle.pointer.cast(to: HandleObject.self)
+        fields.pointee.when = when
+        fields.pointee.core = .passRetained(self)
+        fields.pointee.isScheduled = true
+        Py_IncRef(handle.pointer)
+        timers.insert(handle.pointer, at: when)
+        return handle
+    }
+
+    @inline(__always)
+    private static func context(_ given: PyPointer?) throws(PythonError) -> Object {
+        if let given, given != cpython_none() { return Object(retaining: given) }
+        return try Object(cpython_copy_context())
+    }
+
+    /// Another thread has made something ready.
+    func wake() {
+        isCalled.store(true, ordering: .sequentiallyConsistent)
+        doorbell.ring()
+    }
+
+    func timerCancelled() {
+        cancelledTimers += 1
+        guard cancelledTimers > LoopCore.cancelledAtLeast, cancelledTimers * 2 > timers.entries.count else {
+            return
+        }
+        cancelledTimers = 0
+        let cancelled = timers.remove {
+            isOurs($0) && $0.cast(to: HandleObject.self).pointee.isCancelled
+        }
+        for handle in cancelled {
+            handle.cast(to: HandleObject.self).pointee.isScheduled = false
+            Py_DecRef(handle)
+        }
+    }
+
+    /// Whether a handle is none of asyncio's own.
+    @inline(__always)
+    private func isOurs(_ handle: PyPointer) -> Bool {
+        let type = cpython_type(handle)
+        return type == state.handleType || type == state.timerHandleType
+    }
+
+    static func now() -> Double { Double(monotonicNanoseconds()) / 1e9 }
+
+    // MARK: Running
+
+    /// Runs until it is to stop, or something is raised that is to end it.
+    func run() throws(PythonError) {
+        guard !isInTurn else { throw runtimeError("This event loop is already running") }
+        // Of a background loop it is the only thread that ever runs it.
+        let outer = thread
+        defer { thread = outer }
+        try bind()
+        try thread?.checkMayWait()
+        isRunning = true
+        defer {
+            isRunning = false
+            isStopping = false
+        }
+        var mustPoll = true
+        repeat {
+            try turn(mustPoll: mustPoll)
+            mustPoll = false
+        } while !isStopping
+        if !dirty.isEmpty { try wait(0) }
+    }
+
+    /// One turn: waits where nothing is ready, and calls what is then.
+    private func turn(mustPoll: Bool) throws(PythonError) {
+        isInTurn = true
+        defer { isInTurn = false }
+        let wait = pause
+        if mustPoll || wait != 0 || !dirty.isEmpty || isPollDue { try self.wait(wait) }
+        try serve()
+    }
+
+    /// What a turn does when it has waited. For who waits for several loops.
+    func serveInBackground() throws(PythonError) {
+        isInTurn = true
+        defer { isInTurn = false }
+        try serve()
+    }
+
+    private func serve() throws(PythonError) {
+        // First: what is made ready from here on is looked at before the next wait.
+        isCalled.store(false, ordering: .sequentiallyConsistent)
+        try deliver()
+        fireTimers()
+        var left = ready.count
+        while left > 0, let handle = ready.popFirst() {
+            left &-= 1
+            try call(handle)
+        }
+    }
+
+    /// Whether a wait has brought something that a turn is to see. Without the GIL, on the loop's thread.
+    var hasEvents: Bool { delivered < deliveries.count || !flights.isEmpty }
+
+    /// For how many nanoseconds there is nothing to do; -1 is for ever.
+    var pause: Int64 {
+        if !ready.isEmpty || isStopping || delivered < deliveries.count { return 0 }
+        guard let first = timers.first else { return -1 }
+        let left = first.when - LoopCore.now()
+        return left <= 0 ? 0 : left < 86_400 ? Int64(left * 1e9) + 1 : 86_400_000_000_000
+    }
+
+    private var isPollDue: Bool { monotonicNanoseconds() &- polledAt > LoopCore.pollEvery }
+
+    private func fireTimers() {
+        guard let first = timers.first else { return }
+        let now = LoopCore.now() + 1e-9
+        guard first.when < now else { return }
+        while let next = timers.first, next.when < now, let handle = timers.popFirst() {
+            guard isOurs(handle) else {
+                ready.append(handle)
+                continue
+            }
+            let fields = handle.cast(to: HandleObject.self)
+            fields.pointee.isScheduled = false
+            if fields.pointee.isCancelled {
+                cancelledTimers = max(0, cancelledTimers - 1)
+                Py_DecRef(handle)
+            } else {
+                ready.append(handle)
+            }
+        }
+    }
+
+    /// Calls a handle, whose reference is taken over.
+    @inline(__always)
+    private func call(_ handle: PyPointer) throws(PythonError) {
+        let type = cpython_type(handle)
+        guard isOurs(handle) else { return try callForeign(Object(owning: handle)) }
+        if !handle.cast(to: HandleObject.self).pointee.isCancelled {
+            if let result = HandleObject.call(handle) {
+                Py_DecRef(result)
+            } else {
+                let held = Object(owning: handle)
+                return try report(held.pointer)
+            }
+        }
+        guard type == state.handleType, cpython_refcount(handle) == 1, spare.count < 1024, !isClosed else {
+            return Py_DecRef(handle)
+        }
+        // Out of sight before it lets go: that may run code.
+        HandleObject.clear(handle)
+        spare.append(handle)
+    }
+
+    /// A handle of asyncio's own, as there are in debug mode: it catches what its callback raises.
+    private func callForeign(_ handle: consuming Object) throws(PythonError) {
+        guard let object else { return }
+        _ = try Object(cpython_call_method1(object, state.loopNames.runHandle, handle.pointer))
+    }
+
+    /// What a callback has raised goes to the exception handler, but what is to end the loop ends it.
+    func report(_ handle: PyPointer) throws(PythonError) {
+        if isEnd { throw PythonError() }
+        guard let exception = Exception.take(), let object else { return }
+        _ = try Object(
+            cpython_call_method2(object, state.loopNames.reportError, exception.value.pointer, handle))
+    }
+
+    /// Whether what was raised is to end the loop.
+    var isEnd: Bool {
+        PyErr_ExceptionMatches(cpython_KeyboardInterrupt()) != 0
+            || PyErr_ExceptionMatches(cpython_SystemExit()) != 0
+            || PyErr_ExceptionMatches(state.interruption) != 0
+    }
+
+    private func deliver() throws(PythonError) {
+        while delivered < deliveries.count {
+            let delivery = deliveries[delivered]
+            delivered += 1
+            try deliver(delivery)
+        }
+        deliveries.removeAll(keepingCapacity: true)
+        delivered = 0
+        arena.empty()
+    }
+
+    @inline(__always)
+    private func deliver(_ delivery: Delivery) throws(PythonError) {
+        switch delivery {
+        case .data(let transport, let offset, let count):
+            try transport.received(arena.bytes(offset, count))
+        case .endOfStream(let transport): try transport.endOfStream()
+        case .failed(let transport, let error): try transport.readFailed(error)
+        case .readable(let transport): try transport.readIntoItsBuffer()
+        case .writable(let transport): transport.roomIsThere()
+        case .watched(let watch, let isReadable, let isWritable):
+            if isReadable, let reader = watch.reader { ready.append(Py_NewRef(reader)) }
+            if isWritable, let writer = watch.writer { ready.append(Py_NewRef(writer)) }
+        }
+    }
+
+    // MARK: Waiting
+
+    /// Writes what is to be written, waits for at most so many nanoseconds (-1: for ever), and reads.
+    private func wait(_ nanoseconds: Int64) throws(PythonError) {
+        polledAt = monotonicNanoseconds()
+        if let thread { return try thread.wait(in: self, nanoseconds) }
+        takeOff()
+        isPolling = true
+        let saved = PyEval_SaveThread()
+        var isIdle = nanoseconds != 0
+        if isIdle {
+            doorbell.willPoll()
+            // Announced first, looked at afterwards: who made something ready before saw us running and did not ring.
+            isIdle = !isCalled.load(ordering: .sequentiallyConsistent)
+        }
+        poll(isIdle ? nanoseconds : 0)
+        PyEval_RestoreThread(saved)
+        isPolling = false
+        try land()
+        if PyErr_CheckSignals() != 0 { throw PythonError() }
+    }
+
+    /// The part of a wait that needs no GIL.
+    func poll(_ nanoseconds: Int64) {
+        let isDone = fly()
+        let count = poller?.wait(milliseconds: isDone ? LoopCore.milliseconds(nanoseconds) : 0) ?? 0
+        doorbell.didWake()
+        polledAt = monotonicNanoseconds()
+        // What a turn has not delivered, because something has ended it, comes first. Events come again.
+        guard delivered == deliveries.count else { return }
+        for index in 0..<count {
+            guard let event = poller?.event(index) else { continue }
+            if event.token.slot == LoopCore.bell.slot {
+                if event.token == LoopCore.bell { doorbell.silence() }
+                continue
+            }
+            guard let watch = watches[event.token] else { continue }
+            note(event, of: watch)
+        }
+    }
+
+    @inline(__always)
+    private func note(_ event: Poller.Event, of watch: LoopWatch) {
+        guard let transport = watch.transport else {
+            deliveries.append(.watched(watch, event.isReadable, event.isWritable))
+            return
+        }
+        if watch.reader != nil || watch.writer != nil {
+            deliveries.append(.watched(watch, event.isReadable, event.isWritable))
+        }
+        if event.isWritable, transport.wantsToWrite { deliveries.append(.writable(transport)) }
+        guard event.isReadable, transport.wantsToRead else { return }
+        if transport.isBuffered {
+            deliveries.append(.readable(transport))
+            return
+        }
+        // Without room the event comes again with the next poll: it is level-triggered.
+        guard let (memory, offset, size) = arena.next() else { return }
+        switch readAvailable(watch.fd, memory, size) {
+        case .bytes(0): deliveries.append(.endOfStream(transport))
+        case .bytes(let count):
+            arena.take(count)
+            deliveries.append(.data(transport, offset, count))
+        case .wouldBlock, .noMemory: break
+        case .failed(let error): deliveries.append(.failed(transport, error))
+        }
+    }
+
+    private static func milliseconds(_ nanoseconds: Int64) -> Int32 {
+        nanoseconds <= 0 ? Int32(clamping: nanoseconds) : Int32(clamping: (nanoseconds - 1) / 1_000_000 + 1)
+    }
+
+    // MARK: The end
+
+    /// Forgets everything.
+    func close() {
+        isClosed = true
+        for watch in watches.elements { forget(watch) }
+        poller = nil
+        bellDescriptor = -1
+        innerDescriptors = []
+        let left = transports.values.map(\.object)
+        transports = [:]
+        dirty = []
+        deliveries = []
+        delivered = 0
+        while let handle = ready.popFirst() { letGo(handle) }
+        while let handle = timers.popFirst() { letGo(handle) }
+        while let handle = spare.popLast() { Py_DecRef(handle) }
+        for object in left { Py_DecRef(object) }
+    }
+
+    /// Nobody will call it: what it refers to may refer to it.
+    private func letGo(_ handle: PyPointer) {
+        if isOurs(handle) {
+            handle.cast(to: HandleObject.self).pointee.isScheduled = false
+            HandleObject.clear(handle)
+        }
+        Py_DecRef(handle)
+    }
+
+    deinit {
+        ready.free()
+        arena.free()
+    }
+}
+
+/// What a poll has found for a loop.
+enum Delivery {
+    case data(StreamTransport, Int, Int)
+    case endOfStream(StreamTransport)
+    case failed(StreamTransport, Errno)
+    case readable(StreamTransport)
+    case writable(StreamTransport)
+    case watched(LoopWatch, Bool, Bool)
+}
+
+/// The memory that a loop reads into: one piece, used anew in each turn, so that it stays in the processor's cache.
+struct ReadArena {
+    private static let size = 1 << 20
+    /// How much one read may bring, and how little room is still worth a read.
+    private static let most = 256 << 10
+    private static let least = 64 << 10
+    private var memory: UnsafeMutableRawPointer?
+    private var used = 0
+
+    /// Where the next read goes; nil where there is no room in this turn.
+    @inline(__always)
+    mutating func next() -> (UnsafeMutableRawPointer, offset: Int, size: Int)? {
+        let room = ReadArena.size - used
+        guard room >= ReadArena.least else { return nil }
+        let memory = self.memory ?? .allocate(byteCount: ReadArena.size, alignment: 64)
+        self.memory = memory
+        return (memory + used, used, min(room, ReadArena.most))
+    }
+
+    /// So many bytes were read; the next begin at a cache line.
+    @inline(__always)
+    mutating func take(_ count: Int) { used += (count + 63) & ~63 }
+
+    func bytes(_ offset: Int, _ count: Int) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(start: memory.map { $0 + offset }, count: count)
+    }
+
+    mutating func empty() { used = 0 }
+
+    func free() { memory?.deallocate() }
+}

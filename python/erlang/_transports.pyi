@@ -1,0 +1,16 @@
+import asyncio
+from asyncio.base_events import Server
+from socket import socket
+from typing import Any
+
+class StreamTransport(asyncio.Transport):
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Server | None = None,
+    ) -> None: ...
+    def __del__(self, _warn: Any = ...) -> None: ...
