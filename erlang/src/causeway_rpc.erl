@@ -37,7 +37,10 @@ advertise(Name, Handler) ->
 %% @doc Serves a name, in the place of what served it here before.
 -spec advertise(name(), causeway_rpc_stream:mode(), handler()) -> ok | {error, {badarg | not_started, binary()}}.
 advertise(Name, Mode, Handler) when Mode =:= server_stream; Mode =:= client_stream; Mode =:= bidi ->
-    causeway_rpc_server:advertise(Name, Mode, Handler).
+    causeway_rpc_server:advertise(Name, Mode, Handler);
+advertise(_Name, Mode, _Handler) ->
+    {error, {badarg, iolist_to_binary(io_lib:format("~tP is no mode: there are server_stream, client_stream and bidi",
+                                                    [Mode, 8]))}}.
 
 %% @doc Serves a name no longer. Calls that run go on.
 -spec unadvertise(name()) -> ok | {error, {not_started, binary()}}.

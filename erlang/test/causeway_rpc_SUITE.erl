@@ -50,7 +50,7 @@ wrong_arguments(_Config) ->
     [?assertMatch({error, {badarg, _}}, ?R:open_stream(<<"x">>, #{}, Wrong))
      || Wrong <- [#{window => 0}, #{owner => me}, #{deadline => -1}, #{mode => unary}, #{wrong => 1}]],
     ?assertMatch({error, {badarg, _}}, ?R:advertise(<<"x">>, fun() -> ok end)),
-    ?assertError(function_clause, ?R:advertise(<<"x">>, unary, fun counted/2)).
+    ?assertMatch({error, {badarg, <<"unary is no mode", _/binary>>}}, ?R:advertise(<<"x">>, unary, fun counted/2)).
 
 counted(Stream, Number) ->
     [ok = ?S:send(Stream, <<Count:32>>) || Count <- lists:seq(1, Number)].
