@@ -1,7 +1,7 @@
 import CPython
 import Python
 
-/// The struct of `_causeway.Handle` and `_causeway.TimerHandle`: a callback that an event loop is to call.
+/// The struct of `_causeway._Handle` and `_causeway._TimerHandle`: a callback that an event loop is to call.
 struct HandleObject {
     var head: PyObject
     var callback: PyPointer?
@@ -110,7 +110,7 @@ struct HandleObject {
 
     static func makeType(in module: PyPointer) throws(PythonError) -> PyType {
         try makeType(
-            in: module, name: "_causeway.Handle", methods: commonMethods + [PyMethodDef()],
+            in: module, name: "_causeway._Handle", methods: commonMethods + [PyMethodDef()],
             doc: "A callback that an event loop is to call: what call_soon() returns.")
     }
 
@@ -120,7 +120,7 @@ struct HandleObject {
             PyFloat_FromDouble(me?.cast(to: HandleObject.self).pointee.when ?? 0)
         }
         return try makeType(
-            in: module, name: "_causeway.TimerHandle", methods: commonMethods + [when, PyMethodDef()],
+            in: module, name: "_causeway._TimerHandle", methods: commonMethods + [when, PyMethodDef()],
             doc: "A callback that an event loop is to call later: what call_later() and call_at() return.")
     }
 
@@ -160,7 +160,8 @@ struct HandleObject {
                     returning { () throws(PythonError) in
                         guard let me else { throw PythonError() }
                         let fields = me.cast(to: HandleObject.self).pointee
-                        let name = typeName(of: me)
+                        // As asyncio's own are shown.
+                        let name = typeName(of: me).drop { $0 == "_" }
                         if fields.isCancelled { return try newString("<\(name) cancelled>").take() }
                         guard let callback = fields.callback else {
                             return try newString("<\(name) done>").take()
