@@ -1,4 +1,4 @@
-"""Draws .build/bench/results.json as an SVG: each ratio with its spread, against its target.
+"""Draws .build/bench/results.json as an SVG: each ratio that has a target, with its spread.
 
 usage: plot.py RESULTS OUTPUT
 """
@@ -9,15 +9,17 @@ import sys
 import matplotlib
 
 matplotlib.use("svg")
-from matplotlib import pyplot
+from matplotlib import pyplot  # noqa: E402
 
-MET, MISSED, FREE = "#2a7f4f", "#b3412d", "#56657a"
+pyplot.rcParams["svg.fonttype"] = "none"  # text stays text
+
+MET, MISSED = "#2a7f4f", "#b3412d"
 BAR = 0.24  # inches
 
 
-def advantage(value: float, target: dict | None) -> float:
+def advantage(value: float, target: dict) -> float:
     """How many times better than the peer: of times the inverse."""
-    return 1 / value if target and "at_most" in target else value
+    return 1 / value if "at_most" in target else value
 
 
 def rows(results: dict) -> list[dict]:
@@ -26,7 +28,7 @@ def rows(results: dict) -> list[dict]:
         number
         for benchmark in results["benchmarks"]
         for number in benchmark.get("numbers", [])
-        if " / " in number["ratio"] and number["value"]["min"] > 0
+        if number["target"] and " / " in number["ratio"] and number["value"]["min"] > 0
     ]
 
 
@@ -36,12 +38,11 @@ def draw(results: dict, output: str) -> None:
     for place, number in enumerate(numbers):
         target = number["target"]
         median, *ends = (advantage(number["value"][key], target) for key in ("median", "min", "max"))
-        color = FREE if number["met"] is None else MET if number["met"] else MISSED
+        color = MET if number["met"] else MISSED
         axes.barh(place, median - 1, left=1, height=0.6, color=color)
         axes.plot(sorted(ends), [place, place], color="black", linewidth=0.8)
-        if target:
-            limit = advantage(next(iter(target.values())), target)
-            axes.plot([limit, limit], [place - 0.4, place + 0.4], color="black", linewidth=2)
+        limit = advantage(next(iter(target.values())), target)
+        axes.plot([limit, limit], [place - 0.4, place + 0.4], color="black", linewidth=2)
     axes.set_yticks(range(len(numbers)), [number["name"] for number in numbers], fontsize=7)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
