@@ -9,7 +9,7 @@ import sys
 import matplotlib
 
 matplotlib.use("svg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
 pyplot.rcParams["svg.fonttype"] = "none"  # text stays text
 
