@@ -40,13 +40,17 @@ class Streams:
 
     def end(self, timeout):
         """The core has written and read all that it will: the threads have so many seconds for theirs."""
-        for near, _ in self._pumps:
+        for near, *_ in self._pumps:
             # It may be over already.
             with contextlib.suppress(OSError):
                 near.shutdown(socket.SHUT_RDWR)
-        for near, thread in self._pumps:
+        for near, thread, stop in self._pumps:
             if thread is not None:
                 thread.join(timeout)
+            if stop is not None:
+                # The socket is the caller's again, who may close it: nobody may be writing to its number then.
+                stop.close()
+                thread.join()
             near.close()
         self._pumps = []
 
@@ -54,7 +58,8 @@ class Streams:
         from . import _tls  # who has no TLS needs no ssl
 
         near, far = socket.socketpair()
-        self._pumps.append((near, _start(_tls.carry, sock, far)))
+        stop, stopped = socket.socketpair()
+        self._pumps.append((near, _start(_tls.carry, sock, far, stopped), stop))
         self.recv = os.dup(near.fileno())
         self.send = os.dup(near.fileno())
 
@@ -73,7 +78,7 @@ class Streams:
             pieces = _pieces(recv)
         near, far = socket.socketpair()
         # Nobody waits for it: what it reads from may never end.
-        self._pumps.append((near, None))
+        self._pumps.append((near, None, None))
         _start(_pump_in, pieces, far)
         return os.dup(near.fileno())
 
@@ -89,7 +94,7 @@ class Streams:
         else:
             return _duplicate(fd, os.O_WRONLY)
         near, far = socket.socketpair()
-        self._pumps.append((near, _start(_pump_out, far, write, own)))
+        self._pumps.append((near, _start(_pump_out, far, write, own), None))
         return os.dup(near.fileno())
 
 

@@ -9,18 +9,19 @@ import ssl
 _log = logging.getLogger("erlang.packetstream")
 
 
-def carry(sock, far):
-    """Carry what comes on a TLS socket to another one that does not block, and back, until that has ended.
+def carry(sock, far, stop):
+    """Carry what comes on a TLS socket to another one that does not block, and back, until that has ended or
+    the other end of the socket ``stop`` is closed.
 
     One thread does both: OpenSSL's connections are for one at a time, and whoever waits in one of them keeps
     the other direction waiting. The socket has its time-out again afterwards.
     """
     before = sock.gettimeout()
     try:
-        with far:
+        with far, stop:
             sock.setblocking(False)
             far.setblocking(False)
-            _Carrier(sock, far).run()
+            _Carrier(sock, far, stop).run()
     except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
         pass  # the connection is over
     except Exception:
@@ -32,9 +33,10 @@ def carry(sock, far):
 
 
 class _Carrier:
-    def __init__(self, sock, far):
+    def __init__(self, sock, far, stop):
         self._socket = sock
         self._far = far
+        self._stop = stop
         self._incoming = self._outgoing = b""
         self._is_ended = self._is_done = False
 
@@ -48,13 +50,15 @@ class _Carrier:
                 return
 
     def _wait(self):
-        """Until something can go on; False where a socket was closed meanwhile."""
+        """Until something can go on; False where a socket was closed meanwhile, or it is to stop."""
         poll = select.poll()
+        poll.register(self._stop, select.POLLIN)
         for sock, events in self._waits.items():
             if sock.fileno() < 0:
                 return False
             poll.register(sock, events)
-        return not any(events & select.POLLNVAL for _, events in poll.poll())
+        ready = dict(poll.poll())
+        return self._stop.fileno() not in ready and not any(events & select.POLLNVAL for events in ready.values())
 
     def _wants(self, sock, events):
         self._waits[sock] = self._waits.get(sock, 0) | events
