@@ -48,7 +48,7 @@ class Streams:
             if thread is not None:
                 thread.join(timeout)
             if stop is not None:
-                # The socket is the caller's again, who may close it: nobody may be writing to its number then.
+                # The socket is the caller's again, who may close it: nobody may write to its number then.
                 stop.close()
                 thread.join()
             near.close()

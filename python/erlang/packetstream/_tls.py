@@ -58,7 +58,9 @@ class _Carrier:
                 return False
             poll.register(sock, events)
         ready = dict(poll.poll())
-        return self._stop.fileno() not in ready and not any(events & select.POLLNVAL for events in ready.values())
+        if self._stop.fileno() in ready:
+            return False
+        return not any(events & select.POLLNVAL for events in ready.values())
 
     def _wants(self, sock, events):
         self._waits[sock] = self._waits.get(sock, 0) | events
