@@ -9,7 +9,7 @@ benchmarks() ->
     [owngil(owngil_parallel, 1000000), owngil(owngil_short, 10000)].
 
 %% The same pure Python computation in one context, and in two at once: for some 30 ms, and so short a one that schedulers
-%% which look for work meanwhile take a part of the cores. (They do for some 0.1 ms, unless the node runs with `+sbwt none'.)
+%% which look for work after each call take a part of the cores, unless the node runs with `+sbwt none'.
 owngil(Name, Numbers) ->
     #{name => Name,
       unit => "calls/s",

@@ -203,12 +203,7 @@ final class ModuleState: @unchecked Sendable {
 
     /// The classes of `erlang._channel`, which registers them when it is imported.
     func channelTypes() throws(PythonError) -> ChannelTypes {
-        if let registeredChannelTypes { return registeredChannelTypes }
-        _ = try Object(PyImport_ImportModule("erlang._channel"))
-        guard let registeredChannelTypes else {
-            throw runtimeError("erlang._channel has not registered its classes")
-        }
-        return registeredChannelTypes
+        try registered("erlang._channel", registeredChannelTypes)
     }
 
     /// Takes over the references to them. Those of before live on: somebody may be using them.
@@ -216,12 +211,7 @@ final class ModuleState: @unchecked Sendable {
 
     /// The classes of `erlang.packetstream`, which registers them when it is imported.
     func packetTypes() throws(PythonError) -> PacketTypes {
-        if let registeredPacketTypes { return registeredPacketTypes }
-        _ = try Object(PyImport_ImportModule("erlang.packetstream"))
-        guard let registeredPacketTypes else {
-            throw runtimeError("erlang.packetstream has not registered its classes")
-        }
-        return registeredPacketTypes
+        try registered("erlang.packetstream", registeredPacketTypes)
     }
 
     /// Takes over the references to them. Those of before live on: somebody may be using them.
@@ -229,12 +219,19 @@ final class ModuleState: @unchecked Sendable {
 
     /// The functions of `erlang.rpc`, which registers them when it is imported.
     func rpcFunctions() throws(PythonError) -> RpcFunctions {
-        if let registeredRpcFunctions { return registeredRpcFunctions }
-        _ = try Object(PyImport_ImportModule("erlang.rpc"))
-        guard let registeredRpcFunctions else {
-            throw runtimeError("erlang.rpc has not registered its functions")
+        try registered("erlang.rpc", registeredRpcFunctions)
+    }
+
+    /// What a module registers when it is imported: imports it where nobody has.
+    private func registered<Parts>(_ module: String, _ parts: @autoclosure () -> Parts?)
+        throws(PythonError) -> Parts
+    {
+        if let parts = parts() { return parts }
+        _ = try Object(PyImport_ImportModule(module))
+        guard let parts = parts() else {
+            throw runtimeError("\(module) has not registered what it has to")
         }
-        return registeredRpcFunctions
+        return parts
     }
 
     /// Takes over the references to them. Those of before live on: somebody may be using them.
