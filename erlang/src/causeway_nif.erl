@@ -7,6 +7,7 @@
 -export([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0]).
 -export([context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1, context_stats/1,
          context_diagnose/2]).
+-export([stream_outbox/0, stream_take/1]).
 -export([is_object/1, object_context/1]).
 -export([callbacks_update/1, callback_begin/1, callback_answer/2]).
 -export([output_taken/1, output_level/1]).
@@ -30,7 +31,7 @@
 
 -nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
        context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
-       context_stats/1, context_diagnose/2, is_object/1, object_context/1, callbacks_update/1, callback_begin/1, callback_answer/2,
+       context_stats/1, context_diagnose/2, stream_outbox/0, stream_take/1, is_object/1, object_context/1, callbacks_update/1, callback_begin/1, callback_answer/2,
        output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1, channel_new/1,
        channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3, channel_finish/1,
        channel_close/1, channel_abort/2, channel_info/1,
@@ -147,6 +148,14 @@ context_wake(_Context) -> erlang:nif_error(not_loaded).
 %% @doc Interrupts what the context executes.
 -spec context_interrupt(context()) -> ok | idle.
 context_interrupt(_Context) -> erlang:nif_error(not_loaded).
+
+%% @doc Where the items of a stream are kept until the caller takes them.
+-spec stream_outbox() -> reference().
+stream_outbox() -> erlang:nif_error(not_loaded).
+
+%% @doc The next items of a stream. After `[]' the process that has made the call is sent `items' when there are more.
+-spec stream_take(reference()) -> [term()].
+stream_take(_Outbox) -> erlang:nif_error(not_loaded).
 
 %% @doc Whether a term refers to a Python object.
 -spec is_object(term()) -> boolean().

@@ -10,7 +10,7 @@
                  | {call_method, reference(), name(), [term()], map()} | {getattr, reference(), name()}
                  | {to_term, reference()} | {ref, request()} | {async, request()} | {collect, request()}
                  | {stream, request()}
-                 | {setup, request()} | {next, reference(), pos_integer(), pid(), reference()}.
+                 | {setup, request()} | {next, reference(), pos_integer(), reference()}.
 -type name() :: atom() | string() | binary().
 -type target() :: causeway_nif:context() | tuple().
 -type options() :: #{timeout => timeout(), error => pair | map, result => term | ref}.

@@ -106,6 +106,7 @@ init(#{reference := Reference, owner := Owner} = Arguments) ->
     State = maps:with([reference, owner, target], Arguments),
     {ok, State#{iterator => undefined,
                 call => undefined,
+                outbox => causeway_nif:stream_outbox(),
                 pause => ?PAUSE,
                 %% When messages may be counted again, in microseconds.
                 next_count => erlang:monotonic_time(microsecond),
@@ -134,8 +135,12 @@ handle_cast(_Request, State) ->
     {noreply, State}.
 
 %% @private
+handle_info(items, State) ->
+    ok = relay(State),
+    {noreply, State};
 handle_info({Tag, Result}, #{call := Tag} = State) ->
     ok = py_call:forget(Tag),
+    ok = relay(State),
     answered(Result, State#{call := undefined});
 handle_info(continue, #{call := undefined, iterator := Iterator} = State) when Iterator =/= undefined ->
     next(State);
@@ -148,6 +153,16 @@ answered({ok, Iterator}, #{iterator := undefined} = State) -> next(State#{iterat
 answered({ok, {Sent, true}}, State) -> next(sent(Sent, State));
 answered({ok, {_Sent, false}}, State) -> finish(done, State);
 answered({error, Reason}, State) -> finish({error, Reason}, State).
+
+%% Sends the owner all that Python has made by now.
+relay(#{outbox := Outbox, owner := Owner, reference := Reference} = State) ->
+    case causeway_nif:stream_take(Outbox) of
+        [] ->
+            ok;
+        Items ->
+            lists:foreach(fun(Item) -> Owner ! {py_stream, Reference, {data, Item}} end, Items),
+            relay(State)
+    end.
 
 sent(_Number, #{demand := infinity} = State) -> State;
 sent(Number, #{demand := Demand} = State) -> State#{demand := Demand - Number}.
@@ -196,8 +211,8 @@ pause(#{pause := Pause} = State) ->
     _ = erlang:send_after(Pause, self(), continue),
     {noreply, State#{pause := min(2 * Pause, ?LONGEST_PAUSE)}}.
 
-take(Number, #{target := Target, iterator := Iterator, owner := Owner, reference := Reference} = State) ->
-    called(py_call:start(Target, {next, Iterator, Number, Owner, Reference}), State).
+take(Number, #{target := Target, iterator := Iterator, outbox := Outbox} = State) ->
+    called(py_call:start(Target, {next, Iterator, Number, Outbox}), State).
 
 finish(Event, #{owner := Owner, reference := Reference} = State) ->
     Owner ! {py_stream, Reference, Event},

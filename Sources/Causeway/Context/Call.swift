@@ -31,7 +31,7 @@ final class Call: Resource, @unchecked Sendable {
     /// The first element of the answer `{Tag, Result}`.
     private(set) var tag: Term
     /// `{call, Module, Function, Args, Kwargs}`, `{eval, Code, Locals}` or `{exec, Code}`, perhaps in a
-    /// `{async, Request}`, `{collect, Request}`, `{stream, Request}` or `{setup, Request}`; `{next, Iterator, Count, Owner, Reference}`.
+    /// `{async, Request}`, `{collect, Request}`, `{stream, Request}` or `{setup, Request}`; `{next, Iterator, Count, Outbox}`.
     private(set) var request: Term
     let errorForm: ErrorForm
     /// When the timekeeper gives it up, on the monotonic clock in nanoseconds.
@@ -43,8 +43,8 @@ final class Call: Resource, @unchecked Sendable {
     private let state = Atomic<UInt8>(State.queued)
     /// A task of the context's event loop answers it.
     let isTask = Atomic<Bool>(false)
-    /// Held while a part of the answer is sent, and while the terms move.
-    private let delivery = Mutex(())
+    /// Held while the terms move.
+    private let moving = Mutex(())
 
     init(
         caller: ErlNifPid, beneficiary: ErlNifPid? = nil, environment: consuming Environment, tag: Term,
@@ -78,10 +78,6 @@ final class Call: Resource, @unchecked Sendable {
     /// Whether it is neither queued nor running any more.
     var isOver: Bool { state.load(ordering: .sequentiallyConsistent) > State.running }
 
-    /// Sends a part of the answer with `body`, unless the call was given up: nothing is sent after `cancel`. False
-    /// where it was, or where `body` could not.
-    func deliver(_ body: () -> Bool) -> Bool { delivery.withLock { _ in !isCancelled && body() } }
-
     /// Gives the call up: it will not be answered, and what it runs is interrupted.
     ///
     /// False when the answer is on its way already.
@@ -93,7 +89,6 @@ final class Call: Resource, @unchecked Sendable {
             return true
         }
         guard move(from: State.running, to: State.cancelled) else { return false }
-        delivery.withLock { _ in }  // what is being sent is there when this returns
         if isTask.load(ordering: .sequentiallyConsistent) {
             context.cancelTask(of: self)
         } else {
@@ -104,7 +99,7 @@ final class Call: Resource, @unchecked Sendable {
 
     /// Lets go of the request, which nobody reads any more. Who answers needs the tag.
     private func forgetRequest() {
-        delivery.withLock { _ in
+        moving.withLock { _ in
             let kept = Environment()
             let keptTag = kept.copy(tag)
             environment.clear()
@@ -115,14 +110,14 @@ final class Call: Resource, @unchecked Sendable {
 
     /// The message that answers the call.
     func answer(_ result: Term, in environment: borrowing Environment) -> Term {
-        let copy = delivery.withLock { _ in environment.copy(tag) }
+        let copy = moving.withLock { _ in environment.copy(tag) }
         return makeTuple(environment.pointer, copy, result)
     }
 
     /// Lets go of the arguments: what their terms refer to is not held by the call any more. On the context's thread,
     /// with the GIL, when they are converted.
     func forgetArguments() {
-        delivery.withLock { _ in
+        moving.withLock { _ in
             // Whoever has ended the call may be reading them.
             guard !isOver else { return }
             let kept = Environment()
@@ -148,7 +143,7 @@ final class Call: Resource, @unchecked Sendable {
     /// its terms are as they were until then.
     func summary(_ env: EnvPointer?) -> Term {
         // Under the lock: a call that is taken but has not begun may be given up now.
-        delivery.withLock { _ in
+        moving.withLock { _ in
             var arity: Int32 = 0
             var parts: UnsafePointer<Term>?
             guard !isOver, enif_get_tuple(environment.pointer, request, &arity, &parts) != 0, let parts,

@@ -222,7 +222,7 @@ final class CallRunner {
     private func isNext(_ call: Call) -> Bool {
         var arity: Int32 = 0
         var parts: UnsafePointer<Term>?
-        return enif_get_tuple(call.environment.pointer, call.request, &arity, &parts) != 0 && arity == 5
+        return enif_get_tuple(call.environment.pointer, call.request, &arity, &parts) != 0 && arity == 4
             && parts?[0] == atoms.next
     }
 
@@ -260,9 +260,9 @@ final class CallRunner {
             thread.isInSetup = true
             defer { thread.isInSetup = false }
             return try evaluate(parts[1], of: call)
-        case (atoms.next, 5):
+        case (atoms.next, 4):
             return try StreamRunner(call: call, state: state).run(
-                iterator: parts[1], count: parts[2], owner: parts[3], reference: parts[4])
+                iterator: parts[1], count: parts[2], outbox: parts[3])
         case (atoms.exec, 2):
             let globals = try state.namespaces.dict(of: call.beneficiary, leftovers: state.leftovers)
             let code = try state.code(try source(parts[1], env), mode: Int32(cpython_file_input))

@@ -27,7 +27,7 @@ struct Atoms: Sendable {
     var toTerm: Term = 0
     var notConvertible: Term = 0
     var data: Term = 0
-    var pyStream: Term = 0
+    var items: Term = 0
     var full: Term = 0
     var closed: Term = 0
     var cancelled: Term = 0
@@ -169,7 +169,7 @@ struct Atoms: Sendable {
         toTerm = atom("to_term")
         notConvertible = atom("not_convertible")
         data = atom("data")
-        pyStream = atom("py_stream")
+        items = atom("items")
         full = atom("full")
         closed = atom("closed")
         cancelled = atom("cancelled")

@@ -6,6 +6,7 @@ struct ResourceTypes {
     var call = ResourceType<Call>()
     var callback = ResourceType<Callback>()
     var outputTicket = ResourceType<OutputTicket>()
+    var streamOutbox = ResourceType<StreamOutbox>()
     var object = ResourceType<ObjectReference>()
     var namespace = ResourceType<Namespace>()
     var channel = ResourceType<ChannelHandle>()
@@ -25,6 +26,7 @@ struct ResourceTypes {
             let call = ResourceType<Call>(env, name: "call"),
             let callback = ResourceType<Callback>(env, name: "callback"),
             let outputTicket = ResourceType<OutputTicket>(env, name: "output_ticket"),
+            let streamOutbox = ResourceType<StreamOutbox>(env, name: "stream_outbox"),
             let object = ResourceType<ObjectReference>(env, name: "object"),
             let namespace = ResourceType<Namespace>(env, name: "namespace"),
             let channel = ResourceType<ChannelHandle>(env, name: "byte_channel"),
@@ -40,6 +42,7 @@ struct ResourceTypes {
         self.call = call
         self.callback = callback
         self.outputTicket = outputTicket
+        self.streamOutbox = streamOutbox
         self.object = object
         self.namespace = namespace
         self.channel = channel

@@ -3,39 +3,33 @@ import CErlNif
 import CPython
 import Python
 
-/// Sends what a task takes from an asynchronous iterator to the consumer of a stream.
-final class StreamEmitter {
-    private let call: Call
-    private let consumer: ErlNifPid
-    private let held = Environment()
-    private let message = Environment()
-    private let reference: Term
-    private let state: ModuleState
-
-    init(_ call: Call, _ consumer: ErlNifPid, _ reference: Term, _ state: ModuleState) {
-        self.call = call
-        self.consumer = consumer
-        self.state = state
-        self.reference = held.copy(reference)
-    }
+/// Gives what a call takes from an iterator to the outbox of its stream.
+struct StreamEmitter {
+    let call: Call
+    let outbox: StreamOutbox
+    let state: ModuleState
 
     /// False where nobody wants it any more.
     func emit(_ item: PyPointer) throws(PythonError) -> Bool {
-        var encoder = Encoder(env: message.pointer, state: state)
-        let data = makeTuple(message.pointer, atoms.data, try encoder.term(item))
-        let event = makeTuple(message.pointer, atoms.pyStream, message.copy(reference), data)
-        return call.deliver { send(to: consumer, message, event) }
+        guard !call.isCancelled else { return false }
+        return try outbox.add(item, to: call.caller, state)  // the relay is who has made the call
     }
 }
 
 /// The struct of `_causeway._StreamEmitter`: the same as a function of Python's.
 struct StreamEmitterObject {
+    /// What the object owns.
+    private final class Holder {
+        let emitter: StreamEmitter
+        init(_ emitter: StreamEmitter) { self.emitter = emitter }
+    }
+
     var head: PyObject
-    private var reference: Unmanaged<StreamEmitter>?
+    private var holder: Unmanaged<Holder>?
 
     static func make(_ type: PyType, _ emitter: StreamEmitter) throws(PythonError) -> Object {
         let object = try Object(cpython_alloc_instance(type))
-        object.pointer.cast(to: StreamEmitterObject.self).pointee.reference = .passRetained(emitter)
+        object.pointer.cast(to: StreamEmitterObject.self).pointee.holder = .passRetained(Holder(emitter))
         return object
     }
 
@@ -46,14 +40,14 @@ struct StreamEmitterObject {
             slots: [
                 slot(Py_tp_dealloc) { (me: PyPointer?) -> Void in
                     guard let me else { return }
-                    me.cast(to: StreamEmitterObject.self).pointee.reference?.release()
+                    me.cast(to: StreamEmitterObject.self).pointee.holder?.release()
                     cpython_free_instance(me)
                 },
                 slot(Py_tp_call) { (me: PyPointer?, arguments: PyPointer?, _: PyPointer?) -> PyPointer? in
                     returning { () throws(PythonError) in
-                        let reference = me?.cast(to: StreamEmitterObject.self).pointee.reference
-                        guard let emitter = reference?.takeUnretainedValue(), PyTuple_Size(arguments) == 1,
-                            let item = PyTuple_GetItem(arguments, 0)
+                        let holder = me?.cast(to: StreamEmitterObject.self).pointee.holder
+                        guard let emitter = holder?.takeUnretainedValue().emitter,
+                            PyTuple_Size(arguments) == 1, let item = PyTuple_GetItem(arguments, 0)
                         else { throw typeError("an item is needed") }
                         return newBool(try emitter.emit(item))
                     }
