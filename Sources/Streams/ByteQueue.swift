@@ -78,6 +78,11 @@ public final class ByteQueue: Sendable {
         }
     }
 
+    /// Whether a message of so many bytes could be sent now, or would be refused.
+    public func hasRoom(for count: Int) -> Bool {
+        contents.withLock { $0.end != nil || ($0.senders.first == nil && hasRoom(count, $0)) }
+    }
+
     // MARK: At once
 
     /// Queues a message, or gives it to who waits for one.

@@ -12,7 +12,7 @@
 -export([callbacks_update/1, callback_begin/1, callback_answer/2]).
 -export([output_taken/1, output_level/1]).
 -export([submit/4, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1]).
--export([channel_new/1, channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3,
+-export([channel_new/1, channel_send/2, channel_has_room/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3,
          channel_finish/1, channel_close/1, channel_abort/2, channel_info/1]).
 -export([cbor_encode/1, cbor_decode/1]).
 -export([packet_decode/2, packet_head/2]).
@@ -33,7 +33,7 @@
        context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
        context_stats/1, context_diagnose/2, stream_outbox/0, stream_take/1, is_object/1, object_context/1, callbacks_update/1, callback_begin/1, callback_answer/2,
        output_taken/1, output_level/1, submit/4, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1, channel_new/1,
-       channel_send/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3, channel_finish/1,
+       channel_send/2, channel_has_room/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3, channel_finish/1,
        channel_close/1, channel_abort/2, channel_info/1,
        process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
        process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
@@ -236,6 +236,10 @@ channel_new(_MaxSize) -> erlang:nif_error(not_loaded).
 %% @doc Sends, if there is room.
 -spec channel_send(reference(), iodata()) -> ok | busy | closed | {aborted, term()} | badarg.
 channel_send(_Channel, _Data) -> erlang:nif_error(not_loaded).
+
+%% @doc Whether so many bytes could be sent now, or would be refused.
+-spec channel_has_room(reference(), non_neg_integer()) -> boolean() | badarg.
+channel_has_room(_Channel, _Bytes) -> erlang:nif_error(not_loaded).
 
 %% @doc The next message, if there is one.
 -spec channel_receive(reference()) -> {ok, binary()} | empty | closed | {aborted, term()} | badarg.

@@ -31,6 +31,8 @@
 
 -define(RECEIVE_CALLBACK, '_py_byte_channel_receive').
 -define(TRY_RECEIVE_CALLBACK, '_py_byte_channel_try_receive').
+%% How often a sender looks for room before it waits: some 20 microseconds.
+-define(PATIENCE, 60).
 -define(PIPED_AT_ONCE, 1048576).
 
 %% @doc Makes a channel without limit.
@@ -67,8 +69,21 @@ send(Channel, Data, Timeout) ->
     case causeway_nif:channel_send(Channel, Message) of
         ok -> ok;
         busy when Timeout =:= 0 -> {error, timeout};
-        busy -> wait(Channel, Message, Timeout, send, [Channel, Data, Timeout]);
+        busy -> send_later(Channel, Message, Timeout, [Channel, Data, Timeout], ?PATIENCE);
         Other -> ended(Other, send, [Channel, Data, Timeout])
+    end.
+
+%% A receiver that is at work makes room within a few turns of a process: to wait for that and to be woken would cost both
+%% more.
+send_later(Channel, Message, Timeout, Arguments, 0) ->
+    wait(Channel, Message, Timeout, send, Arguments);
+send_later(Channel, Message, Timeout, Arguments, Patience) ->
+    erlang:yield(),
+    %% What is large is made ready only where there is room for it.
+    case causeway_nif:channel_has_room(Channel, byte_size(Message)) andalso causeway_nif:channel_send(Channel, Message) of
+        IsBusy when IsBusy =:= false; IsBusy =:= busy -> send_later(Channel, Message, Timeout, Arguments, Patience - 1);
+        ok -> ok;
+        Other -> ended(Other, send, Arguments)
     end.
 
 %% A large list is put together here, which takes turns with other processes, as a NIF could not. What is no iodata is

@@ -31,6 +31,13 @@ var channelNifs: [ErlNifFunc] {
             case .aborted: return channel.abortion(env)
             }
         },
+        /// channel_has_room(Channel, Bytes) -> boolean() | badarg: whether so many could be sent now, or would be refused.
+        nif("channel_has_room", 2) { env, _, arguments in
+            guard let channel = channel(env, arguments), let arguments,
+                let bytes = integer(env, arguments[1])
+            else { return atoms.badarg }
+            return channel.queue.hasRoom(for: bytes) ? atoms.true : atoms.false
+        },
         /// channel_receive(Channel) -> {ok, Binary} | empty | closed | {aborted, Reason} | badarg
         nif("channel_receive", 1) { env, _, arguments in
             guard let channel = channel(env, arguments) else { return atoms.badarg }
