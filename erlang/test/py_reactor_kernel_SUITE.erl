@@ -188,8 +188,10 @@ closed_once_there(Config) ->
          Listen = reactor_ct:listen(),
          {ok, Port} = inet:port(Listen),
          ok = py_reactor_context:handoff(Context, Listen, #{}),
+         %% This one first: who accepts takes a place for a moment, to see whether there is somebody.
+         Given = connected_to(Context, #{}),
          {ok, Accepted} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
-         Clients = [Accepted, connected_to(Context, #{})],
+         Clients = [Given, Accepted],
          [?assertEqual(<<"echo">>, ask(Client, <<"echo">>)) || Client <- Clients],
          {_, Full} = reactor_ct:tcp_pair(),
          {error, max_connections} = py_reactor_context:handoff(Context, Full, #{}),
