@@ -27,20 +27,19 @@ def _enable_faulthandler():
 
 
 def _spawn(context):
-    class DefaultContext(context.DefaultContext):
-        """What the functions of ``multiprocessing`` are methods of."""
-
-        def set_start_method(self, method, force=False):
-            # At once, and not where something is started: that may be far away from the mistake.
-            if method in REFUSED:
-                raise _refusal(method)
-            super().set_start_method(method, force)
-
-        def get_all_start_methods(self):
-            return [method for method in super().get_all_start_methods() if method not in REFUSED]
-
     # The default only, so that programs may still set a method themselves, once.
-    context._default_context = DefaultContext(context._concrete_contexts["spawn"])
+    default = context.DefaultContext(context._concrete_contexts["spawn"])
+    choose, methods = default.set_start_method, default.get_all_start_methods
+
+    def set_start_method(method, force=False):
+        # At once, and not where something is started: that may be far away from the mistake.
+        if method in REFUSED:
+            raise _refusal(method)
+        choose(method, force)
+
+    default.set_start_method = set_start_method
+    default.get_all_start_methods = lambda: [method for method in methods() if method not in REFUSED]
+    context._default_context = default
     # Whoever has asked for such a context need not start anything: libraries do when they are imported.
     context.ForkProcess._Popen = staticmethod(_refuse("fork"))
     context.ForkServerProcess._Popen = staticmethod(_refuse("forkserver"))
