@@ -1,4 +1,4 @@
-/* A library for LD_PRELOAD: it counts the allocations of each thread and what it copies, and has calls of the kernel fail as they may,
+/* A library for LD_PRELOAD: it counts the allocations of each thread, what it copies, and closes in vain; and it has calls of the kernel fail as they may,
  * but hardly ever do. Tests reach it by ctypes.CDLL(None). */
 
 #define _GNU_SOURCE
@@ -50,6 +50,13 @@ static void *copy(void *target, const void *source, size_t size) {
 void *memcpy(void *target, const void *source, size_t size) { return copy(target, source, size); }
 void *memmove(void *target, const void *source, size_t size) { return copy(target, source, size); }
 
+/* --- closes --- */
+
+static _Atomic long vain_closes;
+
+/* How often the process has closed what was not open. */
+long preload_vain_closes(void) { return atomic_load(&vain_closes); }
+
 /* --- failures --- */
 
 enum call { RECV, SEND, RECVFROM, SENDTO, WATCH, CALLS };
@@ -87,6 +94,12 @@ static int fails(enum call call, int fd) {
 }
 
 #define REAL(NAME) ((__typeof__(&NAME))dlsym(RTLD_NEXT, #NAME))
+
+int close(int fd) {
+    int result = REAL(close)(fd);
+    if (result < 0 && errno == EBADF) atomic_fetch_add(&vain_closes, 1);
+    return result;
+}
 
 ssize_t recv(int fd, void *memory, size_t size, int flags) {
     return fails(RECV, fd) ? -1 : REAL(recv)(fd, memory, size, flags);

@@ -192,6 +192,7 @@ await(Handle, Timeout) ->
                  gen_server:call(Pid, {causeway_process, await}, Timeout)
              catch
                  exit:{timeout, _} -> {error, timeout};
+                 exit:{calling_self, _} -> refuse_own();
                  exit:_ -> {error, closed}
              end,
     %% It has come before the answer.
@@ -255,8 +256,15 @@ ask(Handle, Request, Closed) ->
     try
         gen_server:call(Handle, {causeway_process, Request}, infinity)
     catch
-        exit:{Reason, {gen_server, call, _}} when Reason =/= calling_self -> Closed
+        exit:{calling_self, _} -> refuse_own();
+        exit:{_, {gen_server, call, _}} -> Closed
     end.
+
+%% A callback runs in the process of its handle, which answers others only.
+-spec refuse_own() -> no_return().
+refuse_own() ->
+    erlang:error({calling_self, <<"a callback cannot wait for the process that it runs in: "
+                                  "ask from another one, as by spawn">>}).
 
 %% @doc Runs a program to its end. The same as `run(Command, [], #{})'.
 -spec run(text()) -> {ok, output()} | {error, term()}.

@@ -80,14 +80,16 @@ stop(Context, Timeout) ->
 %%
 %% <dl>
 %% <dt>`id', `max_connections'</dt><dd>The options.</dd>
-%% <dt>`calls', `queued'</dt><dd>Calls that were begun, with those of the setup code; that wait now.</dd>
+%% <dt>`calls', `queued', `refused'</dt><dd>Calls that were begun, with those of the setup code; that wait now; that got
+%% `{error, {overloaded, _}}'.</dd>
 %% <dt>`active_connections', `total_connections', `listeners'</dt><dd>Connections and datagram sockets now, and ever;
 %% listening sockets now.</dd>
 %% <dt>`total_requests', `bytes_in', `bytes_out'</dt><dd>Calls of `data_received', and bytes of all connections.</dd>
 %% <dt>`errors'</dt><dd>Exceptions of protocols, and reads, accepts and datagrams that failed.</dd>
 %% <dt>`callback_us'</dt><dd>Microseconds in protocols.</dd>
-%% <dt>`gil_wait_us', `gil_hold_us'</dt><dd>Microseconds for which the thread has waited for Python's lock and has had
-%% it, while it serves connections; not measured without.</dd>
+%% <dt>`gil_wait_us', `gil_hold_us'</dt><dd>Microseconds for which the thread has waited for Python's lock at the beginning
+%% of its turns, and those turns' time. While Python waits for Erlang it is in none; other waits of Python, which give
+%% the lock to others meanwhile, are in it.</dd>
 %% <dt>`batches', `read_waits', `parks'</dt><dd>Turns with Python's lock; waits in the thread's own poller; times that it
 %% went to sleep.</dd>
 %% </dl>

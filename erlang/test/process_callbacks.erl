@@ -28,7 +28,8 @@ handle_exit(Reason, Test) -> Test ! {exit, Reason}, {stop, Reason, Test}.
 handle_call(state, _From, Test) -> {reply, Test, Test};
 handle_call(later, From, Test) -> {noreply, Test, {continue, {reply, From}}};
 handle_call(stop, _From, Test) -> {stop, normal, stopped, Test};
-handle_call(timeout, _From, Test) -> {reply, ok, Test, 10}.
+handle_call(timeout, _From, Test) -> {reply, ok, Test, 10};
+handle_call({ask, Question}, _From, Test) -> {reply, catch Question(self()), Test}.
 
 handle_cast(Message, Test) -> Test ! {cast, Message}, {noreply, Test}.
 

@@ -15,7 +15,7 @@ all() ->
      killed_owner_ends_the_thread, killed_owner_answers_its_callers, linked_parent_dies, pool_restarts,
      pool_survives_ten_restarts_with_callers, calls_during_restart_are_answered, full_queue_is_an_error, full_queue_recovers,
      least_loaded_context_is_taken, stuck_context_is_avoided, setup_code_runs_first, failing_setup_code, setup_code_that_exits, wrong_options, no_context,
-     registered_name, name_twice, stats_count, one_batch_for_queued_calls, suspended_owner_does_not_delay_calls, long_call_does_not_delay_other_contexts,
+     registered_name, name_twice, stats_count, lock_is_measured, one_batch_for_queued_calls, suspended_owner_does_not_delay_calls, long_call_does_not_delay_other_contexts,
      two_thousand_contexts_leave_nothing, two_hundred_contexts_at_once, failed_starts_leave_nothing].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
@@ -224,6 +224,7 @@ full_queue_is_an_error(_Config) ->
     ?assertMatch({error, {overloaded, _}}, py:eval(Context, <<"1">>)),
     ?assertMatch({error, {overloaded, _}}, py:exec(Context, <<"1">>)),
     ?assertMatch({error, {overloaded, _}}, py:cast(Context, math, sqrt, [16])),
+    ?assertMatch(#{queued := 10, refused := 9, calls := 1}, py_context:stats(Context)),
     ok = py_context:stop(Context),
     [?assertMatch({error, {context_stopped, _}}, py:await(Call)) || Call <- [Running | Results], is_reference(Call)],
     ?assertEqual([], causeway_ct:mailbox()).
@@ -311,6 +312,28 @@ stats_count(_Config) ->
     [{ok, _} = py:eval(Context, <<"1">>) || _ <- lists:seq(1, 10)],
     ?assertMatch(#{calls := 10}, py_context:stats(Context)),
     ok = py_context:stop(Context).
+
+%% A context waits for a lock that another one keeps; the time in which Python waits for Erlang is nobody's.
+lock_is_measured(_Config) ->
+    [Holding, Waiting] = [start(#{}), start(#{})],
+    [?assertEqual({ok, 1}, py:eval(Context, <<"1">>)) || Context <- [Holding, Waiting]],
+    Times = fun(Context) -> maps:with([gil_wait_us, gil_hold_us], py_context:stats(Context)) end,
+    #{gil_hold_us := HeldBefore} = Times(Holding),
+    #{gil_wait_us := WaitedBefore} = Times(Waiting),
+    Holder = py:spawn_call(Holding, ?HELPERS, hold_gil, [self(), 1000000]),
+    ok = causeway_ct:expect(<<"running">>),
+    ?assertEqual({ok, 4.0}, py:call(Waiting, math, sqrt, [16])),
+    ?assertEqual({ok, <<"held">>}, py:await(Holder)),
+    %% A call is answered a moment before its turn is over.
+    ok = causeway_ct:wait_until(fun() -> maps:get(gil_hold_us, Times(Holding)) - HeldBefore >= 1000000 end),
+    ok = causeway_ct:wait_until(fun() -> maps:get(gil_wait_us, Times(Waiting)) - WaitedBefore >= 100000 end),
+    #{gil_hold_us := Before} = Times(Waiting),
+    ok = py:register_function(a_moment, fun([]) -> receive after 1000 -> ok end end),
+    ?assertEqual({ok, <<"ok">>}, py:eval(Waiting, <<"__import__('erlang').call('a_moment')">>)),
+    {ok, 1} = py:eval(Waiting, <<"1">>),
+    ?assert(maps:get(gil_hold_us, Times(Waiting)) - Before < 900000),
+    ok = py:unregister_function(a_moment),
+    [ok = py_context:stop(Context) || Context <- [Holding, Waiting]].
 
 %% Python's lock is taken once for all calls that wait, and up to 64 are one batch.
 one_batch_for_queued_calls(_Config) ->

@@ -18,7 +18,7 @@ all() ->
 groups() ->
     Cases = [call_eval_exec, cast_and_spawn_call, streams, exceptions, callbacks, callbacks_between_contexts,
              send_to_erlang, names_are_of_process_and_interpreter, numpy_works_in_workers, package_that_refuses,
-             echo_by_a_socket, two_factories, failing_setup_code, supervisor_restarts_it,
+             threads_call_erlang, echo_by_a_socket, signals_of_threads, connections_of_others, two_factories, failing_setup_code, supervisor_restarts_it,
              interpreter_in_interpreter_calls_erlang, twenty_contexts_at_once, contexts_leave_nothing],
     [{worker, [], Cases}, {subinterp, [], Cases}, {owngil, [], Cases}].
 
@@ -125,6 +125,22 @@ send_to_erlang(Config) ->
     true = unregister(mode_suite),
     ok = py_context:stop(Context).
 
+%% All of them wait at once, and each function calls Python again.
+threads_call_erlang(Config) ->
+    Context = start(Config),
+    Test = self(),
+    ok = py:register_function(mode_double, fun([N]) ->
+                                                   Test ! {asked, self()},
+                                                   receive go -> ok end,
+                                                   {ok, Double} = py:eval(<<"2 * n">>, #{n => N}),
+                                                   Double
+                                           end),
+    Call = py:spawn_call(Context, ?HELPERS, call_in_threads, [mode_double, lists:seq(1, 20)]),
+    Functions = [receive {asked, Function} -> Function after 10000 -> error({asked, N}) end || N <- lists:seq(1, 20)],
+    [Function ! go || Function <- Functions],
+    ?assertEqual({ok, [2 * N || N <- lists:seq(1, 20)]}, py:await(Call, 20000)),
+    ok = py_context:stop(Context).
+
 %% Workers share an interpreter, so that a process finds its names in each.
 names_are_of_process_and_interpreter(Config) ->
     {One, Other} = {start(Config), start(Config)},
@@ -202,6 +218,37 @@ echo_by_a_socket(Config) ->
     ?assertMatch(#{active_connections := 20, total_requests := N} when N >= 20, py_reactor_context:stats(Context)),
     ok = py_reactor_context:stop(Context),
     [?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 10000)) || Client <- Clients].
+
+signals_of_threads(Config) ->
+    Context = server(Config, "Deferred"),
+    Client = connect(Context),
+    [begin
+         ok = gen_tcp:send(Client, <<"ping">>),
+         ?assertEqual({ok, <<"later ping">>}, gen_tcp:recv(Client, 10, 10000))
+     end || _ <- lists:seq(1, 50)],
+    ok = py_reactor_context:stop(Context).
+
+%% Python knows the connections of its interpreter only, whatever their numbers are: what is another one's must not be
+%% touched. Workers share one.
+connections_of_others(Config) ->
+    {One, Other} = {server(Config, "Echo"), server(Config, "Upper")},
+    {Client, Fd} = sockets(),
+    {ok, Duplicate} = py:dup_fd(Fd),
+    ok = py_reactor_context:handoff(One, Duplicate, #{}),
+    Look = fun(Context, Function) -> py:call(Context, ?HELPERS, look_for, [Function, Duplicate]) end,
+    ?assertEqual({ok, <<"Echo">>}, Look(One, get_protocol)),
+    case mode(Config) of
+        worker -> ?assertEqual({ok, <<"Echo">>}, Look(Other, get_protocol));
+        _ ->
+            [?assertEqual({Function, Seen}, {Function, Look(Other, Function)})
+             || {Function, Seen} <- [{get_protocol, {ok, none}}, {signal_write_ready, {ok, false}}, {close_connection, {ok, none}},
+                                     {on_read_ready, {ok, <<"ValueError">>}}, {on_write_ready, {ok, <<"ValueError">>}}]]
+    end,
+    ok = gen_tcp:send(Client, <<"ping">>),
+    ?assertEqual({ok, <<"ping">>}, gen_tcp:recv(Client, 4, 10000)),
+    ?assertEqual({ok, none}, Look(One, close_connection)),
+    ok = gen_tcp:close(Client),
+    [ok = py_reactor_context:stop(Context) || Context <- [One, Other]].
 
 %% What setup_code sets is that of the context, also among workers.
 two_factories(Config) ->

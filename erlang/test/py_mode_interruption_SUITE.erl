@@ -19,7 +19,7 @@ all() ->
     [{group, worker}, {group, subinterp}, {group, owngil}].
 
 groups() ->
-    Cases = [time_outs, killed_callers, interrupts, interruptions_leave_the_import_lock, stop_in_every_activity,
+    Cases = [time_outs, killed_callers, interrupts, interruptions_leave_the_import_lock, diagnosis, stop_in_every_activity,
              killed_owners, loop_delays_nobody],
     [{worker, [], Cases}, {subinterp, [], Cases}, {owngil, [], Cases ++ [computing_in_c_delays_nobody]}].
 
@@ -104,6 +104,22 @@ interruptions_leave_the_import_lock(Config) ->
          ?assertMatch({ok, _}, py:call(Next, ?HELPERS, identity, [1], 5000)),
          ok = py_context:stop(Next)
      end || _ <- lists:seq(1, 5)],
+    ok = py_context:stop(Context).
+
+%% Of each by the janitor of its interpreter.
+diagnosis(Config) ->
+    Context = start(Config),
+    [begin
+         Call = py:spawn_call(Context, ?HELPERS, Function, [self()]),
+         ok = causeway_ct:expect(<<"running">>),
+         {ok, Diagnosis} = py_context:diagnose(Context),
+         ?assertMatch(#{activity := call, call := {?HELPERS, Function}, stack := [_ | _]}, Diagnosis),
+         ?assertEqual(atom_to_binary(Function), maps:get(function, lists:last(maps:get(stack, Diagnosis)))),
+         ok = py:interrupt(Context),
+         ?assertMatch({error, {'CallInterrupted', _}}, py:await(Call, 10000))
+     end || Function <- [loop, sleep]],
+    ?assertEqual({ok, 1}, py:eval(Context, <<"1">>)),
+    ?assertMatch({ok, #{activity := idle, stack := []}}, py_context:diagnose(Context)),
     ok = py_context:stop(Context).
 
 stop_in_every_activity(Config) ->

@@ -10,10 +10,10 @@ suite() -> [{timetrap, {seconds, 60}}].
 all() ->
     [setup_code_has_a_factory_of_its_own, factory_option, factory_of_all_is_used_without, factory_set_later_is_of_all,
      wrong_factories, factory_is_asked_for_at_handoff, application_of_a_context, half_an_application,
-     wrong_application, diagnosis_of_an_idle_context, diagnosis_of_a_call, diagnosis_of_a_callback,
+     wrong_application, diagnosis_of_an_idle_context, diagnosis_of_a_call, diagnosis_of_a_callback, diagnosis_of_a_factory,
      diagnosis_while_native_code_keeps_the_lock, diagnosis_of_no_context, late_diagnosis_leaves_no_message,
      diagnosis_whose_process_dies, slow_handler_of_logger_holds_nobody_up, reports_that_nobody_takes_are_bounded,
-     counters, status_reads_well].
+     counters, times_and_errors_are_counted, status_reads_well].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
 
@@ -125,6 +125,33 @@ reactor.set_protocol_factory(Slow)
     ?assertMatch(#{activity := callback, call := undefined, active_connections := 1,
                    stack := [#{function := <<"data_received">>}]}, Diagnosis),
     ok = py_reactor_context:stop(Context, 0).
+
+%% Before there is any connection, and on top of a call that has waited for longer.
+diagnosis_of_a_factory(_Config) ->
+    ok = py:register_function(wait, fun([Test]) -> Test ! {waits, self()}, receive go -> ok end end),
+    [begin
+         Context = start(#{}),
+         Call = IsOnTop andalso py:spawn_call(Context, callback_helpers, call, [wait, self()]),
+         Waiting = IsOnTop andalso receive {waits, Process} -> Process end,
+         {ok, none} = py:call(reactor_protocols, use, ['MadeNever', self()]),
+         {_Client, Fd} = connection(),
+         %% Here time itself is what is looked at.
+         receive after 300 -> ok end,
+         Before = erlang:monotonic_time(millisecond),
+         ok = py_reactor_context:handoff(Context, Fd, #{}),
+         ok = causeway_ct:expect({<<"making">>, Context}),
+         {ok, Diagnosis} = py_reactor_context:diagnose(Context),
+         Elapsed = erlang:monotonic_time(millisecond) - Before,
+         ?assertMatch(#{activity := callback}, Diagnosis),
+         %% The call is still in hand.
+         ?assertEqual(case IsOnTop of true -> {callback_helpers, call}; false -> undefined end, maps:get(call, Diagnosis)),
+         ?assertMatch({<<"__init__">>, Ms} when Ms =< Elapsed + 1,
+                      {maps:get(function, lists:last(maps:get(stack, Diagnosis))), maps:get(running_ms, Diagnosis)}),
+         ok = py_context:stop(Context),
+         IsOnTop andalso ?assertMatch({error, {context_stopped, _}}, py:await(Call)),
+         IsOnTop andalso (Waiting ! go)
+     end || IsOnTop <- [false, true]],
+    ok = py:unregister_function(wait).
 
 diagnosis_while_native_code_keeps_the_lock(_Config) ->
     Context = start(#{}),
@@ -239,6 +266,30 @@ counters(_Config) ->
                    read_waits := Waits, batches := Batches, callback_us := Callbacks, gil_wait_us := Wait,
                    gil_hold_us := Hold}
                      when Waits > 0 andalso Batches > 0 andalso Callbacks >= 0 andalso Wait >= 0 andalso Hold >= Callbacks, Stats).
+
+%% What they say is so.
+times_and_errors_are_counted(_Config) ->
+    Context = start(#{setup_code => "
+from erlang import reactor
+import time
+class Slow(reactor.Protocol):
+    def data_received(self, data):
+        time.sleep(0.2)
+        return self.answers[bytes(data)]
+    answers = {b'good': 'continue'}
+reactor.set_protocol_factory(Slow)
+"}),
+    #{callback_us := 0, gil_hold_us := Before} = py_reactor_context:stats(Context),
+    Client = client(Context),
+    ok = gen_tcp:send(Client, "good"),
+    ok = causeway_ct:wait_until(fun() -> maps:get(callback_us, py_reactor_context:stats(Context)) >= 200000 end),
+    %% The turn is over a moment later.
+    ok = causeway_ct:wait_until(fun() -> #{gil_hold_us := Held, callback_us := Called} = py_reactor_context:stats(Context), Held - Before >= Called end),
+    ?assertMatch(#{total_requests := 1, errors := 0, active_connections := 1}, py_reactor_context:stats(Context)),
+    ok = gen_tcp:send(Client, "bad"),
+    ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 5000)),
+    ok = causeway_ct:wait_until(fun() -> maps:get(callback_us, py_reactor_context:stats(Context)) >= 400000 end),
+    ?assertMatch(#{total_requests := 2, errors := 1, active_connections := 0}, py_reactor_context:stats(Context)).
 
 status_reads_well(_Config) ->
     {status, _, _, [_, running, _, _, Misc]} = sys:get_status(start(#{})),

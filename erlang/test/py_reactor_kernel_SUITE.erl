@@ -14,7 +14,7 @@ suite() -> [{timetrap, {seconds, 90}}].
 
 all() ->
     [interrupted_calls, no_memory_to_write, no_memory_to_send_datagrams, no_memory_to_read,
-     no_memory_to_read_datagrams, read_that_fails, peer_that_resets, no_allocation_for_an_event, poller_that_cannot_be_watched].
+     no_memory_to_read_datagrams, read_that_fails, peer_that_resets, no_allocation_for_an_event, poller_that_cannot_be_watched, closed_once].
 
 init_per_suite(Config) -> preload_ct:start(Config).
 
@@ -146,6 +146,61 @@ poller_that_cannot_be_watched_there(_Config) ->
          ok = gen_tcp:close(Client)
      end || {Context, Client} <- Both],
     ok = causeway_ct:settled(fun causeway_ct:descriptors/0, Before).
+
+%% Whoever ends a connection, and however: its descriptor is closed once. A second time would hit the next with its number.
+closed_once(Config) -> there(closed_once_there, Config).
+
+closed_once_there(Config) ->
+    Vain = fun() -> {ok, Number} = py:call(preload, vain_closes, []), Number end,
+    Before = Vain(),
+    %% It is seen.
+    ?assertMatch({error, {'OSError', _}}, py:call(os, close, [999999])),
+    ?assertEqual(Before + 1, Vain()),
+    Served = fun() -> connection(Config, 'Watched') end,
+    Ends = [fun({Client, _}) -> ok = gen_tcp:close(Client) end,
+            fun({Client, _}) -> ok = inet:setopts(Client, [{linger, {true, 0}}]), ok = gen_tcp:close(Client) end,
+            fun({_, Fd}) -> {ok, none} = py:call('erlang.reactor', close_connection, [Fd]) end,
+            fun({Client, Fd}) ->
+                    {ok, none} = py:call('erlang.reactor', close_connection, [Fd]),
+                    {ok, none} = py:call('erlang.reactor', close_connection, [Fd]),
+                    ok = gen_tcp:close(Client)
+            end,
+            fun({Client, Fd}) -> ok = fail('RECV', Fd, 'EIO', 1), ok = gen_tcp:send(Client, <<"x">>) end],
+    [begin
+         End(Served()),
+         ok = expect_lost()
+     end || End <- Ends, _ <- lists:seq(1, 20)],
+    %% By its protocol, a factory that fails, and a context that refuses it.
+    use('Told'),
+    [begin
+         Client = connected_to(context(Config), #{}),
+         ok = gen_tcp:send(Client, Command),
+         _ = reactor_ct:read_all(Client),
+         ok = expect_lost()
+     end || Command <- [<<"close">>, <<"raise">>, <<"none">>]],
+    use(raising_factory),
+    Refused = connected_to(context(Config), #{}),
+    ?assertEqual({error, closed}, gen_tcp:recv(Refused, 0, 10000)),
+    use('Watched'),
+    %% With its context, with a listener and without.
+    [begin
+         {ok, Context} = py_reactor_context:start_link(3, worker, #{max_connections => 2}),
+         Listen = reactor_ct:listen(),
+         {ok, Port} = inet:port(Listen),
+         ok = py_reactor_context:handoff(Context, Listen, #{}),
+         %% This one first: who accepts takes a place for a moment, to see whether there is somebody.
+         Given = connected_to(Context, #{}),
+         {ok, Accepted} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
+         Clients = [Given, Accepted],
+         [?assertEqual(<<"echo">>, ask(Client, <<"echo">>)) || Client <- Clients],
+         {_, Full} = reactor_ct:tcp_pair(),
+         {error, max_connections} = py_reactor_context:handoff(Context, Full, #{}),
+         ok = gen_tcp:close(Full),
+         End(Context),
+         [ok = expect_lost() || _ <- Clients],
+         [?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 10000)) || Client <- Clients]
+     end || End <- [fun py_reactor_context:stop/1, fun(Context) -> unlink(Context), exit(Context, kill) end], _ <- lists:seq(1, 10)],
+    ?assertEqual(Before + 1, Vain()).
 
 %% Helpers
 

@@ -12,8 +12,9 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [async_pending, async_pending_with_dead_peer, signals_itself_without_end, signal_for_unknown_descriptors, get_protocol_knows_who_serves,
-     close_connection_from_a_call, reused_numbers, read_and_write_by_hand].
+    [async_pending, async_pending_with_dead_peer, data_waits_for_the_signal, signals_itself_without_end, buffer_that_a_thread_fills,
+     signal_for_unknown_descriptors, actions_that_are_equal, get_protocol_knows_who_serves,
+     close_connection_from_a_call, closed_while_its_data_waits, reused_numbers, read_and_write_by_hand].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
 
@@ -42,6 +43,35 @@ async_pending_with_dead_peer(Config) ->
     ok = gen_tcp:close(Client),
     {ok, true} = py:call('erlang.reactor', signal_write_ready, [Fd]),
     ok = expect_lost().
+
+%% Until write_ready has been called nothing is read.
+data_waits_for_the_signal(Config) ->
+    use('Waiting'),
+    Client = connected(Config),
+    ok = gen_tcp:send(Client, <<"one">>),
+    Fd = receive {<<"waiting">>, Number} -> Number after 10000 -> error(causeway_ct:mailbox()) end,
+    receive {<<"made">>, Fd, _} -> ok end,
+    ok = gen_tcp:send(Client, <<"two">>),
+    %% The context looks at its connections before each call.
+    [{ok, 4.0} = py:call(causeway_ct:context(Config), math, sqrt, [16]) || _ <- lists:seq(1, 10)],
+    ?assertEqual([], causeway_ct:mailbox()),
+    {ok, true} = py:call('erlang.reactor', signal_write_ready, [Fd]),
+    ok = causeway_ct:expect({<<"waiting">>, Fd}).
+
+%% `write_buffer' grows in one thread while the context writes it: neither loses a byte, nor raises.
+buffer_that_a_thread_fills(Config) ->
+    use('Filled'),
+    Client = connected(Config),
+    ok = gen_tcp:send(Client, <<20000:32>>),
+    {ok, Numbers} = gen_tcp:recv(Client, 4 * 20000, 20000),
+    ?assert(<< <<N:32>> || N <- lists:seq(0, 19999) >> =:= Numbers),
+    ok = causeway_ct:expect({<<"filled">>}).
+
+%% Most protocols return the very strings that are compared first; any others that are equal will do.
+actions_that_are_equal(Config) ->
+    use('Spells'),
+    Client = connected(Config),
+    [?assertEqual(Data, ask(Client, Data)) || Data <- [<<"joined">>, <<"constant">>, <<"subclass">>]].
 
 %% However often: no call of the method is made on top of another.
 signals_itself_without_end(Config) ->
@@ -77,6 +107,42 @@ close_connection_from_a_call(Config) ->
     ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 10000)),
     ok = causeway_ct:expect({<<"lost">>, Fd, true}),
     ?assertEqual({ok, none}, py:call('erlang.reactor', close_connection, [Fd])).
+
+%% What was read for a connection that has ended meanwhile goes to nobody, not even to the next that has its number.
+closed_while_its_data_waits(Config) ->
+    Context = causeway_ct:context(Config),
+    Test = self(),
+    ok = py:register_function(meanwhile, fun([]) -> Test ! {meanwhile, self()}, receive go -> ok end end),
+    use('ClosesAnother'),
+    [{First, _}, {Second, Fd}] = [begin
+                                      Client = connected(Config),
+                                      receive {<<"made">>, Number, _} -> {Client, Number} after 10000 -> error(causeway_ct:mailbox()) end
+                                  end || _ <- [1, 2]],
+    %% Both have something to read when the context looks again: the data of both is read before that of one is served.
+    {ok, none} = py:call(causeway_helpers, close_gate, []),
+    Gate = py:spawn_call(Context, causeway_helpers, wait_at_gate, [self()]),
+    ok = causeway_ct:expect(<<"running">>),
+    ok = gen_tcp:send(First, <<"close ", (integer_to_binary(Fd))/binary>>),
+    ok = gen_tcp:send(Second, <<"late">>),
+    {ok, none} = py:call(causeway_helpers, open_gate, []),
+    {ok, <<"passed">>} = py:await(Gate),
+    Function = receive {meanwhile, Process} -> Process after 10000 -> error(causeway_ct:mailbox()) end,
+    ok = causeway_ct:expect({<<"lost">>, Fd, true}),
+    ?assertMatch({error, _}, gen_tcp:recv(Second, 0, 10000)),
+    %% A new one with the same number, while the data of the old one still waits.
+    {ok, Left} = py:call(?PROTOCOLS, open_pair_at, [Fd]),
+    ok = py_reactor_context:handoff(Context, Fd, #{}),
+    receive {<<"made">>, Fd, _} -> ok after 10000 -> error(causeway_ct:mailbox()) end,
+    {ok, 5} = py:call(os, write, [Left, {bytes, <<"fresh">>}]),
+    ok = causeway_ct:expect({<<"data">>, Fd, <<"fresh">>}),
+    Function ! go,
+    ok = causeway_ct:expect({<<"closed another">>}),
+    ok = gen_tcp:close(First),
+    receive {<<"lost">>, _, true} -> ok end,
+    ?assertEqual([], causeway_ct:mailbox()),
+    {ok, none} = py:call(os, close, [Left]),
+    ok = causeway_ct:expect({<<"lost">>, Fd, true}),
+    ok = py:unregister_function(meanwhile).
 
 %% The kernel gives the same number again: it is a new connection with a new protocol.
 reused_numbers(Config) ->

@@ -11,7 +11,7 @@ suite() -> [{timetrap, {seconds, 120}}].
 
 all() ->
     [fork_and_exec_are_refused, refused_in_every_context_and_thread, multiprocessing_by_fork_is_refused, multiprocessing_spawns_by_default,
-     multiprocessing_method_may_be_chosen, exit_codes_of_subprocesses, fifty_subprocesses_at_once, posix_spawn_works, asyncio_subprocess_works,
+     multiprocessing_method_is_refused_at_once, multiprocessing_method_may_be_chosen, exit_codes_of_subprocesses, fifty_subprocesses_at_once, posix_spawn_works, asyncio_subprocess_works,
      segmentation_fault_leaves_a_trace, overflown_stack_leaves_a_trace, fatal_error_leaves_a_trace, abort_leaves_a_trace, deep_recursion_is_an_exception,
      erlang_goes_on_with_faulthandler, crash_dump_by_signal].
 
@@ -49,6 +49,19 @@ multiprocessing_spawns_by_default(_Config) ->
     ?assertEqual({ok, 0}, py:call(?HELPERS, start_process, [none])),
     ?assertEqual({ok, [1, 2]}, py:call(?HELPERS, start_pool, [none])),
     ?assertEqual({ok, 3}, py:call(?HELPERS, start_executor, [])).
+
+%% Where the mistake is made, and not far away where something is started. Libraries that ask find no such method.
+multiprocessing_method_is_refused_at_once(_Config) ->
+    [begin
+         {error, {'RuntimeError', Text}} = py:call(Context, multiprocessing, set_start_method, [Method], #{kwargs => #{force => Force}}),
+         says(Text, [atom_to_list(Method), "spawn"]),
+         ?assertEqual({ok, <<"spawn">>}, py:call(Context, multiprocessing, get_start_method, [])),
+         ?assertEqual({ok, [<<"spawn">>]}, py:call(Context, multiprocessing, get_all_start_methods, []))
+     end || Mode <- mode_ct:modes(), {ok, Context} <- [py_context:start_link(#{mode => Mode})],
+            Method <- [fork, forkserver], Force <- [false, true]],
+    ?assertMatch({error, {'ValueError', _}}, py:call(multiprocessing, set_start_method, [nonsense], #{force => true})),
+    %% A library may hold such a context, as long as it starts nothing.
+    ?assertMatch({ok, _}, py:call(multiprocessing, get_context, [fork])).
 
 %% Once, as in a plain Python.
 multiprocessing_method_may_be_chosen(_Config) ->

@@ -175,14 +175,17 @@ in_a_context(Config) ->
 %% The next context that gets the interpreter finds nothing of it.
 in_an_interpreter_of_its_own(Config) ->
     Venv = venv(Config, "interpreter"),
+    [in_an_interpreter_of_its_own(Mode, Venv) || Mode <- mode_ct:modes(), Mode =/= worker].
+
+in_an_interpreter_of_its_own(Mode, Venv) ->
     Prefix = "(__import__('sys').prefix, __import__('os').environ.get('VIRTUAL_ENV'))",
-    {ok, Context} = py_context:start_link(#{mode => subinterp}),
+    {ok, Context} = py_context:start_link(#{mode => Mode}),
     {ok, Before} = py:eval(Context, Prefix),
     ok = py_venv:activate_in(Context, Venv),
     ?assertEqual({ok, {Venv, Venv}}, py:eval(Context, Prefix)),
     ?assertEqual({ok, Before}, py:eval(Prefix)),
     ok = py_context:stop(Context),
-    {ok, Next} = py_context:start_link(#{mode => subinterp}),
+    {ok, Next} = py_context:start_link(#{mode => Mode}),
     ?assertEqual({ok, Before}, py:eval(Next, Prefix)),
     ok = py_context:stop(Next).
 

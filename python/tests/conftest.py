@@ -10,6 +10,7 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
+import erlang
 from erlang import reactor
 
 # Machines that test are slow at times; a slow example is no error.
@@ -17,7 +18,9 @@ settings.register_profile("default", deadline=None, suppress_health_check=[Healt
 settings.load_profile("default")
 
 
-@pytest.fixture(params=[None, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
+@pytest.fixture(
+    params=[None, uvloop.EventLoopPolicy, erlang.EventLoopPolicy], ids=["asyncio", "uvloop", "erlang"]
+)
 def every_loop(request):
     """A test that uses this runs on every kind of event loop."""
     asyncio.set_event_loop_policy(request.param and request.param())

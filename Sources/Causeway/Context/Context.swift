@@ -166,9 +166,12 @@ final class Context: Resource, @unchecked Sendable {
             _ = calls.remove { $0.isOver }
             outcome = calls.push(call)
         }
-        if outcome == .queued {
+        switch outcome {
+        case .queued:
             doorbell.ring()
             Timekeeper.shared.expect(call.deadline)
+        case .full: count(statistics.refused)
+        case .closed: break
         }
         return outcome
     }
@@ -314,6 +317,8 @@ final class Context: Resource, @unchecked Sendable {
 /// Counters of calls that anybody may read while the context runs. Times are in nanoseconds.
 final class Statistics: Sendable {
     let calls = Atomic<Int>(0)
+    /// Calls for which there was no room in the queue.
+    let refused = Atomic<Int>(0)
     let batches = Atomic<Int>(0)
     let parks = Atomic<Int>(0)
     let lockWait = Atomic<Int>(0)

@@ -225,6 +225,7 @@ private func statistics(of context: Context, _ env: EnvPointer?) -> Term {
             (atoms.lockHoldUs, microseconds(statistics.lockHold)),
             (atoms.calls, number(statistics.calls)),
             (atoms.queued, enif_make_long(env, context.calls.count)),
+            (atoms.refused, number(statistics.refused)),
             (atoms.batches, number(statistics.batches)),
             (atoms.parks, number(statistics.parks)),
         ])

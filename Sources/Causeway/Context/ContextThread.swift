@@ -19,6 +19,8 @@ final class ContextThread {
     let state: ModuleState
     let reactor: Reactor
     private var spin = Spin()
+    /// When the thread took the GIL last, on the monotonic clock.
+    private var enteredAt: Int64 = 0
     /// A runner for each level of calls: the first for calls on their own, the next for calls that are served
     /// while one waits for Erlang, and so on. Each has an environment for answers.
     private var runners: [CallRunner]
@@ -88,27 +90,11 @@ final class ContextThread {
             waitForWork()
             reactor.readReady()
             guard hasWork else { continue }
-            if reactor.isServing {
-                measuredTurn()
-            } else {
-                enter()
-                turn()
-                leave()
-            }
+            enter()
+            context.busySince.store(enteredAt, ordering: .relaxed)
+            turn()
+            leave()
         }
-    }
-
-    /// A turn with connections: they share the GIL with others for long. Without, the looks at the clock would be
-    /// a tenth of a small call.
-    private func measuredTurn() {
-        let before = monotonicNanoseconds()
-        enter()
-        let start = monotonicNanoseconds()
-        context.busySince.store(start, ordering: .relaxed)
-        turn()
-        leave()
-        count(context.statistics.lockWait, Int(start - before))
-        count(context.statistics.lockHold, Int(monotonicNanoseconds() - start))
     }
 
     /// Takes the GIL.
@@ -117,12 +103,16 @@ final class ContextThread {
             context.isAtWork.store(true, ordering: .sequentiallyConsistent)
             Pacemaker.shared.wake()
         }
+        let before = monotonicNanoseconds()
         threadState.enter()
+        enteredAt = monotonicNanoseconds()
+        count(context.statistics.lockWait, Int(enteredAt - before))
     }
 
     /// Releases the GIL.
     func leave() {
         threadState.leave()
+        count(context.statistics.lockHold, Int(monotonicNanoseconds() - enteredAt))
         context.isAtWork.store(false, ordering: .relaxed)
     }
 
@@ -237,7 +227,9 @@ final class ContextThread {
         let call = context.current
         context.activity = 0
         context.current = nil
+        let start = context.busySince.exchange(monotonicNanoseconds(), ordering: .relaxed)
         withoutHandledException { turn() }
+        context.busySince.store(start, ordering: .relaxed)
         context.current = call
         context.activity = activity
     }

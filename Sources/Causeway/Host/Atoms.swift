@@ -78,6 +78,7 @@ struct Atoms: Sendable {
     var batches: Term = 0
     var parks: Term = 0
     var queued: Term = 0
+    var refused: Term = 0
     var errors: Term = 0
     var noProtocolFactory: Term = 0
     var badf: Term = 0
@@ -220,6 +221,7 @@ struct Atoms: Sendable {
         batches = atom("batches")
         parks = atom("parks")
         queued = atom("queued")
+        refused = atom("refused")
         errors = atom("errors")
         noProtocolFactory = atom("no_protocol_factory")
         badf = atom("badf")

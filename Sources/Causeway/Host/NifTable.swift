@@ -8,7 +8,8 @@ import Streams
 
 private nonisolated(unsafe) let nifEntry = makeNifEntry(
     module: "causeway_nif",
-    functions: hostNifs + contextNifs + streamNifs + objectNifs + callbackNifs + outputNifs + reactorNifs + channelNifs
+    functions: hostNifs + contextNifs + streamNifs + objectNifs + callbackNifs + outputNifs + reactorNifs
+        + channelNifs
         + processNifs + cborNifs + packetNifs + wireNifs + rpcNifs,
     load: { env, _, _ in
         // The library stays in the process when its Erlang module is purged. Loaded again it would find

@@ -368,6 +368,8 @@ final class LoopCore: @unchecked Sendable {
         isClosed = true
         for watch in watches.elements { forget(watch) }
         poller = nil
+        // Its descriptor goes now: tasks that were cancelled may keep the loop until memory is collected.
+        doorbell = Doorbell()
         bellDescriptor = -1
         innerDescriptors = []
         let left = transports.values.map(\.object)

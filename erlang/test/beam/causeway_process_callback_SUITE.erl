@@ -11,7 +11,7 @@ suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
     [order, results_of_init, more_after_a_timeout, more_after_a_continue, more_after_hibernation, bad_results, calls,
-     messages, errors, close, nothing_but_init, names, supervised, exits_of_others, status, input, end_of_parent].
+     questions_about_itself, messages, errors, close, nothing_but_init, names, supervised, exits_of_others, status, input, end_of_parent].
 
 init_per_suite(Config) -> process_ct:start(Config).
 
@@ -156,6 +156,18 @@ names(_Config) ->
     ok = causeway_ct:expect({'EXIT', Via, normal}),
     ?assertEqual(undefined, ?STREAM:os_pid(process_of_a_test)),
     ok = ?STREAM:close(process_of_a_test).
+
+%% A callback would wait for itself: it is told so, and the program goes on.
+questions_about_itself(_Config) ->
+    Handle = shell("read x; exit 3"),
+    [begin
+         {'EXIT', {{calling_self, Text}, [_ | _]}} = gen_server:call(Handle, {ask, Question}),
+         ?assertNotEqual(nomatch, string:find(Text, "callback"))
+     end || Question <- [fun ?STREAM:os_pid/1, fun(Own) -> ?STREAM:kill(Own, sigterm) end, fun(Own) -> ?STREAM:await(Own, 1000) end,
+                         fun(Own) -> ?STREAM:set_mode(Own, once) end]],
+    ?assert(is_integer(?STREAM:os_pid(Handle))),
+    ok = ?STREAM:command(Handle, "\n"),
+    ok = causeway_ct:expect({exit, {exit_status, 3}}).
 
 %% A supervisor starts it, sees how it ends, and starts it again.
 supervised(_Config) ->

@@ -72,6 +72,21 @@ def nest(depth):
     return depth if depth == 0 else 1 + erlang.call("mode_nest", depth - 1)
 
 
+def call_in_threads(name, values):
+    """Call an Erlang function from a thread for each of the values."""
+    results = {}
+
+    def run(value):
+        results[value] = erlang.call(name, value)
+
+    threads = [threading.Thread(target=run, args=(value,)) for value in values]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [results[value] for value in values]
+
+
 # Serving
 
 
@@ -81,10 +96,31 @@ class Echo(reactor.Protocol):
         return "write_pending"
 
 
+class Deferred(Echo):
+    """Answers from a thread."""
+
+    def data_received(self, data):
+        threading.Thread(target=self.answer, args=(bytes(data),)).start()
+        return "async_pending"
+
+    def answer(self, data):
+        self.write_buffer += b"later " + data
+        assert reactor.signal_write_ready(self.fd)
+
+
 class Upper(reactor.Protocol):
     def data_received(self, data):
         self.write_buffer.extend(bytes(data).upper())
         return "write_pending"
+
+
+def look_for(function, fd):
+    """What a function of the reactor says of a descriptor, or what it raises."""
+    try:
+        found = getattr(reactor, function)(fd)
+    except ValueError as error:
+        return type(error).__name__
+    return type(found).__name__ if isinstance(found, reactor.Protocol) else found
 
 
 # What Python refuses, and what it does not

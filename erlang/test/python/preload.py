@@ -6,6 +6,7 @@ import errno
 RECV, SEND, RECVFROM, SENDTO, WATCH = range(5)
 _library = ctypes.CDLL(None)
 _library.preload_allocations.restype = ctypes.c_long
+_library.preload_vain_closes.restype = ctypes.c_long
 _library.preload_seen.restype = ctypes.c_long
 _library.preload_fail.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 
@@ -13,6 +14,11 @@ _library.preload_fail.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctyp
 def allocations():
     """Calls of malloc and the like on this thread so far."""
     return _library.preload_allocations()
+
+
+def vain_closes():
+    """How often this process has closed what was not open."""
+    return _library.preload_vain_closes()
 
 
 def fail(call, fd, error, times):

@@ -34,6 +34,17 @@ def open_pair():
     return left.detach(), right.detach()
 
 
+def open_pair_at(number):
+    """The other end of a connected pair of Unix sockets, one of which has this number."""
+    left, right = open_pair()
+    if left == number:
+        return right
+    if right != number:
+        os.dup2(right, number, inheritable=False)
+        os.close(right)
+    return left
+
+
 def open_pairs(number):
     return [list(open_pair()) for _ in range(number)]
 
@@ -259,6 +270,55 @@ class Waiting(Watched):
     def data_received(self, data):
         tell("waiting", self.fd)
         return "async_pending"
+
+
+class Filled(reactor.Protocol):
+    """A thread puts as many numbers into write_buffer as the peer wants."""
+
+    def data_received(self, data):
+        threading.Thread(target=self.fill, args=(int.from_bytes(data, "big"),)).start()
+        return "async_pending"
+
+    def fill(self, count):
+        try:
+            for number in range(count):
+                self.write_buffer += number.to_bytes(4, "big")
+                if number % 10 == 9:
+                    reactor.signal_write_ready(self.fd)
+            tell("filled")
+        except BaseException as error:
+            tell(repr(error))
+
+
+class ClosesAnother(Watched):
+    """Closes the connection that the peer names, and waits for Erlang before it returns."""
+
+    def data_received(self, data):
+        command, _, fd = bytes(data).partition(b" ")
+        if command != b"close":
+            tell("data", self.fd, bytes(data))
+            return "continue"
+        reactor.close_connection(int(fd))
+        erlang.call("meanwhile")
+        tell("closed another")
+        return "continue"
+
+
+class Action(str):
+    __slots__ = ()
+
+
+class Spells(Echo):
+    """Echoes, and spells its action as the peer says."""
+
+    def data_received(self, data):
+        super().data_received(data)
+        actions = {
+            b"joined": "".join(["write", "_pending"]),
+            b"constant": reactor.WRITE_PENDING,
+            b"subclass": Action("write_pending"),
+        }
+        return actions[bytes(data)]
 
 
 class Keeper(Watched):
