@@ -3,6 +3,7 @@
 %% The client is `causeway-load', the same for all. Every server is in place before the first sample.
 -module(bench_reactor).
 
+-export([start_lateness/0, late/3]).
 -export([benchmarks/0, ours/2]).
 
 -define(LOAD, ".build/load/release/causeway-load").
@@ -14,7 +15,7 @@
 -spec benchmarks() -> [bench:benchmark()].
 benchmarks() ->
     [echo(echo_1, 1, 64), echo(echo_50, 50, 64), echo(echo_500, 500, 64), echo(echo_50_16k, 50, 16384), churn(),
-     timer(), calls_under_load(), load_under_calls(), owngil()].
+     timer(), timer_without_spin(), calls_under_load(), load_under_calls(), owngil()].
 
 echo(Name, Connections, Size) ->
     #{name => Name,
@@ -39,11 +40,47 @@ churn() ->
 timer() ->
     #{name => timer,
       unit => "us late; p99",
+      peers => fun() -> lateness() end}.
+
+%% The same in a node whose schedulers do not spin before they sleep, as the guide on operation has it. Linux takes a
+%% whole slice, 3 ms, from a thread that yields while others want its processor, as a scheduler that spins does tens
+%% of times: it then has to wait for as long as that adds up to.
+timer_without_spin() ->
+    #{name => timer_without_spin,
+      unit => "us late; p99",
       peers => fun() ->
-          %% Long rounds: of 300 timers three are a hundredth.
-          [{Peer, fun(Ms) -> lateness(load("ping-pong", Port, 50, 64), 5 * Ms) end}
-           || {Peer, Port} <- [{ours, ours('Echo', #{})}, {gen_tcp, gen_tcp_server()}]]
+          Paths = lists:append([["-pa", Path] || Path <- code:get_path(), filelib:is_dir(Path)]),
+          NoSpin = ["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"],
+          {ok, Node, _} = peer:start_link(#{connection => standard_io, args => NoSpin ++ Paths}),
+          Server = peer:call(Node, ?MODULE, start_lateness, []),
+          [{Name, fun(Ms) -> peer:call(Node, ?MODULE, late, [Server, Name, Ms], infinity) end} || Name <- [ours, gen_tcp]]
       end}.
+
+%% @doc Starts a process of this node that serves {@link late/3}.
+-spec start_lateness() -> pid().
+start_lateness() ->
+    {ok, _} = application:ensure_all_started(causeway),
+    spawn(fun() -> serve_lateness(lateness()) end).
+
+serve_lateness(Peers) ->
+    receive
+        {From, Reference, Name, Ms} ->
+            {Name, Sampler} = lists:keyfind(Name, 1, Peers),
+            From ! {Reference, Sampler(Ms)},
+            serve_lateness(Peers)
+    end.
+
+%% @doc One sample of a peer, of the process that {@link start_lateness/0} returned.
+-spec late(pid(), atom(), pos_integer()) -> [{p99, integer()}].
+late(Server, Name, Ms) ->
+    Reference = make_ref(),
+    Server ! {self(), Reference, Name, Ms},
+    receive {Reference, Sample} -> Sample end.
+
+lateness() ->
+    %% Long rounds: of 300 timers three are a hundredth.
+    [{Peer, fun(Ms) -> lateness(load("ping-pong", Port, 50, 64), 5 * Ms) end}
+     || {Peer, Port} <- [{ours, ours('Echo', #{})}, {gen_tcp, gen_tcp_server()}]].
 
 %% Calls, one after another, of a context whose 50 connections are under full load, and of one without connections.
 calls_under_load() ->
