@@ -28,6 +28,7 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
 
     def __init__(self):
         super().__init__(_Watched(self))
+        self._listeners = set()
 
     # --- running
 
@@ -51,13 +52,22 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
             sys.set_asyncgen_hooks(*hooks)
 
     def close(self):
-        """Close the loop, which must not run. Nothing that was scheduled is called any more."""
+        """Close the loop, which must not run. Nothing that was scheduled is called any more.
+
+        Sockets that are served yet are closed. asyncio leaves them open until they are collected: a node, which
+        goes on, would keep their ports and peers, and serve nobody.
+        """
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
+        served = [*self._listeners, *[transport._sock for transport in self._transports.values()]]
+        self._listeners.clear()
         super().close()
         self._close()
+        for sock in served:
+            if sock is not None:
+                sock.close()
 
     def set_debug(self, enabled):
         """Whether to tell of slow callbacks and of wrong threads, and where handles come from."""
@@ -126,6 +136,16 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
                 logger.warning("Executing %s took %.3f seconds", what, took)
         finally:
             self._current_handle = None
+
+    # --- servers
+
+    def _start_serving(self, protocol_factory, sock, *arguments, **options):
+        super()._start_serving(protocol_factory, sock, *arguments, **options)
+        self._listeners.add(sock)
+
+    def _stop_serving(self, sock):
+        self._listeners.discard(sock)
+        super()._stop_serving(sock)
 
     # --- transports
 

@@ -310,6 +310,30 @@ def test_memory_may_be_used_again_after_a_write():
     erlang.run(main())
 
 
+def test_closing_the_loop_closes_what_it_serves():
+    """Whoever refers to the server and its connections yet."""
+    loop = erlang.new_event_loop()
+    connections = []
+
+    class Kept(asyncio.Protocol):
+        def connection_made(self, transport):
+            connections.append(transport)
+            loop.stop()
+
+    server = loop.run_until_complete(loop.create_server(Kept, "127.0.0.1", 0))
+    address = server.sockets[0].getsockname()
+    with socket.create_connection(address) as client:
+        loop.run_forever()
+        with pytest.warns(ResourceWarning, match="unclosed transport"):
+            loop.close()
+            assert client.recv(1) == b""
+            connections.clear()
+            gc.collect()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+    assert server.sockets[0].fileno() == -1
+
+
 def test_flow_control_and_half_close():
     async def main():
         loop = asyncio.get_running_loop()

@@ -381,6 +381,10 @@ final class LoopCore: @unchecked Sendable {
         while let handle = timers.popFirst() { letGo(handle) }
         while let handle = spare.popLast() { Py_DecRef(handle) }
         for object in left { Py_DecRef(object) }
+        // Python may have it for long yet; a context's doorbell, with its descriptor, is to end with that.
+        doorbell = Doorbell()
+        arena.free()
+        arena = ReadArena()
     }
 
     /// Nobody will call it: what it refers to may refer to it.
