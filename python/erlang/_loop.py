@@ -54,8 +54,8 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
     def close(self):
         """Close the loop, which must not run. Nothing that was scheduled is called any more.
 
-        Sockets that are served yet are closed. asyncio leaves them open until they are collected: a node, which
-        goes on, would keep their ports and peers, and serve nobody.
+        Sockets that are served yet are closed. asyncio leaves them open until they are collected: a node,
+        which goes on, would keep their ports and peers, and serve nobody.
         """
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")

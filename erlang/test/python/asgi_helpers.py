@@ -133,8 +133,8 @@ def run(http):
 
 def end():
     """End what run() and serve() serve, in order: the requests that there are get their answers."""
-    for server in servers:
-        server.should_exit = True
+    for each in servers:
+        each.should_exit = True
     servers.clear()
 
 

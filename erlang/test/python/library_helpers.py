@@ -271,7 +271,7 @@ async def wait_shortly(library, name, http):
 
 
 def run_alone(is_secret=False):
-    """Servers and clients in one loop that a call runs, in debug mode; what its exception handler was told."""
+    """Servers and clients in one loop of a call, in debug mode: what its exception handler was told."""
     told = []
 
     async def main():
