@@ -96,7 +96,8 @@ load(Wrk, Context) ->
     Task = py:async_call(Context, ?HELPERS, serve, [Fd]),
     Port = serving(),
     Site = lists:concat(["http://127.0.0.1:", Port, "/stock/pears"]),
-    Program = open_port({spawn_executable, Wrk}, [{args, ["-t1", "-c50", "-d1s", Site]}, exit_status, stderr_to_stdout]),
+    Program = open_port({spawn_executable, Wrk},
+                        [{args, ["-t1", "-c50", "-d1s", Site]}, exit_status, stderr_to_stdout]),
     {Output, Count} = calls_until_end(Context, Program, 0, []),
     ct:log("~ts~b calls meanwhile", [Output, Count]),
     %% wrk tells of errors only where there are some.
@@ -121,7 +122,7 @@ calls_until_end(Context, Program, Count, Output) ->
 
 %% Others
 
-%% After the first task, and its first call of Erlang: what the loop of a context needs for that stays as long as the loop.
+%% After the first task, and its first call of Erlang: what a loop needs for these stays as long as the loop.
 descriptors(Context) ->
     {ok, 3} = py:async_await(py:async_call(Context, erlang, async_call, [asgi_stock, <<"pears">>])),
     causeway_ct:descriptors().

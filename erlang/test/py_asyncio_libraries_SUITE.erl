@@ -49,8 +49,10 @@ two_contexts(Config) ->
 host_names(Config) ->
     Context = causeway_ct:context(Config),
     {_, Http, Other} = Site = serve(Config, Context),
-    [?assertEqual({ok, none}, py:async_await(py:async_call(Context, ?HELPERS, ask, [Library, Http, Other, 1, <<"localhost">>])))
-     || Library <- ?LIBRARIES],
+    [begin
+         Task = py:async_call(Context, ?HELPERS, ask, [Library, Http, Other, 1, <<"localhost">>]),
+         ?assertEqual({Library, {ok, none}}, {Library, py:async_await(Task)})
+     end || Library <- ?LIBRARIES],
     stop(Site).
 
 %% The context serves calls meanwhile.
