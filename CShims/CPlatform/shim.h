@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "datagrams.h"
 #include "launch.h"
 
 extern void *memmem(const void *, size_t, const void *, size_t);

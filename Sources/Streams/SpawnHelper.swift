@@ -38,14 +38,7 @@ public final class SpawnHelper: Sendable {
         // The guardian's and the program's ends: ours are closed when they are sent.
         var theirs = [SharedDescriptor(control.second.release())]
         var ends = ProcessEnds(control: control.first)
-        // Where the node is now, not where it was when the helper started.
-        let flags = Int32(truncatingIfNeeded: cplatform_path_only) | O_DIRECTORY | O_CLOEXEC
-        theirs.append(SharedDescriptor(try retryingOnInterrupt { unsafe Glibc.open(".", flags) }))
-        var message = request.encoded
-        if message.count > SpawnHelper.mostBytes {
-            theirs.append(try SpawnHelper.file(with: message))
-            message = [0]
-        }
+        let message = try SpawnHelper.message(request, &theirs)
         if let size = request.terminal {
             let terminal = try Descriptor.terminal(size)
             theirs.append(SharedDescriptor(terminal.second.release()))
@@ -67,6 +60,33 @@ public final class SpawnHelper: Sendable {
         try socket.send(message, with: theirs.map(\.number))
         for descriptor in theirs { descriptor.close() }
         return ends
+    }
+
+    /// The same for a program whose standard streams are the caller's: each that is `.passed` is the next of these
+    /// descriptors, which stay open here.
+    ///
+    /// - Returns: the connection to the guardian.
+    public func launch(_ request: ProcessRequest, passing stdio: [Int32]) throws(Errno) -> Descriptor {
+        let control = try Descriptor.messageSockets()
+        var theirs = [SharedDescriptor(control.second.release())]
+        let ours = control.first
+        let message = try SpawnHelper.message(request, &theirs)
+        try socket.send(message, with: theirs.map(\.number) + stdio)
+        for descriptor in theirs { descriptor.close() }
+        return ours
+    }
+
+    /// The message that asks for a program, and the descriptors that come with any.
+    private static func message(
+        _ request: ProcessRequest, _ theirs: inout [SharedDescriptor]
+    ) throws(Errno) -> [UInt8] {
+        // Where the node is now, not where it was when the helper started.
+        let flags = Int32(truncatingIfNeeded: cplatform_path_only) | O_DIRECTORY | O_CLOEXEC
+        theirs.append(SharedDescriptor(try retryingOnInterrupt { unsafe Glibc.open(".", flags) }))
+        let message = request.encoded
+        if message.count <= SpawnHelper.mostBytes { return message }
+        theirs.append(try SpawnHelper.file(with: message))
+        return [0]
     }
 
     private static func outputPipe(_ theirs: inout [SharedDescriptor]) throws(Errno) -> Descriptor {

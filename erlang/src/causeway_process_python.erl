@@ -13,6 +13,7 @@
 -spec functions() -> #{py_callbacks:name() => py_callbacks:callable()}.
 functions() ->
     #{<<"_causeway_process_open">> => fun open/1,
+      <<"_causeway_process_helper">> => fun helper/1,
       <<"_causeway_process_run">> => fun run/1,
       <<"_causeway_process_ask">> => fun ask/1}.
 
@@ -24,6 +25,14 @@ open([Command, Arguments, Options, Streams, Ended]) ->
     Given = options(Options) ++ [{key(Name), {channel, Channel}} || {Name, Channel} <- maps:to_list(Streams)],
     case causeway_sup:start_child(causeway_process_sup, {Command, Arguments, Given, Ended, self()}) of
         {ok, Owner} -> receive {Owner, Pid} -> {ok, Owner, Pid} end;
+        {error, Reason} -> failed(Reason)
+    end.
+
+%% Event loops start programs by the helper themselves, when it runs.
+helper([]) ->
+    case causeway_process_helper:start() of
+        ok -> ok;
+        {error, {helper, Reason, Text}} -> {error, Reason, Text};
         {error, Reason} -> failed(Reason)
     end.
 

@@ -2,15 +2,24 @@
 
 import asyncio
 import selectors
+import socket
 import sys
 import threading
 import time
-from asyncio import base_events, coroutines, events, format_helpers, sslproto, unix_events
+from asyncio import (
+    base_events,
+    coroutines,
+    events,
+    format_helpers,
+    selector_events,
+    sslproto,
+    unix_events,
+)
 from asyncio.log import logger
 
 import _causeway
-from erlang import _callbacks, _waits
-from erlang._transports import StreamTransport
+from erlang import _callbacks, _programs, _waits
+from erlang._transports import DatagramTransport, ReadPipeTransport, StreamTransport, WritePipeTransport
 
 _causeway._register_running_loop(events._get_running_loop, events._set_running_loop)
 
@@ -20,13 +29,17 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
 
     Inside the BEAM it waits where the context waits that runs it: meanwhile the context serves calls from
     Erlang and the connections of its reactor, and whatever ends the call ends the loop, too. Signal handlers
-    and child watchers need Python's main thread, which is none of a context's.
+    need Python's main thread, which is none of a context's.
 
-    Streams of TCP and Unix sockets are read and written without Python's lock; what a turn of the loop has
-    written goes out at its end, together.
+    Streams of TCP and Unix sockets, datagrams and pipes are read and written without Python's lock; what a
+    turn of the loop has written goes out at its end, together.
+
+    A program that it has started ends, where it still runs, with the loop, and with the task that has started
+    it if that is cancelled. Inside the BEAM a guardian starts it, as those of ``erlang.process``.
     """
 
     def __init__(self):
+        self._programs = set()
         super().__init__(_Watched(self))
         self._listeners = set()
 
@@ -61,6 +74,8 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
+        for transport in list(self._programs):
+            transport.abandon()
         served = [*self._listeners, *[transport._sock for transport in self._transports.values()]]
         self._listeners.clear()
         super().close()
@@ -172,6 +187,26 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
         )
         StreamTransport(self, rawsock, ssl_protocol, extra=extra, server=server)
         return ssl_protocol._app_transport
+
+    def _make_datagram_transport(self, sock, protocol, address=None, waiter=None, extra=None):
+        self._ensure_fd_no_transport(sock)
+        # Addresses of others only Python's sockets know.
+        known = sock.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+        make = DatagramTransport if known else selector_events._SelectorDatagramTransport
+        return make(self, sock, protocol, address, waiter, extra)
+
+    def _make_read_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
+        return ReadPipeTransport(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
+        return WritePipeTransport(self, pipe, protocol, waiter, extra)
+
+    async def _make_subprocess_transport(self, protocol, args, shell, *streams, extra=None, **options):
+        if _programs.are_watched_by_others():
+            return await super()._make_subprocess_transport(
+                protocol, args, shell, *streams, extra=extra, **options
+            )
+        return await _programs.make_transport(self, protocol, args, shell, *streams, extra=extra, **options)
 
     # --- signals
 

@@ -33,6 +33,8 @@ final class ContextThread {
     var background: BackgroundLoop?
     /// It ends, and its tasks are told so.
     var isEndingTasks = false
+    /// Programs that event loops have started on this thread.
+    var programs: [ObjectIdentifier: GuardedProgram] = [:]
     /// What Python waits for on this thread, the innermost where there are several.
     private var awaited: Callback?
     /// How deep calls may be nested: each level takes up to some 10 KB of the thread's stack.
@@ -310,6 +312,8 @@ final class ContextThread {
     private func finish() {
         enter()
         endTasks()
+        // Those of loops that nobody has closed.
+        for program in programs.values { program.close() }
         reactor.closeAll()
         // From here on the janitor gives back what is left of an interpreter without contexts.
         state.contexts.remove(context)

@@ -25,6 +25,7 @@ final class ModuleState: @unchecked Sendable {
     let handleType: PyType
     let timerHandleType: PyType
     let taskAnswerType: PyType
+    let programType: PyType
     let callbackWaiterType: PyType
     let streamEmitterType: PyType
     let coroutineType: PyType
@@ -90,6 +91,7 @@ final class ModuleState: @unchecked Sendable {
         timerHandleType = try HandleObject.makeTimerType(in: module)
         callbackWaiterType = try CallbackWaiterObject.makeType(in: module)
         taskAnswerType = try TaskAnswerObject.makeType(in: module)
+        programType = try ProgramObject.makeType(in: module)
         streamEmitterType = try StreamEmitterObject.makeType(in: module)
         let types = try Object(PyImport_ImportModule("types"))
         coroutineType = asType(try Object(PyObject_GetAttrString(types.pointer, "CoroutineType")).take())

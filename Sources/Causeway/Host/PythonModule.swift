@@ -24,7 +24,7 @@ private nonisolated(unsafe) let moduleDefinition: UnsafeMutablePointer<PyModuleD
         ReactorModule.functions + PlainReactorModule.functions + ErlangModule.functions
             + CallbackModule.functions + OutputModule.functions + ObjectModule.functions + Sleep.functions
             + ChannelModule.functions + CborModule.functions + PacketModule.functions + RpcModule.functions
-            + LoopModule.functions
+            + LoopModule.functions + ProgramModule.functions
             + [PyMethodDef()])
     definition.m_slots = immortal(slots)
     definition.m_free = { module in

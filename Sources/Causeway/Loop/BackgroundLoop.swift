@@ -54,7 +54,7 @@ final class BackgroundLoop {
     }
 
     /// Whether a wait must be one in its poller.
-    var mustBePolled: Bool { !core.isInTurn && (isWatching || due != .max || !core.flights.isEmpty) }
+    var mustBePolled: Bool { !core.isInTurn && (isWatching || due != .max || core.hasFlights) }
 
     /// A limit for a wait, by when it has to go on.
     func shortened(_ nanoseconds: Int64) -> Int64 {

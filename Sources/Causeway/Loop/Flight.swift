@@ -18,6 +18,7 @@ struct Flight {
 
     let transport: StreamTransport
     let fd: Int32
+    let isSocket: Bool
     var chunks: [Chunk]
     /// How many of them are written.
     var written = 0
@@ -45,7 +46,8 @@ struct Flight {
         let left = chunks.count - written
         if left == 1 {
             let chunk = chunks[written]
-            return writeAvailable(fd, UnsafeRawBufferPointer(start: chunk.start, count: chunk.count))
+            let bytes = UnsafeRawBufferPointer(start: chunk.start, count: chunk.count)
+            return writeAvailable(fd, bytes, isSocket: isSocket)
         }
         return withUnsafeTemporaryAllocation(of: iovec.self, capacity: Flight.pieces) { vectors in
             let count = min(left, Flight.pieces)
@@ -54,7 +56,7 @@ struct Flight {
                 vectors[index] = iovec(
                     iov_base: UnsafeMutableRawPointer(mutating: chunk.start), iov_len: chunk.count)
             }
-            return gatherAvailable(fd, vectors, count)
+            return gatherAvailable(fd, vectors, count, isSocket: isSocket)
         }
     }
 
@@ -78,7 +80,7 @@ extension LoopCore {
     /// Takes what is to be written from the transports.
     func takeOff() {
         guard !dirty.isEmpty else { return }
-        for transport in dirty { if let flight = transport.takeOff() { flights.append(flight) } }
+        for transport in dirty { transport.takeOff() }
         dirty.removeAll(keepingCapacity: true)
     }
 
@@ -93,24 +95,38 @@ extension LoopCore {
                 isDone = false
             }
         }
+        for index in datagramFlights.indices {
+            datagramFlights[index].fly()
+            if !datagramFlights[index].isDone { isDone = false }
+        }
         return isDone
     }
 
     /// Gives back to the transports what is not written.
     func land() throws(PythonError) {
-        guard !flights.isEmpty else { return }
+        guard hasFlights else { return }
         let landed = flights
+        let landedDatagrams = datagramFlights
         flights.removeAll(keepingCapacity: true)
+        datagramFlights.removeAll(keepingCapacity: true)
         var raised: Exception?
         for flight in landed {
-            do throws(PythonError) { try flight.transport.land(flight) } catch {
-                // The others land all the same; the first is what ends the loop.
-                let exception = Exception.take()
-                if raised == nil { raised = exception }
-            }
+            do throws(PythonError) { try flight.transport.land(flight) } catch { keep(&raised) }
+        }
+        for flight in landedDatagrams {
+            do throws(PythonError) { try flight.transport.land(flight) } catch { keep(&raised) }
         }
         guard let raised = raised.take() else { return }
         raised.restore()
         throw PythonError()
     }
+
+    /// The others land all the same; the first is what ends the loop.
+    private func keep(_ raised: inout Exception?) {
+        let exception = Exception.take()
+        if raised == nil { raised = exception }
+    }
+
+    /// Something was being written when the loop waited.
+    var hasFlights: Bool { !flights.isEmpty || !datagramFlights.isEmpty }
 }

@@ -55,11 +55,16 @@ final class LoopCore: @unchecked Sendable {
     var deliveries: [Delivery] = []
     private var delivered = 0
     /// Transports that have something to write.
-    var dirty: [StreamTransport] = []
+    var dirty: [LoopTransport] = []
     /// What is being written, without the GIL.
     var flights: [Flight] = []
+    var datagramFlights: [DatagramFlight] = []
+    /// Datagrams that were read.
+    var datagrams: [ReceivedDatagram] = []
+    /// Programs that this loop has started.
+    var programs: [ObjectIdentifier: GuardedProgram] = [:]
     /// Transports that are not closed, each with a reference to its object.
-    var transports: [ObjectIdentifier: StreamTransport] = [:]
+    var transports: [ObjectIdentifier: LoopTransport] = [:]
 
     init(_ state: ModuleState) { self.state = state }
 
@@ -189,7 +194,7 @@ final class LoopCore: @unchecked Sendable {
     }
 
     /// Whether a wait has brought something that a turn is to see. Without the GIL, on the loop's thread.
-    var hasEvents: Bool { delivered < deliveries.count || !flights.isEmpty }
+    var hasEvents: Bool { delivered < deliveries.count || hasFlights }
 
     /// For how many nanoseconds there is nothing to do; -1 is for ever.
     var pause: Int64 {
@@ -270,6 +275,7 @@ final class LoopCore: @unchecked Sendable {
             try deliver(delivery)
         }
         deliveries.removeAll(keepingCapacity: true)
+        datagrams.removeAll(keepingCapacity: true)
         delivered = 0
         arena.empty()
     }
@@ -283,6 +289,10 @@ final class LoopCore: @unchecked Sendable {
         case .failed(let transport, let error): try transport.readFailed(error)
         case .readable(let transport): try transport.readIntoItsBuffer()
         case .writable(let transport): transport.roomIsThere()
+        case .datagram(let transport, let index):
+            let datagram = datagrams[index]
+            try transport.received(arena.bytes(datagram.offset, datagram.count), from: datagram.source)
+        case .datagramFailed(let transport, let error): try transport.failed(error)
         case .watched(let watch, let isReadable, let isWritable):
             if isReadable, let reader = watch.reader { ready.append(Py_NewRef(reader)) }
             if isWritable, let writer = watch.writer { ready.append(Py_NewRef(writer)) }
@@ -340,21 +350,7 @@ final class LoopCore: @unchecked Sendable {
             deliveries.append(.watched(watch, event.isReadable, event.isWritable))
         }
         if event.isWritable, transport.wantsToWrite { deliveries.append(.writable(transport)) }
-        guard event.isReadable, transport.wantsToRead else { return }
-        if transport.isBuffered {
-            deliveries.append(.readable(transport))
-            return
-        }
-        // Without room the event comes again with the next poll: it is level-triggered.
-        guard let (memory, offset, size) = arena.next() else { return }
-        switch readAvailable(watch.fd, memory, size) {
-        case .bytes(0): deliveries.append(.endOfStream(transport))
-        case .bytes(let count):
-            arena.take(count)
-            deliveries.append(.data(transport, offset, count))
-        case .wouldBlock, .noMemory: break
-        case .failed(let error): deliveries.append(.failed(transport, error))
-        }
+        if event.isReadable, transport.wantsToRead { transport.read() }
     }
 
     private static func milliseconds(_ nanoseconds: Int64) -> Int32 {
@@ -367,6 +363,7 @@ final class LoopCore: @unchecked Sendable {
     func close() {
         isClosed = true
         for watch in watches.elements { forget(watch) }
+        for program in programs.values { program.close() }
         poller = nil
         // Its descriptor goes now: tasks that were cancelled may keep the loop until memory is collected.
         doorbell = Doorbell()
@@ -376,6 +373,7 @@ final class LoopCore: @unchecked Sendable {
         transports = [:]
         dirty = []
         deliveries = []
+        datagrams = []
         delivered = 0
         while let handle = ready.popFirst() { letGo(handle) }
         while let handle = timers.popFirst() { letGo(handle) }
@@ -400,46 +398,4 @@ final class LoopCore: @unchecked Sendable {
         ready.free()
         arena.free()
     }
-}
-
-/// What a poll has found for a loop.
-enum Delivery {
-    case data(StreamTransport, Int, Int)
-    case endOfStream(StreamTransport)
-    case failed(StreamTransport, Errno)
-    case readable(StreamTransport)
-    case writable(StreamTransport)
-    case watched(LoopWatch, Bool, Bool)
-}
-
-/// The memory that a loop reads into: one piece, used anew in each turn, so that it stays in the processor's cache.
-struct ReadArena {
-    private static let size = 1 << 20
-    /// How much one read may bring, and how little room is still worth a read.
-    private static let most = 256 << 10
-    private static let least = 64 << 10
-    private var memory: UnsafeMutableRawPointer?
-    private var used = 0
-
-    /// Where the next read goes; nil where there is no room in this turn.
-    @inline(__always)
-    mutating func next() -> (UnsafeMutableRawPointer, offset: Int, size: Int)? {
-        let room = ReadArena.size - used
-        guard room >= ReadArena.least else { return nil }
-        let memory = self.memory ?? .allocate(byteCount: ReadArena.size, alignment: 64)
-        self.memory = memory
-        return (memory + used, used, min(room, ReadArena.most))
-    }
-
-    /// So many bytes were read; the next begin at a cache line.
-    @inline(__always)
-    mutating func take(_ count: Int) { used += (count + 63) & ~63 }
-
-    func bytes(_ offset: Int, _ count: Int) -> UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(start: memory.map { $0 + offset }, count: count)
-    }
-
-    mutating func empty() { used = 0 }
-
-    func free() { memory?.deallocate() }
 }

@@ -398,6 +398,7 @@ struct LoopNames {
     let getBuffer, bufferUpdated, pauseWriting, resumeWriting: PyPointer
     let createTask, result, cancel, addDoneCallback, asyncIterator, awaiting: PyPointer
     let fatalError, flowError, connectionIsLost, deliverHeld, writtenOut: PyPointer
+    let datagramReceived, errorReceived, resolve, tryAgain: PyPointer
 
     init() throws(PythonError) {
         runHandle = try internedName("_run_handle")
@@ -419,5 +420,9 @@ struct LoopNames {
         connectionIsLost = try internedName("_call_connection_lost")
         deliverHeld = try internedName("_deliver_held")
         writtenOut = try internedName("_written_out")
+        datagramReceived = try internedName("datagram_received")
+        errorReceived = try internedName("error_received")
+        resolve = try internedName("_resolve")
+        tryAgain = try internedName("_try_again")
     }
 }

@@ -10,7 +10,7 @@ final class LoopWatch {
     var reader: PyPointer?
     var writer: PyPointer?
     /// A transport reads and writes by itself. Beside it there are handles while a file is sent.
-    unowned(unsafe) var transport: StreamTransport?
+    unowned(unsafe) var transport: LoopTransport?
     /// What the poller was asked for; nil where the descriptor is not in it.
     var interest: Poller.Interest?
 

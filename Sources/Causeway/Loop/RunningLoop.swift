@@ -49,13 +49,24 @@ enum LoopModule {
             },
             method(
                 "_transport_type",
-                "_transport_type($module, base, /)\n--\n\nThe native half of transports, derived from asyncio's."
+                "_transport_type($module, base, /)\n--\n\nThe native half of transports of streams, derived from asyncio's."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     guard count == 1, let base = arguments?[0], let module else {
                         throw typeError("_transport_type() takes a class")
                     }
-                    return asObject(try StreamTransportObject.makeType(in: module, of: base))
+                    return asObject(try StreamMethods.makeType(in: module, of: base))
+                }
+            },
+            method(
+                "_datagram_transport_type",
+                "_datagram_transport_type($module, base, /)\n--\n\nThe same for datagrams."
+            ) { module, arguments, count in
+                returning { () throws(PythonError) in
+                    guard count == 1, let base = arguments?[0], let module else {
+                        throw typeError("_datagram_transport_type() takes a class")
+                    }
+                    return asObject(try DatagramMethods.makeType(in: module, of: base))
                 }
             },
         ]

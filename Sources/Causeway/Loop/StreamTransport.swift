@@ -3,93 +3,63 @@ import Glibc
 import Python
 import Streams
 
-/// The native half of a transport of a stream socket: it reads and writes without the GIL, and calls the protocol.
-///
-/// What is written in a turn of the loop goes out at its end, together.
-final class StreamTransport {
-    /// Up to how much is sent at once what is written while the loop does not run.
-    private static let high = 64 << 10
+/// The native half of a transport of a stream: a socket, or one end of a pipe.
+final class StreamTransport: LoopTransport {
+    /// Which ways its data goes.
+    enum Direction { case both, read, write }
 
-    let core: LoopCore
-    let fd: Int32
-    /// The Python object that owns this; borrowed. The loop has a reference until the transport is closed.
-    let object: PyPointer
-    var protocolObject: PyPointer?
-    /// The context in which the protocol is called.
-    var context: PyPointer?
-    var watch: LoopWatch?
-
+    let direction: Direction
+    let isSocket: Bool
     var isBuffered = false
-    private(set) var isReading = false
-    private(set) var isPaused = false
-    private(set) var isClosing = false
     private(set) var hasEnded = false
     private var isReadOver = false
-    /// `connection_lost` was scheduled; counted up by what is written afterwards.
-    private(set) var lost = 0
     /// Data that was read before reading was paused.
     private var held: [PyPointer] = []
-
     private var chunks: [Chunk] = []
-    private(set) var size = 0
-    private(set) var highWater = StreamTransport.high
-    private(set) var lowWater = StreamTransport.high / 4
-    private(set) var isProtocolPaused = false
-    private var isDirty = false
-    private var isInFlight = false
-    private var needsRoom = false
     /// What `sendfile` waits for.
     var isWriteAwaited = false
 
-    init(_ core: LoopCore, _ fd: Int32, _ object: PyPointer, context: consuming Object) {
-        self.core = core
-        self.fd = fd
-        self.object = object
-        self.context = context.take()
+    init(
+        _ core: LoopCore, _ fd: Int32, _ object: PyPointer, _ direction: Direction, isSocket: Bool,
+        context: consuming Object
+    ) {
+        self.direction = direction
+        self.isSocket = isSocket
+        super.init(core, fd, object, context: context)
     }
 
-    var wantsToRead: Bool { isReading && !isPaused && !isClosing && !isReadOver }
-    var wantsToWrite: Bool { needsRoom }
+    override var wantsToRead: Bool { isReading && !isPaused && !isClosing && !isReadOver }
+    override var isWriting: Bool { !chunks.isEmpty || isInFlight }
+    /// Whether nobody will get what is written.
+    var isInVain: Bool { lost != 0 || direction == .write && isClosing }
 
     // MARK: Reading
 
-    func startReading() throws(PythonError) {
-        guard !isReading, !isClosing else { return }
-        try core.checkMayChange()
-        isReading = true
-        try updateWatch()
-    }
-
-    private func updateWatch() throws(PythonError) {
-        if watch == nil {
-            let watch = try core.watch(fd)
-            watch.transport = self
-            self.watch = watch
-            // Handles of somebody who has closed the descriptor without a word.
-            _ = try core.remove(.read, fd)
-            _ = try core.remove(.write, fd)
+    override func read() {
+        // Nothing comes from there: the peer has closed its end.
+        if direction == .write { return core.deliveries.append(.endOfStream(self)) }
+        if isBuffered { return core.deliveries.append(.readable(self)) }
+        // Without room the event comes again with the next poll: it is level-triggered.
+        guard let (memory, offset, size) = core.arena.next() else { return }
+        switch readAvailable(fd, memory, size, isSocket: isSocket) {
+        case .bytes(0): core.deliveries.append(.endOfStream(self))
+        case .bytes(let count):
+            core.arena.take(count)
+            core.deliveries.append(.data(self, offset, count))
+        case .wouldBlock, .noMemory: break
+        case .failed(let error): core.deliveries.append(.failed(self, error))
         }
-        if let watch { try core.update(watch) }
     }
 
-    func pauseReading() throws(PythonError) {
-        guard !isClosing, !isPaused else { return }
-        isPaused = true
-        try updateWatchIfAny()
-    }
-
-    func resumeReading() throws(PythonError) {
+    override func resumeReading() throws(PythonError) {
         guard !isClosing, isPaused else { return }
-        isPaused = false
         if !held.isEmpty {
             // Not at once: who resumes may not expect data before that returns.
             let method = try Object(PyObject_GetAttr(object, core.state.loopNames.deliverHeld))
             _ = try core.callSoon(method.pointer, nil, 0, nil)
         }
-        try updateWatchIfAny()
+        try super.resumeReading()
     }
-
-    private func updateWatchIfAny() throws(PythonError) { if let watch { try core.update(watch) } }
 
     /// Delivers what came while reading was paused.
     func deliverHeld() throws(PythonError) {
@@ -175,7 +145,7 @@ final class StreamTransport {
         guard PyObject_GetBuffer(buffer.pointer, &view, PyBUF_WRITABLE) == 0 else {
             return try fatal("Fatal error: protocol.get_buffer() call failed.")
         }
-        let transfer = view.buf.map { readAvailable(fd, $0, view.len) } ?? .wouldBlock
+        let transfer = view.buf.map { readAvailable(fd, $0, view.len, isSocket: isSocket) } ?? .wouldBlock
         PyBuffer_Release(&view)
         switch transfer {
         case .bytes(0): try endOfStream()
@@ -188,6 +158,7 @@ final class StreamTransport {
     func endOfStream() throws(PythonError) {
         // While reading is paused it is not told: it is found again.
         guard lost == 0, wantsToRead, let receiver = protocolObject else { return }
+        if direction == .write { return try peerHasGone() }
         let held = Object(retaining: receiver)
         let names = core.state.names
         guard let answer = inContext({ cpython_call_method0(held.pointer, names.eofReceived) }) else {
@@ -196,7 +167,8 @@ final class StreamTransport {
         let keeps = PyObject_IsTrue(answer)
         Py_DecRef(answer)
         if keeps < 0 { return try fatal("Fatal error: protocol.eof_received() call failed.") }
-        if keeps == 0 { return try close() }
+        // The end of a pipe is all that can come.
+        if keeps == 0 || direction == .read { return try close() }
         isReadOver = true
         try updateWatchIfAny()
     }
@@ -204,7 +176,16 @@ final class StreamTransport {
     func readFailed(_ error: Errno) throws(PythonError) {
         guard lost == 0 else { return }
         _ = osError(error.code)
-        try fatal("Fatal read error on socket transport")
+        try fatal(
+            direction == .both ? "Fatal read error on socket transport" : "Fatal read error on pipe transport")
+    }
+
+    /// Nobody reads from the pipe any more.
+    private func peerHasGone() throws(PythonError) {
+        guard isWriting else { return try forceClose(nil) }
+        _ = osError(EPIPE)
+        guard let exception = Exception.take() else { return }
+        try forceClose(exception.value.pointer)
     }
 
     // MARK: Writing
@@ -215,37 +196,26 @@ final class StreamTransport {
         guard count > 0, let start = PyBytes_AsString(data.pointer) else { return }
         chunks.append(Chunk(object: data.take(), start: UnsafeRawPointer(start), count: count))
         size += count
-        // What is too much for the buffer, and what is written while nobody would write it later, goes out now.
-        if (size > highWater || !core.isRunning && !core.isInTurn), !isInFlight, !needsRoom {
-            return try writeNow()
-        }
-        markDirty()
-        try pauseProtocolIfFull()
+        try writeSoon()
     }
 
-    private func markDirty() {
-        guard !isDirty, !isInFlight, !needsRoom else { return }
-        isDirty = true
-        core.dirty.append(self)
-    }
-
-    private func writeNow() throws(PythonError) {
-        isDirty = false
-        guard var flight = takeOff() else { return }
+    override func writeNow() throws(PythonError) {
+        guard var flight = flight() else { return }
         flight.fly()
         try land(flight)
-        try pauseProtocolIfFull()
     }
 
+    override func takeOff() { if let flight = flight() { core.flights.append(flight) } }
+
     /// Gives what is to be written to who writes it.
-    func takeOff() -> Flight? {
+    private func flight() -> Flight? {
         isDirty = false
         guard !isInFlight, lost == 0, !chunks.isEmpty else { return nil }
         isInFlight = true
         let isAwaited =
-            isClosing || hasEnded || isProtocolPaused || isWriteAwaited || size > StreamTransport.high
+            isClosing || hasEnded || isProtocolPaused || isWriteAwaited || size > LoopTransport.high
         defer { chunks = [] }
-        return Flight(transport: self, fd: fd, chunks: chunks, isAwaited: isAwaited)
+        return Flight(transport: self, fd: fd, isSocket: isSocket, chunks: chunks, isAwaited: isAwaited)
     }
 
     /// Takes back what was not written.
@@ -263,7 +233,9 @@ final class StreamTransport {
         if let error = flight.error {
             needsRoom = false
             _ = osError(error.code)
-            return try fatal("Fatal write error on socket transport")
+            return try fatal(
+                direction == .both
+                    ? "Fatal write error on socket transport" : "Fatal write error on pipe transport")
         }
         needsRoom = !rest.isEmpty
         if needsRoom { try updateWatch() } else { try updateWatchIfAny() }
@@ -280,160 +252,34 @@ final class StreamTransport {
         }
     }
 
-    /// The poller says that there is room.
-    func roomIsThere() {
-        guard needsRoom else { return }
-        needsRoom = false
-        markDirty()
-    }
-
-    func writeEnd() {
+    func writeEnd() throws(PythonError) {
         guard !isClosing, !hasEnded else { return }
+        // Of a pipe that is all that there is.
+        if direction == .write { return try close() }
         hasEnded = true
-        if chunks.isEmpty, !isInFlight { shutdown(fd, Int32(SHUT_WR)) }
-    }
-
-    func setLimits(high: Int, low: Int) throws(PythonError) {
-        highWater = high
-        lowWater = low
-        try pauseProtocolIfFull()
-    }
-
-    private func pauseProtocolIfFull() throws(PythonError) {
-        guard size > highWater, !isProtocolPaused, lost == 0 else { return }
-        isProtocolPaused = true
-        try tell(core.state.loopNames.pauseWriting)
-    }
-
-    private func resumeProtocolIfEmpty() throws(PythonError) {
-        guard isProtocolPaused, size <= lowWater else { return }
-        isProtocolPaused = false
-        try tell(core.state.loopNames.resumeWriting)
-    }
-
-    /// Calls a method of flow control. What it raises is reported, and no more.
-    private func tell(_ name: PyPointer) throws(PythonError) {
-        guard let receiver = protocolObject else { return }
-        let held = Object(retaining: receiver)
-        if let answer = inContext({ cpython_call_method0(held.pointer, name) }) { return Py_DecRef(answer) }
-        if core.isEnd { throw PythonError() }
-        guard let exception = Exception.take() else { return }
-        _ = try Object(
-            cpython_call_method2(object, core.state.loopNames.flowError, exception.value.pointer, name))
+        if !isWriting { shutdown(fd, Int32(SHUT_WR)) }
     }
 
     // MARK: The end
 
-    func close() throws(PythonError) {
-        guard !isClosing else { return }
-        try core.checkMayChange()
-        isClosing = true
-        try updateWatchIfAny()
-        if chunks.isEmpty, !isInFlight { try scheduleLost(nil) }
-    }
-
-    /// Ends it without what is left to be written.
-    func forceClose(_ exception: PyPointer?) throws(PythonError) {
-        guard lost == 0 else { return }
-        try core.checkMayChange()
-        isClosing = true
-        dropChunks()
-        try scheduleLost(exception)
-    }
-
-    private func dropChunks() {
+    override func dropWritten() {
         let dropped = chunks
         chunks = []
         size = 0
-        needsRoom = false
         for chunk in dropped { Py_DecRef(chunk.object) }
     }
 
-    private func scheduleLost(_ exception: PyPointer?) throws(PythonError) {
-        lost += 1
-        forgetWatch()
-        let method = try Object(PyObject_GetAttr(object, core.state.loopNames.connectionIsLost))
-        try core.callSoon(method.pointer, exception ?? cpython_none())
-    }
-
-    private func forgetWatch() {
-        guard let watch else { return }
-        self.watch = nil
-        watch.transport = nil
-        core.forget(watch)
-    }
-
-    /// Written to after the end.
-    func writtenInVain() { lost += 1 }
-
-    /// It is over: `connection_lost` was called.
-    func finish() {
-        lost += 1
-        isClosing = true
-        forgetWatch()
-        clear()
-        if core.transports.removeValue(forKey: ObjectIdentifier(self)) != nil { Py_DecRef(object) }
-    }
-
-    /// Lets go of all objects.
-    func clear() {
-        if !isInFlight { dropChunks() }
-        let parts = held + [protocolObject, context].compactMap { $0 }
+    override func dropRead() {
+        let dropped = held
         held = []
-        protocolObject = nil
-        context = nil
-        for part in parts { Py_DecRef(part) }
+        for data in dropped { Py_DecRef(data) }
     }
 
-    /// The object is gone.
-    func abandon() {
-        forgetWatch()
-        clear()
-    }
-
-    func traverse(_ visit: visitproc, _ argument: UnsafeMutableRawPointer?) -> Int32 {
-        for part in held + [protocolObject, context, core.object].compactMap({ $0 }) {
-            let result = visit(part, argument)
+    override func traverseRead(_ visit: visitproc, _ argument: UnsafeMutableRawPointer?) -> Int32 {
+        for data in held {
+            let result = visit(data, argument)
             if result != 0 { return result }
         }
         return 0
-    }
-
-    // MARK: Calls
-
-    /// Runs a method of the protocol; what it raises ends the transport.
-    @inline(__always)
-    private func calling(_ message: StaticString, _ body: () -> PyPointer?) throws(PythonError) {
-        guard let answer = inContext(body) else { return try fatal(message) }
-        Py_DecRef(answer)
-    }
-
-    @inline(__always)
-    private func inContext(_ body: () -> PyPointer?) -> PyPointer? {
-        guard let context else { return body() }
-        let held = Object(retaining: context)
-        // Entered already where the protocol's own call has led here.
-        guard cpython_enter_context(held.pointer) == 0 else {
-            PyErr_Clear()
-            return body()
-        }
-        let answer = body()
-        if answer != nil {
-            _ = cpython_exit_context(held.pointer)
-        } else {
-            let exception = Exception.take()
-            _ = cpython_exit_context(held.pointer)
-            exception?.restore()
-        }
-        return answer
-    }
-
-    private func fatal(_ message: StaticString) throws(PythonError) {
-        if core.isEnd { throw PythonError() }
-        guard let exception = Exception.take() else { return }
-        let text = try newString("\(message)")
-        _ = try Object(
-            cpython_call_method2(
-                object, core.state.loopNames.fatalError, exception.value.pointer, text.pointer))
     }
 }

@@ -352,7 +352,7 @@ extension GuardianEvent {
 
 extension GuardianEvent.Step {
     /// The option of `causeway_process_stream` that asked for it, or what else it was.
-    fileprivate var name: StaticString {
+    var name: StaticString {
         switch self {
         case .clone, .fork: "fork"
         case .session, .descriptors, .request: "start"

@@ -31,12 +31,16 @@ enum Transfer {
 
 /// Reads what is there, from any kind of descriptor, also one that is in blocking mode if it is a socket.
 ///
+/// `isSocket` may be wrong the one way: what is none is found out.
+///
 /// The corresponding C functions are `recv(MSG_DONTWAIT)` and, for what is no socket, `read`.
 @inline(__always)
-func readAvailable(_ fd: Int32, _ memory: UnsafeMutableRawPointer, _ size: Int) -> Transfer {
+func readAvailable(
+    _ fd: Int32, _ memory: UnsafeMutableRawPointer, _ size: Int, isSocket: Bool = true
+) -> Transfer {
     while true {
-        var result = recv(fd, memory, size, Int32(MSG_DONTWAIT))
-        if result < 0, Errno.last().code == ENOTSOCK { result = read(fd, memory, size) }
+        var result = isSocket ? recv(fd, memory, size, Int32(MSG_DONTWAIT)) : read(fd, memory, size)
+        if result < 0, isSocket, Errno.last().code == ENOTSOCK { result = read(fd, memory, size) }
         if result < 0, Errno.last().code == EINTR { continue }
         return Transfer(result)
     }
@@ -78,11 +82,14 @@ func sendDatagram(_ fd: Int32, _ data: UnsafeRawBufferPointer, to destination: S
 /// The corresponding C functions are `send(MSG_DONTWAIT | MSG_NOSIGNAL)` and, for what is no socket,
 /// `write` (a pipe raises SIGPIPE, which both hosts ignore).
 @inline(__always)
-func writeAvailable(_ fd: Int32, _ data: UnsafeRawBufferPointer) -> Transfer {
+func writeAvailable(_ fd: Int32, _ data: UnsafeRawBufferPointer, isSocket: Bool = true) -> Transfer {
     if data.isEmpty { return .bytes(0) }
     while true {
-        var result = send(fd, data.baseAddress, data.count, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
-        if result < 0, Errno.last().code == ENOTSOCK { result = write(fd, data.baseAddress, data.count) }
+        var result =
+            isSocket
+            ? send(fd, data.baseAddress, data.count, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
+            : write(fd, data.baseAddress, data.count)
+        if result < 0, isSocket, Errno.last().code == ENOTSOCK { result = write(fd, data.baseAddress, data.count) }
         if result < 0, Errno.last().code == EINTR { continue }
         return Transfer(result)
     }
@@ -91,13 +98,15 @@ func writeAvailable(_ fd: Int32, _ data: UnsafeRawBufferPointer) -> Transfer {
 /// The same for several pieces.
 ///
 /// The corresponding C functions are `sendmsg(MSG_DONTWAIT | MSG_NOSIGNAL)` and, for what is no socket, `writev`.
-func gatherAvailable(_ fd: Int32, _ pieces: UnsafeMutableBufferPointer<iovec>, _ count: Int) -> Transfer {
+func gatherAvailable(
+    _ fd: Int32, _ pieces: UnsafeMutableBufferPointer<iovec>, _ count: Int, isSocket: Bool = true
+) -> Transfer {
     while true {
         var message = msghdr()
         message.msg_iov = pieces.baseAddress
         message.msg_iovlen = count
-        var result = sendmsg(fd, &message, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
-        if result < 0, Errno.last().code == ENOTSOCK {
+        var result = isSocket ? sendmsg(fd, &message, Int32(MSG_DONTWAIT | MSG_NOSIGNAL)) : -1
+        if !isSocket || result < 0 && Errno.last().code == ENOTSOCK {
             result = writev(fd, pieces.baseAddress, Int32(clamping: count))
         }
         if result < 0, Errno.last().code == EINTR { continue }
