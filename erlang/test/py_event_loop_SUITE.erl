@@ -162,8 +162,11 @@ context_stops(Config) ->
     expect(cancelled),
     ?assertMatch({error, {context_stopped, _}}, py:async_await(Task)).
 
-ten_thousand_are_cancelled(Config) ->
-    Context = causeway_ct:context(Config),
+ten_thousand_are_cancelled(_Config) ->
+    %% A context that ends lets go of its thread and descriptors: this one has not begun to use any before.
+    Before = {causeway_ct:threads(), causeway_ct:descriptors()},
+    Context = causeway_ct:context(),
+    {ok, _} = py:call(Context, math, sqrt, [16]),
     Tasks = [py:async_call(Context, ?HELPERS, sleep, [3600]) || _ <- lists:seq(1, 10000)],
     {ok, none} = py:call(Context, builtins, print, [], #{kwargs => #{'end' => <<>>}}),
     ok = py_context:stop(Context),
@@ -172,7 +175,10 @@ ten_thousand_are_cancelled(Config) ->
     {ok, Left} = py:eval("len([t for t in __import__('asyncio').tasks._all_tasks "
                          "if 'loop_helpers' in repr(t.get_coro()) or 'sleep' in repr(t.get_coro())])"
                          " if hasattr(__import__('asyncio').tasks, '_all_tasks') else 0"),
-    ?assertEqual(0, Left).
+    ?assertEqual(0, Left),
+    {Threads, Descriptors} = Before,
+    ok = causeway_ct:settled(fun causeway_ct:threads/0, Threads),
+    ok = causeway_ct:settled(fun causeway_ct:descriptors/0, Descriptors).
 
 %% Tasks call Erlang
 

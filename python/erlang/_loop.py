@@ -15,7 +15,6 @@ from asyncio import (
     sslproto,
     unix_events,
 )
-from asyncio.log import logger
 
 import _causeway
 from erlang import _callbacks, _programs, _waits
@@ -148,7 +147,7 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
             took = self.time() - began
             if took >= self.slow_callback_duration:
                 what = base_events._format_handle(handle)
-                logger.warning("Executing %s took %.3f seconds", what, took)
+                base_events.logger.warning("Executing %s took %.3f seconds", what, took)
         finally:
             self._current_handle = None
 

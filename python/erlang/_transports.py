@@ -270,6 +270,8 @@ class DatagramTransport(
         if self._family == socket.AF_UNIX or not isinstance(address, tuple):
             raise TypeError(f"an address is (host, port), (host, port, flow, scope) or a path, not {address!r}")
         host, port, *rest = address
+        if not isinstance(port, int):
+            raise TypeError(f"a port is a number, not {port!r}")
         special = {"": "0.0.0.0" if self._family == socket.AF_INET else "::", "<broadcast>": "255.255.255.255"}
         if host in special:
             return (special[host], port, *rest)

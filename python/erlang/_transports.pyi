@@ -14,3 +14,37 @@ class StreamTransport(asyncio.Transport):
         server: Server | None = None,
     ) -> None: ...
     def __del__(self, _warn: Any = ...) -> None: ...
+
+class ReadPipeTransport(asyncio.ReadTransport):
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None: ...
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None: ...
+
+class WritePipeTransport(asyncio.WriteTransport):
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None: ...
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None: ...
+
+class DatagramTransport(asyncio.DatagramTransport):
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None: ...
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None: ...

@@ -40,10 +40,7 @@ MODULES = [
 # Tests that look into asyncio's loop, or give it what is no descriptor.
 EXCLUDED = {
     # A mock in the place of a socket, whose fileno() is another mock: the core waits for real descriptors.
-    "BaseEventLoopWithSelectorTests.test_create_datagram_endpoint_ip_addr": "test_base_events",
     "BaseEventLoopWithSelectorTests.test_create_server_soreuseport_only_defined": "test_base_events",
-    # Patches the logger of asyncio.base_events; ours tells of slow callbacks from its own module.
-    "BaseEventLoopWithSelectorTests.test_log_slow_callbacks": "test_base_events",
 }
 
 

@@ -113,7 +113,7 @@ final class ModuleState: @unchecked Sendable {
         for type in [
             bufferType, protocolType, pidType, refType, termType, atomType, channelType, channelWaiterType,
             loopBellType, packetLinkType, packetResultType, rpcHalfType, rpcWaiterType, loopType, handleType,
-            timerHandleType,
+            timerHandleType, programType,
         ] {
             guard PyModule_AddType(module, type) == 0 else { throw PythonError() }
         }

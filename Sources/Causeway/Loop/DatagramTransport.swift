@@ -63,10 +63,15 @@ final class DatagramTransport: LoopTransport {
 
     /// A read or a write has failed, of which the protocol is told; it goes on.
     func failed(_ error: Errno) throws(PythonError) {
-        guard lost == 0, let receiver = protocolObject else { return }
-        let held = Object(retaining: receiver)
+        guard lost == 0 else { return }
         _ = osError(error.code)
-        guard let exception = Exception.take() else { return }
+        try tellError()
+    }
+
+    /// Tells the protocol of the exception that is set.
+    private func tellError() throws(PythonError) {
+        guard let exception = Exception.take(), let receiver = protocolObject else { return }
+        let held = Object(retaining: receiver)
         let names = core.state.loopNames
         try reporting(names.errorReceived) {
             cpython_call_method1(held.pointer, names.errorReceived, exception.value.pointer)
@@ -87,7 +92,14 @@ final class DatagramTransport: LoopTransport {
     /// Takes a `bytes` to be sent, of which it is given the reference: to an address in one of Python's forms, or to
     /// the peer of a connected socket.
     func send(_ data: consuming Object, to address: PyPointer?) throws(PythonError) {
-        let destination = isConnected ? SocketAddress() : try self.destination(address)
+        let destination: SocketAddress
+        do throws(PythonError) {
+            destination = isConnected ? SocketAddress() : try self.destination(address)
+        } catch {
+            // A name that nobody knows is the system's affair, as what cannot be reached.
+            guard PyErr_ExceptionMatches(cpython_OSError()) != 0 else { throw error }
+            return try tellError()
+        }
         let count = PyBytes_Size(data.pointer)
         guard let start = PyBytes_AsString(data.pointer) else { throw PythonError() }
         let chunk = Chunk(object: data.take(), start: UnsafeRawPointer(start), count: count)
@@ -120,6 +132,7 @@ final class DatagramTransport: LoopTransport {
 
     private func resolved(_ address: PyPointer) throws(PythonError) -> SocketAddress {
         do throws(PythonError) { return try SocketAddress.from(address) } catch {
+            if PyErr_ExceptionMatches(cpython_OverflowError()) != 0 { throw error }
             // A name, as Python has it, or what is none at all.
             PyErr_Clear()
             let numeric = try Object(

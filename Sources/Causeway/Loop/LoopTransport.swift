@@ -222,7 +222,8 @@ class LoopTransport {
     }
 
     final func traverse(_ visit: visitproc, _ argument: UnsafeMutableRawPointer?) -> Int32 {
-        for part in [protocolObject, context, core.object] {
+        // Not the loop: the reference to that is the base class's.
+        for part in [protocolObject, context] {
             guard let part else { continue }
             let result = visit(part, argument)
             if result != 0 { return result }

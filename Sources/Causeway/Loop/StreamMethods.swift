@@ -73,7 +73,8 @@ enum StreamMethods {
                     try StreamMethods.checkMayWrite(transport, "write")
                     guard !transport.isInVain else {
                         if PyBytes_Size(bytes.pointer) > 0, let me {
-                            transport.writtenInVain()
+                            // A pipe that still writes what came before is not lost yet.
+                            if transport.lost != 0 { transport.writtenInVain() }
                             _ = try Object(cpython_call_method_named(me, "_written_in_vain"))
                         }
                         return newNone()
