@@ -191,8 +191,8 @@ class _Guarded:
                     self._exited(returncode)
                 case _:
                     # It has told before how it has ended, unless somebody has killed the guardian, and it too.
-                    self.close()
                     self._exited(-signal.SIGKILL)
+                    self.close()
                     return
 
     def _settle(self, failure):
