@@ -190,7 +190,7 @@ class _Guarded:
                 case ("exited", returncode, _):
                     self._exited(returncode)
                 case _:
-                    # It has told before how it has ended, unless somebody has killed the guardian, and it too.
+                    # It has told before how it has ended, unless its guardian was killed, and it too.
                     self._exited(-signal.SIGKILL)
                     self.close()
                     return
@@ -349,7 +349,7 @@ class _Streams:
         reading, writing = os.pipe()
         theirs, ours = (reading, writing) if number == 0 else (writing, reading)
         self._opened.append(theirs)
-        self._ours[number] = open(ours, "wb" if number == 0 else "rb", 0)
+        self._ours[number] = os.fdopen(ours, "wb" if number == 0 else "rb", 0)
         if pipesize > 0:
             fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, pipesize)
         return theirs

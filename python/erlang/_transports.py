@@ -47,6 +47,8 @@ class _Common:
             info.append(f"read={'polling' if mask & 1 else 'idle'}")
             state = "polling" if mask & 2 else "idle"
             info.append(f"write=<{state}, bufsize={self.get_write_buffer_size()}>")
+        elif self._owned is not None:
+            info.append("open")
         return f"<{' '.join(info)}>"
 
     def __del__(self, _warn=warnings.warn):
@@ -200,9 +202,14 @@ class _PipeTransport(_Common, _causeway._transport_type(transports._FlowControlM
         # Where it writes, all that it reads is that the peer has closed its end: a device does not tell.
         self._begin_calls(waiter, reads=direction == "read" or not is_device)
 
+    # As asyncio's own have it, and its tests.
     @property
     def _pipe(self):
         return self._owned
+
+    @_pipe.setter
+    def _pipe(self, pipe):
+        self._owned = pipe
 
     @property
     def _fileno(self):
@@ -268,11 +275,16 @@ class DatagramTransport(
     def _resolve(self, address):
         """An address with a number for its host, of one with a name: as Python's sockets do it, at once."""
         if self._family == socket.AF_UNIX or not isinstance(address, tuple):
-            raise TypeError(f"an address is (host, port), (host, port, flow, scope) or a path, not {address!r}")
+            raise TypeError(
+                f"an address is (host, port), (host, port, flow, scope) or a path, not {address!r}"
+            )
         host, port, *rest = address
         if not isinstance(port, int):
             raise TypeError(f"a port is a number, not {port!r}")
-        special = {"": "0.0.0.0" if self._family == socket.AF_INET else "::", "<broadcast>": "255.255.255.255"}
+        special = {
+            "": "0.0.0.0" if self._family == socket.AF_INET else "::",
+            "<broadcast>": "255.255.255.255",
+        }
         if host in special:
             return (special[host], port, *rest)
         infos = socket.getaddrinfo(host, port, family=self._family, type=socket.SOCK_DGRAM)

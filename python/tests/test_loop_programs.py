@@ -1,4 +1,4 @@
-"""Programs that erlang.EventLoop starts in a plain python3: how they end, and that nothing of them is left."""
+"""Programs that erlang.EventLoop starts in a plain python3: how they end, and that nothing is left."""
 
 import asyncio
 import gc
@@ -56,7 +56,9 @@ def test_streams_and_return_codes():
 
 def test_many_at_once():
     async def one(number):
-        process = await asyncio.create_subprocess_exec("sh", "-c", f"cat; exit {number % 7}", stdin=PIPE, stdout=PIPE)
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-c", f"cat; exit {number % 7}", stdin=PIPE, stdout=PIPE
+        )
         output, _ = await process.communicate(str(number).encode())
         return output == str(number).encode() and process.returncode == number % 7
 
@@ -118,7 +120,9 @@ def test_a_task_that_has_ended_leaves_its_program():
 def test_cancelled_while_it_starts():
     async def main():
         for turns in range(6):
-            task = asyncio.create_task(asyncio.create_subprocess_exec("sleep", "1000", stdin=PIPE, stdout=PIPE))
+            task = asyncio.create_task(
+                asyncio.create_subprocess_exec("sleep", "1000", stdin=PIPE, stdout=PIPE)
+            )
             for _ in range(turns):
                 await asyncio.sleep(0)
             if not task.done():
@@ -183,7 +187,7 @@ def test_fork_that_is_refused():
     assert result.stdout.split() == ["refused", "refused", "refused", "timer", "0"], result.stderr
 
 
-@pytest.mark.skipif(not hasattr(asyncio, "AbstractChildWatcher"), reason="there are no child watchers any more")
+@pytest.mark.skipif(not hasattr(asyncio, "AbstractChildWatcher"), reason="Python 3.14 has none")
 def test_watchers_of_others_are_used():
     seen = []
 

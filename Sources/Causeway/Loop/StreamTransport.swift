@@ -177,7 +177,8 @@ final class StreamTransport: LoopTransport {
         guard lost == 0 else { return }
         _ = osError(error.code)
         try fatal(
-            direction == .both ? "Fatal read error on socket transport" : "Fatal read error on pipe transport")
+            direction == .both ? "Fatal read error on socket transport" : "Fatal read error on pipe transport"
+        )
     }
 
     /// Nobody reads from the pipe any more.

@@ -96,7 +96,8 @@ struct ProgramObject {
 
     private static var methods: [PyMethodDef] {
         [
-            method("fileno", "fileno($self, /)\n--\n\nWhat is readable when there is an event; -1 if closed.") {
+            method("fileno", "fileno($self, /)\n--\n\nWhat is readable when there is an event; -1 if closed.")
+            {
                 me, _, _ in
                 returning { () throws(PythonError) in
                     try Object(PyLong_FromLong(Int(try ProgramObject.program(me).descriptor))).take()

@@ -89,7 +89,9 @@ func writeAvailable(_ fd: Int32, _ data: UnsafeRawBufferPointer, isSocket: Bool 
             isSocket
             ? send(fd, data.baseAddress, data.count, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
             : write(fd, data.baseAddress, data.count)
-        if result < 0, isSocket, Errno.last().code == ENOTSOCK { result = write(fd, data.baseAddress, data.count) }
+        if result < 0, isSocket, Errno.last().code == ENOTSOCK {
+            result = write(fd, data.baseAddress, data.count)
+        }
         if result < 0, Errno.last().code == EINTR { continue }
         return Transfer(result)
     }
