@@ -100,7 +100,7 @@ class _Common(base_subprocess.BaseSubprocessTransport):
         self._leave(loop)
 
 
-class ChildTransport(_Common, unix_events._UnixSubprocessTransport):
+class ChildTransport(_Common, unix_events._UnixSubprocessTransport):  # type: ignore[name-defined]
     """A child of a plain python3."""
 
     _pidfd = None
