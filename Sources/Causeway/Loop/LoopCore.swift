@@ -20,8 +20,10 @@ final class LoopCore: @unchecked Sendable {
     var ready = ObjectRing()
     var timers = TimerHeap()
     private var cancelledTimers = 0
-    /// Handles that nobody refers to any more.
+    /// Handles that nobody refers to any more, and timers.
     private var spare: [PyPointer] = []
+    private var spareTimers: [PyPointer] = []
+    private static let mostSpare = 1024
 
     var watches = SlotTable<LoopWatch>()
     var watchesByDescriptor: [Int32: LoopWatch] = [:]
@@ -91,10 +93,11 @@ final class LoopCore: @unchecked Sendable {
         _ context: PyPointer?
     ) throws(PythonError) -> Object {
         let handle = try HandleObject.make(
-            state.timerHandleType, callback, arguments, count, try LoopCore.context(context), reusing: nil)
+            state.timerHandleType, callback, arguments, count, try LoopCore.context(context),
+            reusing: spareTimers.popLast())
         let fields = handle.pointer.cast(to: HandleObject.self)
         fields.pointee.when = when
-        fields.pointee.core = .passRetained(self)
+        fields.pointee.core = .passUnretained(self)
         fields.pointee.isScheduled = true
         Py_IncRef(handle.pointer)
         timers.insert(handle.pointer, at: when)
@@ -115,7 +118,7 @@ final class LoopCore: @unchecked Sendable {
 
     func timerCancelled() {
         cancelledTimers += 1
-        guard cancelledTimers > LoopCore.cancelledAtLeast, cancelledTimers * 2 > timers.entries.count else {
+        guard cancelledTimers > LoopCore.cancelledAtLeast, cancelledTimers * 2 > timers.count else {
             return
         }
         cancelledTimers = 0
@@ -124,8 +127,20 @@ final class LoopCore: @unchecked Sendable {
         }
         for handle in cancelled {
             handle.cast(to: HandleObject.self).pointee.isScheduled = false
-            Py_DecRef(handle)
+            putAside(handle, cpython_type(handle))
         }
+    }
+
+    /// Keeps a handle to be used again where nobody else refers to it.
+    @inline(__always)
+    private func putAside(_ handle: PyPointer, _ type: PyType?) {
+        let isTimer = type == state.timerHandleType
+        guard cpython_refcount(handle) == 1, !isClosed,
+            (isTimer ? spareTimers.count : spare.count) < LoopCore.mostSpare
+        else { return Py_DecRef(handle) }
+        // Out of sight before it lets go: that may run code.
+        HandleObject.clear(handle)
+        if isTimer { spareTimers.append(handle) } else { spare.append(handle) }
     }
 
     /// Whether a handle is none of asyncio's own.
@@ -214,7 +229,7 @@ final class LoopCore: @unchecked Sendable {
             fields.pointee.isScheduled = false
             if fields.pointee.isCancelled {
                 cancelledTimers = max(0, cancelledTimers - 1)
-                Py_DecRef(handle)
+                putAside(handle, cpython_type(handle))
             } else {
                 ready.append(handle)
             }
@@ -234,12 +249,7 @@ final class LoopCore: @unchecked Sendable {
                 return try report(held.pointer)
             }
         }
-        guard type == state.handleType, cpython_refcount(handle) == 1, spare.count < 1024, !isClosed else {
-            return Py_DecRef(handle)
-        }
-        // Out of sight before it lets go: that may run code.
-        HandleObject.clear(handle)
-        spare.append(handle)
+        putAside(handle, type)
     }
 
     /// A handle of asyncio's own, as there are in debug mode: it catches what its callback raises.
@@ -379,7 +389,7 @@ final class LoopCore: @unchecked Sendable {
         delivered = 0
         while let handle = ready.popFirst() { letGo(handle) }
         while let handle = timers.popFirst() { letGo(handle) }
-        while let handle = spare.popLast() { Py_DecRef(handle) }
+        while let handle = spare.popLast() ?? spareTimers.popLast() { Py_DecRef(handle) }
         for object in left { Py_DecRef(object) }
         // Python may have it for long yet; a context's doorbell, with its descriptor, is to end with that.
         doorbell = Doorbell()
@@ -398,6 +408,7 @@ final class LoopCore: @unchecked Sendable {
 
     deinit {
         ready.free()
+        timers.free()
         arena.free()
     }
 }

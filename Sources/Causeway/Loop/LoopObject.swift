@@ -76,7 +76,7 @@ struct LoopObject {
         }
         see(cpython_type(me).map { asObject($0) })
         core.ready.forEach { see($0) }
-        for entry in core.timers.entries { see(entry.handle) }
+        core.timers.forEach { see($0) }
         for transport in core.transports.values { see(transport.object) }
         // Those that belong to another thread just now are not looked at: they stay.
         guard !core.isPolling else { return result }
