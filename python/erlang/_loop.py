@@ -194,6 +194,7 @@ class _Nothing:
     """A handle that does nothing."""
 
     _cancelled = True
+    _context = None
 
 
 _NOTHING = _Nothing()

@@ -256,6 +256,9 @@ final class ContextThread {
         return PythonError()
     }
 
+    /// Whether others wait for a loop that runs on this thread, or may.
+    var hasOtherWork: Bool { !context.calls.isEmpty || reactor.isServing || context.isEnding }
+
     // MARK: Waiting
 
     /// Waits until there is something to do, in the way that costs least: see `Doorbell`.
@@ -288,7 +291,7 @@ final class ContextThread {
 
     var hasWork: Bool {
         if !context.isQuiet || !state.leftovers.isEmpty || context.isEnding || reactor.hasWork { return true }
-        if let background, background.hasWork { return true }
+        if let background, background.hasWork || mayCancelTasks { return true }
         guard let awaited else { return false }
         return awaited.outcome != nil || isInterrupted
     }

@@ -44,6 +44,10 @@ final class LoopCore: @unchecked Sendable {
     private(set) var isInTurn = false
     /// The thread polls it whenever it waits.
     var isBackground = false
+    /// It serves on its own, not for a call: what it calls has numbers by which the janitor knows what it would interrupt.
+    private var isOnItsOwn = false
+    /// For how long, in nanoseconds, a turn calls what is ready before calls and connections have theirs.
+    private static let patience: Int64 = 500_000
     /// The thread waits, without the GIL.
     var isPolling = false
     var isStopping = false
@@ -187,20 +191,55 @@ final class LoopCore: @unchecked Sendable {
     /// What a turn does when it has waited. For who waits for several loops.
     func serveInBackground() throws(PythonError) {
         isInTurn = true
-        defer { isInTurn = false }
+        isOnItsOwn = true
+        defer {
+            isInTurn = false
+            isOnItsOwn = false
+        }
         try serve()
     }
 
     private func serve() throws(PythonError) {
         // First: what is made ready from here on is looked at before the next wait.
         isCalled.store(false, ordering: .sequentiallyConsistent)
+        let began = thread == nil ? 0 : monotonicNanoseconds()
         try deliver()
         fireTimers()
         var left = ready.count
         while left > 0, let handle = ready.popFirst() {
             left &-= 1
             try call(handle)
+            // What is left keeps its place: it is called in the next turn.
+            if let thread, thread.hasOtherWork, monotonicNanoseconds() &- began > LoopCore.patience { return }
         }
+    }
+
+    // MARK: What is called on behalf of no call
+
+    /// Something is called in a context by a loop that serves on its own: `callEnded` is to be given what this returns,
+    /// the number of the turn.
+    @inline(__always)
+    func callBegins(in context: PyPointer?) -> UInt64? {
+        guard isOnItsOwn, let context, let host = thread?.context, host.callee == nil else { return nil }
+        let outer = host.activity
+        host.activity = ReactorInbox.nextCallback()
+        host.callee = Py_NewRef(context)
+        return outer
+    }
+
+    /// What was to interrupt it is not to hit what comes next. An exception that it has raised stays.
+    @inline(__always)
+    func callEnded(_ outer: UInt64?) {
+        guard let outer, let host = thread?.context else { return }
+        let callee = host.callee
+        host.callee = nil
+        host.activity = outer
+        if host.mustEndInterruption {
+            let exception = Exception.take()
+            host.endInterruption()
+            exception?.restore()
+        }
+        Py_DecRef(callee)
     }
 
     /// Whether a wait has brought something that a turn is to see. Without the GIL, on the loop's thread.
@@ -242,7 +281,10 @@ final class LoopCore: @unchecked Sendable {
         let type = cpython_type(handle)
         guard isOurs(handle) else { return try callForeign(Object(owning: handle)) }
         if !handle.cast(to: HandleObject.self).pointee.isCancelled {
-            if let result = HandleObject.call(handle) {
+            let outer = callBegins(in: handle.cast(to: HandleObject.self).pointee.context)
+            let result = HandleObject.call(handle)
+            callEnded(outer)
+            if let result {
                 Py_DecRef(result)
             } else {
                 let held = Object(owning: handle)
@@ -255,6 +297,9 @@ final class LoopCore: @unchecked Sendable {
     /// A handle of asyncio's own, as there are in debug mode: it catches what its callback raises.
     private func callForeign(_ handle: consuming Object) throws(PythonError) {
         guard let object else { return }
+        let context = try Object(PyObject_GetAttr(handle.pointer, state.loopNames.context))
+        let outer = callBegins(in: context.pointer)
+        defer { callEnded(outer) }
         _ = try Object(cpython_call_method1(object, state.loopNames.runHandle, handle.pointer))
     }
 

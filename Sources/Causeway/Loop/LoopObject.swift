@@ -394,12 +394,13 @@ struct LoopObject {
 
 /// Interned names that loops and transports look up.
 struct LoopNames {
-    let runHandle, reportError, debugSoon, debugAt: PyPointer
+    let context, runHandle, reportError, debugSoon, debugAt: PyPointer
     let getBuffer, bufferUpdated, pauseWriting, resumeWriting: PyPointer
     let createTask, result, cancel, addDoneCallback, asyncIterator, awaiting: PyPointer
     let fatalError, flowError, connectionIsLost, deliverHeld, writtenOut: PyPointer
 
     init() throws(PythonError) {
+        context = try internedName("_context")
         runHandle = try internedName("_run_handle")
         reportError = try internedName("_report_error")
         debugSoon = try internedName("_debug_soon")

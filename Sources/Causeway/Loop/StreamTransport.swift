@@ -417,7 +417,9 @@ final class StreamTransport {
             PyErr_Clear()
             return body()
         }
+        let outer = core.callBegins(in: held.pointer)
         let answer = body()
+        core.callEnded(outer)
         if answer != nil {
             _ = cpython_exit_context(held.pointer)
         } else {
