@@ -18,9 +18,9 @@ class StreamTransport(_causeway._transport_type(transports._FlowControlMixin)):
     def __init__(self, loop, sock, protocol, waiter=None, extra=None, server=None):
         self._extra = dict(extra or {})
         self._extra["socket"] = trsock.TransportSocket(sock)
-        self._extra["sockname"] = _name(sock.getsockname)
+        self._extra["sockname"] = name_of(sock.getsockname)
         if "peername" not in self._extra:
-            self._extra["peername"] = _name(sock.getpeername)
+            self._extra["peername"] = name_of(sock.getpeername)
         self._loop = loop
         self._sock_fd = sock.fileno()
         self._begin(loop, self._sock_fd, protocol)
@@ -28,7 +28,7 @@ class StreamTransport(_causeway._transport_type(transports._FlowControlMixin)):
         self.set_protocol(protocol)
         self._server = server
         if server is not None:
-            _attach(server, self)
+            attach(server, self)
         loop._transports[self._sock_fd] = self
         base_events._set_nodelay(sock)
         loop.call_soon(protocol.connection_made, self)
@@ -77,7 +77,7 @@ class StreamTransport(_causeway._transport_type(transports._FlowControlMixin)):
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             self._sock.close()
             if self._server is not None:
-                _detach(self._server, self)
+                detach(self._server, self)
 
     # --- what the native half calls
 
@@ -125,7 +125,7 @@ class StreamTransport(_causeway._transport_type(transports._FlowControlMixin)):
             self._loop = None
             server, self._server = self._server, None
             if server is not None:
-                _detach(server, self)
+                detach(server, self)
             self._end_waiter(ConnectionError("Connection is closed by peer"))
 
     # --- sendfile
@@ -151,7 +151,8 @@ class StreamTransport(_causeway._transport_type(transports._FlowControlMixin)):
             self._empty_waiter.set_exception(exception)
 
 
-def _name(ask):
+def name_of(ask):
+    """What a socket is named, or None."""
     try:
         return ask()
     except OSError:
@@ -162,9 +163,11 @@ def _name(ask):
 _IS_TOLD_WHICH = base_events.Server._attach.__code__.co_argcount == 2
 
 
-def _attach(server, transport):
+def attach(server, transport):
+    """Tell a server of a connection."""
     server._attach(*[transport][:_IS_TOLD_WHICH])
 
 
-def _detach(server, transport):
+def detach(server, transport):
+    """Tell a server of the end of a connection."""
     server._detach(*[transport][:_IS_TOLD_WHICH])

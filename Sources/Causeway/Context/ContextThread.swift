@@ -31,6 +31,8 @@ final class ContextThread {
     var isInSetup = false
     /// The event loop of what Erlang has started, from the first task on.
     var background: BackgroundLoop?
+    /// What has made a protocol of asyncio last for a connection of the reactor, with a reference that is the thread's.
+    var loopFactory: PyPointer?
     /// It ends, and its tasks are told so.
     var isEndingTasks = false
     /// What Python waits for on this thread, the innermost where there are several.
@@ -257,7 +259,9 @@ final class ContextThread {
     }
 
     /// Whether others wait for a loop that runs on this thread, or may.
-    var hasOtherWork: Bool { !context.calls.isEmpty || reactor.isServing || context.isEnding }
+    var hasOtherWork: Bool {
+        !context.calls.isEmpty || reactor.isServing || context.isEnding && !isEndingTasks
+    }
 
     // MARK: Waiting
 

@@ -29,6 +29,7 @@ final class ModuleState: @unchecked Sendable {
     let streamEmitterType: PyType
     let coroutineType: PyType
     let taskOwnerType: PyType
+    let reactorPlaceType: PyType
     /// A `contextvars.ContextVar` with the owner of a task.
     let taskOwnerVariable: PyPointer
     private let namesOfCreateTask: PyPointer
@@ -92,6 +93,7 @@ final class ModuleState: @unchecked Sendable {
         callbackWaiterType = try CallbackWaiterObject.makeType(in: module)
         taskAnswerType = try TaskAnswerObject.makeType(in: module)
         taskOwnerType = try TaskOwnerObject.makeType(in: module)
+        reactorPlaceType = try ReactorPlaceObject.makeType(in: module)
         streamEmitterType = try StreamEmitterObject.makeType(in: module)
         let types = try Object(PyImport_ImportModule("types"))
         coroutineType = asType(try Object(PyObject_GetAttrString(types.pointer, "CoroutineType")).take())

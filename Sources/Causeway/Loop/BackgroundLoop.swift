@@ -48,7 +48,7 @@ final class BackgroundLoop {
     var hasWork: Bool {
         // A turn of it is below this one.
         if core.isInTurn { return false }
-        if core.isCalled.load(ordering: .sequentiallyConsistent) || core.hasEvents { return true }
+        if core.isAwaited || core.hasEvents { return true }
         return due <= (due == .max || due == 0 ? 0 : monotonicNanoseconds())
     }
 
@@ -66,7 +66,7 @@ final class BackgroundLoop {
     func look() {
         let pause = core.pause
         due = pause < 0 ? .max : pause == 0 ? 0 : monotonicNanoseconds() + pause
-        isWatching = core.watches.count > 0
+        isWatching = core.watches.count > 0 || core.served?.isServing ?? false
         core.takeOff()
     }
 }
@@ -149,6 +149,8 @@ extension ContextThread {
 
     /// The context ends: tasks are cancelled, and have some time to tidy up.
     func endTasks() {
+        Py_DecRef(loopFactory)
+        loopFactory = nil
         guard let background else { return }
         isEndingTasks = true
         context.isTidying.store(true, ordering: .relaxed)

@@ -64,6 +64,8 @@ final class LoopCore: @unchecked Sendable {
     var dirty: [StreamTransport] = []
     /// What is being written, without the GIL.
     var flights: [Flight] = []
+    /// The connections of reactor protocols, from the first one on.
+    var served: LoopReactor?
     /// Transports that are not closed, each with a reference to its object.
     var transports: [ObjectIdentifier: StreamTransport] = [:]
 
@@ -204,6 +206,7 @@ final class LoopCore: @unchecked Sendable {
         isCalled.store(false, ordering: .sequentiallyConsistent)
         let began = thread == nil ? 0 : monotonicNanoseconds()
         try deliver()
+        if let served, served.hasWork { try served.serve() }
         fireTimers()
         var left = ready.count
         while left > 0, let handle = ready.popFirst() {
@@ -243,14 +246,22 @@ final class LoopCore: @unchecked Sendable {
     }
 
     /// Whether a wait has brought something that a turn is to see. Without the GIL, on the loop's thread.
-    var hasEvents: Bool { delivered < deliveries.count || !flights.isEmpty }
+    var hasEvents: Bool { delivered < deliveries.count || !flights.isEmpty || served?.hasWork ?? false }
+
+    /// Whether another thread wants something to be done. From this one.
+    var isAwaited: Bool {
+        isCalled.load(ordering: .sequentiallyConsistent) || !(served?.inbox.requests.isEmpty ?? true)
+    }
 
     /// For how many nanoseconds there is nothing to do; -1 is for ever.
     var pause: Int64 {
-        if !ready.isEmpty || isStopping || delivered < deliveries.count { return 0 }
-        guard let first = timers.first else { return -1 }
+        if !ready.isEmpty || isStopping || delivered < deliveries.count || served?.hasWork ?? false { return 0 }
+        let most = served?.mustLookAgain ?? false ? LoopReactor.respite : -1
+        guard let first = timers.first else { return most }
         let left = first.when - LoopCore.now()
-        return left <= 0 ? 0 : left < 86_400 ? Int64(left * 1e9) + 1 : 86_400_000_000_000
+        if left <= 0 { return 0 }
+        let pause = left < 86_400 ? Int64(left * 1e9) + 1 : 86_400_000_000_000
+        return most < 0 ? pause : min(pause, most)
     }
 
     private var isPollDue: Bool { monotonicNanoseconds() &- polledAt > LoopCore.pollEvery }
@@ -357,7 +368,7 @@ final class LoopCore: @unchecked Sendable {
         if isIdle {
             doorbell.willPoll()
             // Announced first, looked at afterwards: who made something ready before saw us running and did not ring.
-            isIdle = !isCalled.load(ordering: .sequentiallyConsistent)
+            isIdle = !isAwaited
         }
         poll(isIdle ? nanoseconds : 0)
         PyEval_RestoreThread(saved)
@@ -383,6 +394,7 @@ final class LoopCore: @unchecked Sendable {
             guard let watch = watches[event.token] else { continue }
             note(event, of: watch)
         }
+        served?.read()
     }
 
     @inline(__always)
@@ -418,8 +430,16 @@ final class LoopCore: @unchecked Sendable {
 
     // MARK: The end
 
+    /// Ends the connections of reactor protocols, which are told.
+    func endServed() {
+        guard let served else { return }
+        served.end()
+        self.served = nil
+    }
+
     /// Forgets everything.
     func close() {
+        endServed()
         isClosed = true
         for watch in watches.elements { forget(watch) }
         poller = nil

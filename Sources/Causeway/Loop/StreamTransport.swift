@@ -48,7 +48,8 @@ final class StreamTransport {
         self.context = context.take()
     }
 
-    var wantsToRead: Bool { isReading && !isPaused && !isClosing && !isReadOver }
+    // What was read already comes before what comes next, the end included.
+    var wantsToRead: Bool { isReading && !isPaused && !isClosing && !isReadOver && held.isEmpty }
     var wantsToWrite: Bool { needsRoom }
 
     // MARK: Reading
@@ -97,6 +98,14 @@ final class StreamTransport {
             let data = Object(owning: held.removeFirst())
             try deliver(data)
         }
+        if held.isEmpty { try updateWatchIfAny() }
+    }
+
+    /// Keeps data that somebody else has read before reading begins.
+    func hold(_ data: consuming Object) throws(PythonError) {
+        held.append(data.take())
+        let method = try Object(PyObject_GetAttr(object, core.state.loopNames.deliverHeld))
+        _ = try core.callSoon(method.pointer, nil, 0, nil)
     }
 
     func received(_ bytes: UnsafeRawBufferPointer) throws(PythonError) {

@@ -129,6 +129,17 @@ struct StreamTransportObject {
                     return newNone()
                 }
             },
+            method(
+                "_hold", "_hold($self, data, /)\n--\n\nHave bytes delivered first that somebody has read before."
+            ) { me, arguments, count in
+                returning { () throws(PythonError) in
+                    guard count == 1, let data = arguments?[0], cpython_exact_kind(data) == CPYTHON_BYTES else {
+                        throw typeError("_hold() takes bytes")
+                    }
+                    try StreamTransportObject.transport(me).hold(Object(retaining: data))
+                    return newNone()
+                }
+            },
             method("_start_reading", "_start_reading($self, /)\n--\n\nBegin to read.") { me, _, _ in
                 returning { () throws(PythonError) in
                     try StreamTransportObject.transport(me).startReading()
