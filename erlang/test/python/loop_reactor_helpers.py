@@ -137,3 +137,7 @@ class AsyncioPong(asyncio.DatagramProtocol):
 
 def fails_with_runtime_error():
     raise RuntimeError("on purpose")
+
+
+def makes_nothing():
+    return {}
