@@ -104,8 +104,9 @@ interrupt(Config) ->
 
 %% Tasks that take many short steps are told as asyncio does it; those that the machine has held up in one, as others are.
 each_is_told_once(Config) ->
-    Tasks = [task(Config, step_until_cancelled, #{timeout => 10 + Number rem 10}) || Number <- lists:seq(1, 100)],
-    ?assertEqual([{error, timeout}], lists:usort([py_event_loop:await(Task) || Task <- Tasks])),
+    Tasks = [task(Config, step_until_cancelled) || _ <- lists:seq(1, 100)],
+    [ok = causeway_ct:expect(started) || _ <- Tasks],
+    [ok = py_event_loop:cancel(Task) || Task <- Tasks],
     [receive How when How =:= cancelled; How =:= interrupted -> ok end || _ <- Tasks].
 
 %% Time-outs at any moment of computations that are too long, while others take many short steps.

@@ -264,6 +264,7 @@ async def sleep_in_vain(name):
 
 async def step_until_cancelled(name):
     try:
+        _tell(name, "started")
         while True:
             for _ in range(100):
                 pass
