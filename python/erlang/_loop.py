@@ -32,7 +32,7 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
     """
 
     def __init__(self):
-        # Of connections that protocols of erlang.reactor serve, by the id of the protocol, which lives as long.
+        # Of connections that protocols of erlang.reactor serve, by the id of the protocol.
         self._reactor_transports = {}
         super().__init__(_Watched(self))
         self._listeners = set()

@@ -66,9 +66,9 @@ def produce(loop, factory):
 def adopt(loop, fd, protocol, client_info, data, place):
     """Serve a descriptor that a reactor was handed by a protocol of asyncio.
 
-    ``data`` was read from it before; ``place`` is called when the connection is over. What the reactor was told
-    of it is the transport's ``get_extra_info("client_info")``. Where this raises, the descriptor stays the
-    reactor's.
+    ``data`` was read from it before; ``place`` is called when the connection is over. What the reactor was
+    told of it is ``get_extra_info("client_info")`` of the transport. Where this raises, the descriptor stays
+    the reactor's.
     """
     try:
         sock = socket.socket(fileno=fd)
@@ -92,7 +92,9 @@ def _transport(loop, sock, protocol, extra, place):
         transport = loop._make_datagram_transport(sock, protocol, extra=extra)
         transport._server = place
         return transport
-    raise TypeError(f"a protocol of the type {type(protocol).__name__} does not serve a socket of the {sock.type!r}")
+    raise TypeError(
+        f"a protocol of the type {type(protocol).__name__} does not serve a socket of the {sock.type!r}"
+    )
 
 
 class _Place:

@@ -331,6 +331,6 @@ def test_asyncio_protocols_need_a_loop(caplog):
     assert "served by an event loop, see erlang.server" in caplog.text
     reactor.set_protocol_factory(asyncio.Protocol)
     ours, theirs = socket.socketpair()
-    with ours, theirs, pytest.raises(TypeError, match="see erlang.server"):
+    with ours, theirs, pytest.raises(TypeError, match=r"see erlang\.server"):
         reactor.init_connection(ours.fileno(), {})
     reactor.set_protocol_factory(None)

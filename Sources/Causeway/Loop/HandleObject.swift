@@ -103,7 +103,9 @@ struct HandleObject {
         let fields = me.cast(to: HandleObject.self)
         guard !fields.pointee.isCancelled else { return }
         fields.pointee.isCancelled = true
-        if fields.pointee.isScheduled { fields.pointee.core?._withUnsafeGuaranteedRef { $0.timerCancelled() } }
+        if fields.pointee.isScheduled {
+            fields.pointee.core?._withUnsafeGuaranteedRef { $0.timerCancelled() }
+        }
         clear(me)
     }
 

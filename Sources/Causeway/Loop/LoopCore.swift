@@ -255,7 +255,9 @@ final class LoopCore: @unchecked Sendable {
 
     /// For how many nanoseconds there is nothing to do; -1 is for ever.
     var pause: Int64 {
-        if !ready.isEmpty || isStopping || delivered < deliveries.count || served?.hasWork ?? false { return 0 }
+        if !ready.isEmpty || isStopping || delivered < deliveries.count || served?.hasWork ?? false {
+            return 0
+        }
         let most = served?.mustLookAgain ?? false ? LoopReactor.respite : -1
         guard let first = timers.first else { return most }
         let left = first.when - LoopCore.now()

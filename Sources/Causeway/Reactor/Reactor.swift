@@ -397,7 +397,11 @@ final class Reactor {
                 if connection.isInCallback { connection.isToBeClosed = true } else { close(connection) }
             case .finish(let token):
                 guard let connection = connections[token] else { continue }
-                if connection.isInCallback { connection.isToBeClosed = true } else { drainAndClose(connection) }
+                if connection.isInCallback {
+                    connection.isToBeClosed = true
+                } else {
+                    drainAndClose(connection)
+                }
             case .adoptedEnded:
                 adopted -= 1
                 giveUpPlace()
