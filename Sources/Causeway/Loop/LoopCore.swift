@@ -45,7 +45,7 @@ final class LoopCore: @unchecked Sendable {
     /// The thread polls it whenever it waits.
     var isBackground = false
     /// It serves on its own, not for a call: what it calls has numbers by which the janitor knows what it would interrupt.
-    private var isOnItsOwn = false
+    private(set) var isOnItsOwn = false
     /// For how long, in nanoseconds, a turn calls what is ready before calls and connections have theirs.
     private static let patience: Int64 = 500_000
     /// The thread waits, without the GIL.
@@ -215,34 +215,6 @@ final class LoopCore: @unchecked Sendable {
             // What is left keeps its place: it is called in the next turn.
             if let thread, thread.hasOtherWork, monotonicNanoseconds() &- began > LoopCore.patience { return }
         }
-    }
-
-    // MARK: What is called on behalf of no call
-
-    /// Something is called in a context by a loop that serves on its own: `callEnded` is to be given what this returns,
-    /// the number of the turn.
-    @inline(__always)
-    func callBegins(in context: PyPointer?) -> UInt64? {
-        guard isOnItsOwn, let context, let host = thread?.context, host.callee == nil else { return nil }
-        let outer = host.activity
-        host.activity = ReactorInbox.nextCallback()
-        host.callee = Py_NewRef(context)
-        return outer
-    }
-
-    /// What was to interrupt it is not to hit what comes next. An exception that it has raised stays.
-    @inline(__always)
-    func callEnded(_ outer: UInt64?) {
-        guard let outer, let host = thread?.context else { return }
-        let callee = host.callee
-        host.callee = nil
-        host.activity = outer
-        if host.mustEndInterruption {
-            let exception = Exception.take()
-            host.endInterruption()
-            exception?.restore()
-        }
-        Py_DecRef(callee)
     }
 
     /// Whether a wait has brought something that a turn is to see. Without the GIL, on the loop's thread.

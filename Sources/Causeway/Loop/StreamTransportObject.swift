@@ -130,10 +130,12 @@ struct StreamTransportObject {
                 }
             },
             method(
-                "_hold", "_hold($self, data, /)\n--\n\nHave bytes delivered first that somebody has read before."
+                "_hold",
+                "_hold($self, data, /)\n--\n\nHave bytes delivered first that somebody has read before."
             ) { me, arguments, count in
                 returning { () throws(PythonError) in
-                    guard count == 1, let data = arguments?[0], cpython_exact_kind(data) == CPYTHON_BYTES else {
+                    guard count == 1, let data = arguments?[0], cpython_exact_kind(data) == CPYTHON_BYTES
+                    else {
                         throw typeError("_hold() takes bytes")
                     }
                     try StreamTransportObject.transport(me).hold(Object(retaining: data))
