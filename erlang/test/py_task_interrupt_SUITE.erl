@@ -29,6 +29,8 @@ init_per_testcase(Case, Config) ->
     true = register(Case, self()),
     {ok, Context} = py_context:start_link(#{mode => proplists:get_value(mode, Config)}),
     {ok, none} = py:call(Context, sys, 'path.insert', [0, causeway_ct:python_dir()]),
+    %% What is imported with the first task takes longer than some of these have.
+    goes_on([{context, Context}]),
     [{name, atom_to_binary(Case)}, {context, Context} | Config].
 
 end_per_testcase(_Case, Config) ->
