@@ -354,7 +354,7 @@ final class LoopCore: @unchecked Sendable {
     /// The part of a wait that needs no GIL.
     func poll(_ nanoseconds: Int64) {
         let isDone = fly()
-        let count = poller?.wait(milliseconds: isDone ? LoopCore.milliseconds(nanoseconds) : 0) ?? 0
+        let count = poller?.wait(nanoseconds: isDone ? nanoseconds : 0) ?? 0
         doorbell.didWake()
         polledAt = monotonicNanoseconds()
         // What a turn has not delivered, because something has ended it, comes first. Events come again.
@@ -396,10 +396,6 @@ final class LoopCore: @unchecked Sendable {
         case .wouldBlock, .noMemory: break
         case .failed(let error): deliveries.append(.failed(transport, error))
         }
-    }
-
-    private static func milliseconds(_ nanoseconds: Int64) -> Int32 {
-        nanoseconds <= 0 ? Int32(clamping: nanoseconds) : Int32(clamping: (nanoseconds - 1) / 1_000_000 + 1)
     }
 
     // MARK: The end
