@@ -39,6 +39,18 @@ static inline int cplatform_epoll_ctl(int poller, int operation, int fd, uint32_
 static inline uint64_t cplatform_epoll_token(const struct epoll_event *event) { return event->data.u64; }
 static inline uint32_t cplatform_epoll_events(const struct epoll_event *event) { return event->events; }
 
+/* epoll_pwait2, for less than a second. Kernels before 5.11, and sandboxes that do not know it, wait for whole
+   milliseconds. */
+static inline int cplatform_epoll_wait(int poller, struct epoll_event *events, int capacity,
+                                       int64_t nanoseconds) {
+#ifdef SYS_epoll_pwait2
+    struct timespec limit = { 0, nanoseconds };
+    int count = (int)syscall(SYS_epoll_pwait2, poller, events, capacity, &limit, NULL, 0);
+    if (count >= 0 || (errno != ENOSYS && errno != EPERM)) return count;
+#endif
+    return epoll_wait(poller, events, capacity, (int)((nanoseconds + 999999) / 1000000));
+}
+
 extern int ppoll(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *);
 static inline int cplatform_ppoll(struct pollfd *fds, nfds_t count, const struct timespec *limit) {
     return ppoll(fds, count, limit, NULL);

@@ -39,6 +39,12 @@ extension Environment {
 
         /// What the C functions take.
         public var pointer: EnvPointer? { environment.pointer }
+
+        /// Sends a message that was made in it; see `send(from:to:_:_:)`.
+        @discardableResult
+        public func send(from caller: EnvPointer?, to process: ErlNifPid, _ message: Term) -> Bool {
+            Beam.send(from: caller, to: process, environment, message)
+        }
     }
 }
 

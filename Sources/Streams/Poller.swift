@@ -3,7 +3,7 @@ import Glibc
 
 /// A set of descriptors to wait for, with a token for each: level-triggered epoll.
 ///
-/// The corresponding C functions are `epoll_ctl` and `epoll_wait`.
+/// The corresponding C functions are `epoll_ctl`, `epoll_wait` and `epoll_pwait2`.
 @safe
 public struct Poller: ~Copyable {
     // All fields are trivial, so that `release` can end the value without closing.
@@ -84,6 +84,16 @@ public struct Poller: ~Copyable {
     public func wait(milliseconds: Int32) -> Int {
         let count = unsafe epoll_wait(poller, events, Int32(clamping: capacity), milliseconds)
         return max(0, Int(count))
+    }
+
+    /// The same for at most so many nanoseconds, as exactly as the kernel has it.
+    public func wait(nanoseconds: Int64) -> Int {
+        guard nanoseconds > 0, nanoseconds < 1_000_000_000 else {
+            let milliseconds = nanoseconds <= 0 ? nanoseconds : (nanoseconds - 1) / 1_000_000 + 1
+            return wait(milliseconds: Int32(clamping: milliseconds))
+        }
+        return max(
+            0, Int(unsafe cplatform_epoll_wait(poller, events, Int32(clamping: capacity), nanoseconds)))
     }
 
     /// An event of the last wait. `index` must be below the count that it returned.

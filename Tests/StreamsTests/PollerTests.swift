@@ -29,6 +29,30 @@ struct PollerTests {
         }
     }
 
+    // MARK: Time
+
+    @Test(
+        "a wait is as long as it is to be, also below a millisecond",
+        arguments: [1, 200_000, 3_500_000] as [Int64])
+    func waits(nanoseconds: Int64) throws {
+        let poller = try Poller(capacity: 1)
+        let before = monotonicNanoseconds()
+        let count = poller.wait(nanoseconds: nanoseconds)
+        #expect(count == 0)
+        #expect(monotonicNanoseconds() - before >= nanoseconds)
+    }
+
+    @Test("what is ready ends a wait of any length", arguments: [-1, 0, 1, 2_000_000_000] as [Int64])
+    func ready(nanoseconds: Int64) throws {
+        let poller = try Poller(capacity: 1)
+        try withPipe { ends in
+            try poller.add(ends.reader, token: Token(bits: 5), interest: .read)
+            ends.send()
+            let count = poller.wait(nanoseconds: nanoseconds)
+            #expect(count == 1)
+        }
+    }
+
     // MARK: Tokens
 
     @Test("a token is its place and its generation", arguments: [0, 1, 77, .max - 1, .max] as [UInt32])

@@ -2,6 +2,10 @@
 %%
 %% Each context has an event loop of its own, an `erlang.EventLoop', from its first task on. It goes on between the
 %% context's calls, and while these wait for Erlang or for a loop of their own.
+%%
+%% A task is given up by its time-out, by {@link cancel/1}, and by the end of the process that has started it: Python
+%% raises `asyncio.CancelledError' in it. Where it holds up its loop for 20 ms more instead of coming to where it would
+%% be told, `erlang.CallInterrupted' is raised in what it executes, and the loop goes on.
 -module(py_event_loop).
 
 -export([create_task/3, create_task/4, await/1, await/2, cancel/1, gather/2]).

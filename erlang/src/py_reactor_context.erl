@@ -2,7 +2,8 @@
 %%
 %% A protocol is a subclass of `erlang.reactor.Protocol'; `erlang.reactor.set_protocol_factory' says which.
 %% A socket or a descriptor is handed over by {@link handoff/3}, and is the reactor's from then on. Such a context
-%% is a {@link py_context} like any other, and serves `py:call' as well.
+%% is a {@link py_context} like any other, and serves `py:call' as well. Where the factory makes a protocol of asyncio,
+%% for a socket, the event loop of the context serves it.
 -module(py_reactor_context).
 
 -export([start_link/2, start_link/3, start_default/0, handoff/2, handoff/3, stats/1, diagnose/1, stop/1, stop/2]).

@@ -15,7 +15,8 @@ all() ->
      ten_thousand_are_cancelled, tasks_call_erlang, erlang_function_that_fails, cancelled_call_of_erlang,
      task_that_blocks, sockets, loop_in_the_foreground, foreground_serves, foreground_in_the_foreground,
      background_in_the_foreground, interrupted_loop, stubborn_loop, keyboard_interrupt, channels,
-     async_generators, async_generator_fails, async_generator_cancelled, collected_async_generator, subprocesses,
+     waits_need_no_threads, async_generators, async_generator_fails, async_generator_cancelled, async_generator_of_dead_owner,
+     collected_async_generator, subprocesses,
      signal_handlers, sockets_of_erlang, reactor_beside_tasks, other_modes].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
@@ -51,15 +52,7 @@ on_whose_behalf(Config) ->
     Self = self(),
     ?assertEqual({ok, Self}, py:async_await(py:async_call(Context, ?HELPERS, whose, []))),
     Other = spawn_link(fun() -> Self ! {self(), py:async_await(py:async_call(Context, ?HELPERS, whose, []))} end),
-    receive {Other, Result} -> ?assertEqual({ok, Other}, Result) end,
-    %% The answer of a task does not wait for what was printed; that goes to the group leader of a caller that still runs.
-    Caller = output_ct:caller(fun() ->
-                                  Answer = py:async_await(py:async_call(Context, ?HELPERS, say, [<<"hi">>])),
-                                  receive printed -> Answer end
-                              end),
-    ?assertEqual(<<"hi\n">>, output_ct:next_text()),
-    Caller ! printed,
-    ?assertEqual({{ok, none}, []}, output_ct:rest(Caller)).
+    receive {Other, Result} -> ?assertEqual({ok, Other}, Result) end.
 
 errors(_Config) ->
     ?assertEqual({error, {'ValueError', "oh"}}, py:async_await(py:async_call(?HELPERS, fail, [<<"oh">>]))),
@@ -96,13 +89,19 @@ many_tasks(Config) ->
     Tasks = [py:async_call(Context, ?HELPERS, sleep, [0.05, Number]) || Number <- Numbers],
     ?assertEqual([{ok, Number} || Number <- Numbers], [py:async_await(Task) || Task <- Tasks]).
 
-%% A context with tasks that sleep, compute and wait for sockets serves calls all the same.
+%% Calls have their turn before each of so many tasks has had one: in steps of tasks, as the clock depends on the machine.
 tasks_and_calls(Config) ->
     Context = causeway_ct:context(Config),
-    Tasks = [py:async_call(Context, ?HELPERS, sleep, [3600, none]) || _ <- lists:seq(1, 2000)],
-    ?assertEqual({ok, 4.0}, py:call(Context, math, sqrt, [16])),
-    ?assertEqual({ok, 3}, py:async_await(py:async_call(Context, ?HELPERS, add, [1, 2]))),
-    ok = lists:foreach(fun py_event_loop:cancel/1, Tasks).
+    {ok, none} = py:call(Context, ?HELPERS, begin_stepping, []),
+    Tasks = [py:async_call(Context, ?HELPERS, step_on, [Number]) || Number <- lists:seq(1, 5000)],
+    %% Their first steps: behind the last of them all run.
+    {ok, 3} = py:async_await(py:async_call(Context, ?HELPERS, add, [1, 2])),
+    Steps = [begin {ok, Count} = py:call(Context, ?HELPERS, steps, []), Count end || _ <- lists:seq(1, 101)],
+    Waits = [Later - Earlier || {Earlier, Later} <- lists:zip(lists:droplast(Steps), tl(Steps))],
+    ?assert(lists:nth(50, lists:sort(Waits)) < 5000),
+    ?assert(lists:last(Steps) > 5000),
+    {ok, none} = py:call(Context, ?HELPERS, end_stepping, []),
+    ?assertEqual([{ok, Number} || Number <- lists:seq(1, 5000)], [py:async_await(Task) || Task <- Tasks]).
 
 gather(_Config) ->
     Calls = [{?HELPERS, add, [1, 2]}, {?HELPERS, add, [1], #{b => 5}}, {?HELPERS, plain, [none]}],
@@ -329,6 +328,30 @@ channels(Config) ->
     ?assertEqual({ok, <<"hello">>}, py:async_await(Task)),
     ?assertEqual({ok, Before}, py:call(Context, ?HELPERS, threads, [])).
 
+%% A thousand waits for channels, for Erlang functions and for time need no thread, neither of Python's nor of the system's.
+waits_need_no_threads(Config) ->
+    Context = causeway_ct:context(Config),
+    Numbers = lists:seq(1, 300),
+    Channels = [begin {ok, Channel} = py_byte_channel:new(), Channel end || _ <- Numbers],
+    Self = self(),
+    ok = py:register_function(loop_parks, fun([Number]) -> Self ! {parked, self()}, receive go -> Number end end),
+    {ok, <<"slept">>} = py:async_await(py:async_call(Context, ?HELPERS, sleeping, [0.001])),
+    Before = os_threads(),
+    Receiving = [py:async_call(Context, ?HELPERS, 'receive', [Channel]) || Channel <- Channels],
+    Calling = [py:async_call(Context, ?HELPERS, call_async, [loop_parks, Number]) || Number <- Numbers],
+    Sleeping = [py:async_call(Context, ?HELPERS, sleeping, [0.05]) || _ <- Numbers],
+    Functions = [receive {parked, Pid} -> Pid end || _ <- Numbers],
+    ?assertEqual(Before, os_threads()),
+    [Function ! go || Function <- Functions],
+    [ok = py_byte_channel:send(Channel, <<"hello">>) || Channel <- Channels],
+    ?assertEqual([{ok, <<"hello">>}], lists:usort([py:async_await(Task) || Task <- Receiving])),
+    ?assertEqual([{ok, Number} || Number <- Numbers], [py:async_await(Task) || Task <- Calling]),
+    ?assertEqual([{ok, <<"slept">>}], lists:usort([py:async_await(Task) || Task <- Sleeping])),
+    ?assertEqual(Before, os_threads()),
+    ok = py:unregister_function(loop_parks).
+
+os_threads() -> length(filelib:wildcard("/proc/self/task/*")).
+
 %% Asynchronous generators
 
 async_generators(Config) ->
@@ -348,6 +371,17 @@ async_generator_cancelled(Config) ->
     {ok, Stream} = py:stream_start(?HELPERS, endless, [name(Config)]),
     receive {py_stream, Stream, {data, 0}} -> ok end,
     ok = py:stream_cancel(Stream),
+    expect(closed).
+
+async_generator_of_dead_owner(Config) ->
+    Self = self(),
+    Owner = spawn(fun() ->
+                          {ok, Stream} = py:stream_start(?HELPERS, endless, [name(Config)]),
+                          receive {py_stream, Stream, {data, 0}} -> Self ! begun end,
+                          receive never -> ok end
+                  end),
+    expect(begun),
+    exit(Owner, kill),
     expect(closed).
 
 collected_async_generator(_Config) ->

@@ -18,6 +18,7 @@ from asyncio import (
 
 import _causeway
 from erlang import _callbacks, _programs, _waits
+from erlang._reactor_transport import ReactorTransport
 from erlang._transports import DatagramTransport, ReadPipeTransport, StreamTransport, WritePipeTransport
 
 _causeway._register_running_loop(events._get_running_loop, events._set_running_loop)
@@ -35,10 +36,16 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
 
     A program that it has started ends, where it still runs, with the loop, and with the task that has started
     it if that is cancelled. Inside the BEAM a guardian starts it, as those of ``erlang.process``.
+
+    Where it takes a protocol factory, as in ``create_server``, ``create_connection`` and
+    ``create_datagram_endpoint``, that may also make protocols of :mod:`erlang.reactor`. Their transports have
+    ``close``, ``abort``, ``is_closing``, ``get_protocol`` and ``get_extra_info``, and no TLS.
     """
 
     def __init__(self):
         self._programs = set()
+        # Of connections that protocols of erlang.reactor serve, by the id of the protocol.
+        self._reactor_transports = {}
         super().__init__(_Watched(self))
         self._listeners = set()
 
@@ -73,6 +80,9 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
+        self._end_protocols()
+        for transport in list(self._reactor_transports.values()):
+            self._protocol_ended(transport.get_protocol())
         for transport in list(self._programs):
             transport.abandon()
         served = [*self._listeners, *[transport._sock for transport in self._transports.values()]]
@@ -109,6 +119,21 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
         name = format_helpers._format_callback_source(callback, handle._args) if callback else repr(handle)
         context = {"message": f"Exception in callback {name}", "exception": exception, "handle": handle}
         self.call_exception_handler(context)
+
+    def _report_protocol(self, exception, callback, protocol, is_expected):
+        """A protocol of erlang.reactor has raised, and its connection ends."""
+        self._report_connection(f"Exception in {callback} of {protocol!r}", protocol, is_expected, exception)
+
+    def _report_connection(self, text, protocol, is_expected, exception=None):
+        if is_expected:
+            logger.debug("%s: %r", text, protocol, exc_info=exception)
+        else:
+            self.call_exception_handler({"message": text, "exception": exception, "protocol": protocol})
+
+    def _protocol_ended(self, protocol):
+        transport = self._reactor_transports.pop(id(protocol), None)
+        if transport is not None:
+            transport._ended()
 
     def _debug_soon(self, method, when, context, callback, *arguments):
         self._check_thread_of(method)
@@ -165,6 +190,8 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
 
     def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None):
         self._ensure_fd_no_transport(sock)
+        if isinstance(protocol, _causeway.Protocol):
+            return ReactorTransport(self, sock, protocol, waiter, extra, server)
         return StreamTransport(self, sock, protocol, waiter, extra, server)
 
     def _make_ssl_transport(
@@ -181,6 +208,10 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
         **timeouts,
     ):
         self._ensure_fd_no_transport(rawsock)
+        if isinstance(protocol, _causeway.Protocol):
+            raise TypeError(
+                "a protocol of erlang.reactor reads and writes its descriptor itself: it cannot have TLS"
+            )
         ssl_protocol = sslproto.SSLProtocol(
             self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
         )
@@ -189,6 +220,8 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
 
     def _make_datagram_transport(self, sock, protocol, address=None, waiter=None, extra=None):
         self._ensure_fd_no_transport(sock)
+        if isinstance(protocol, _causeway.Protocol):
+            return ReactorTransport(self, sock, protocol, waiter, extra)
         # Addresses of others only Python's sockets know.
         known = sock.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
         make = DatagramTransport if known else selector_events._SelectorDatagramTransport
@@ -228,6 +261,7 @@ class _Nothing:
     """A handle that does nothing."""
 
     _cancelled = True
+    _context = None
 
 
 _NOTHING = _Nothing()

@@ -1,9 +1,11 @@
 """What a context does for the tasks that Erlang starts in its event loop."""
 
 import asyncio
+import socket
 import sys
 import threading
 import time
+import weakref
 from asyncio import events, tasks
 
 from erlang._loop import EventLoop
@@ -17,6 +19,7 @@ def background_loop():
     loop = EventLoop()
     # It counts as running all the time: nobody else is to run it.
     loop._thread_id = threading.get_ident()
+    loop._adopted = weakref.WeakSet()
     sys.set_asyncgen_hooks(firstiter=loop._asyncgen_firstiter_hook, finalizer=loop._asyncgen_finalizer_hook)
     return loop
 
@@ -36,6 +39,8 @@ def end(loop):
     """Cancel all tasks of a loop, let them tidy up, and close it."""
     loop._thread_id = None
     try:
+        for transport in list(loop._adopted):
+            transport.abort()
         left = tasks.all_tasks(loop)
         for task in left:
             task.cancel()
@@ -46,6 +51,69 @@ def end(loop):
         events._set_running_loop(None)
         sys.set_asyncgen_hooks(None, None)
         loop.close()
+
+
+def produce(loop, factory):
+    """What a factory makes while the loop runs."""
+    before = events._get_running_loop()
+    events._set_running_loop(loop)
+    try:
+        return factory()
+    finally:
+        events._set_running_loop(before)
+
+
+def adopt(loop, fd, protocol, client_info, data, place):
+    """Serve a descriptor that a reactor was handed by a protocol of asyncio.
+
+    ``data`` was read from it before; ``place`` is called when the connection is over. What the reactor was
+    told of it is ``get_extra_info("client_info")`` of the transport. Where this raises, the descriptor stays
+    the reactor's.
+    """
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        raise TypeError(f"an asyncio protocol serves sockets, not the descriptor {fd}") from None
+    try:
+        sock.setblocking(False)
+        transport = _transport(loop, sock, protocol, {"client_info": client_info}, _Place(place))
+    except BaseException:
+        sock.detach()
+        raise
+    if data:
+        transport._hold(bytes(data))
+    loop._adopted.add(transport)
+
+
+def _transport(loop, sock, protocol, extra, place):
+    if sock.type == socket.SOCK_STREAM and isinstance(protocol, (asyncio.Protocol, asyncio.BufferedProtocol)):
+        return loop._make_socket_transport(sock, protocol, extra=extra, server=place)
+    if sock.type == socket.SOCK_DGRAM and isinstance(protocol, asyncio.DatagramProtocol):
+        transport = loop._make_datagram_transport(sock, protocol, extra=extra)
+        transport._server = place
+        return transport
+    raise TypeError(
+        f"a protocol of the type {type(protocol).__name__} does not serve a socket of the {sock.type!r}"
+    )
+
+
+class _Place:
+    """The place of a connection in its reactor, as what transports know as their server."""
+
+    def __init__(self, give_back):
+        self._give_back = give_back
+
+    def _attach(self, *transport):
+        pass
+
+    def _detach(self, *transport):
+        self._give_back()
+
+
+def drain(loop):
+    """Close adopted connections when they have written what they have to."""
+    for transport in list(loop._adopted):
+        transport.close()
 
 
 async def collect(iterator):

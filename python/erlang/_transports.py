@@ -128,7 +128,7 @@ class StreamTransport(_Common, _causeway._transport_type(transports._FlowControl
         self.set_protocol(protocol)
         self._server = server
         if server is not None:
-            _attach(server, self)
+            attach(server, self)
         loop._transports[self._fd] = self
         base_events._set_nodelay(sock)
         self._begin_calls(waiter)
@@ -157,7 +157,7 @@ class StreamTransport(_Common, _causeway._transport_type(transports._FlowControl
     def _leave_server(self):
         server, self._server = self._server, None
         if server is not None:
-            _detach(server, self)
+            detach(server, self)
 
     # --- sendfile
 
@@ -294,13 +294,14 @@ class DatagramTransport(
 def _of_socket(sock, extra):
     known = dict(extra or {})
     known["socket"] = trsock.TransportSocket(sock)
-    known["sockname"] = _name(sock.getsockname)
+    known["sockname"] = name_of(sock.getsockname)
     if "peername" not in known:
-        known["peername"] = _name(sock.getpeername)
+        known["peername"] = name_of(sock.getpeername)
     return known
 
 
-def _name(ask):
+def name_of(ask):
+    """What a socket is named, or None."""
     try:
         return ask()
     except OSError:
@@ -311,9 +312,11 @@ def _name(ask):
 _IS_TOLD_WHICH = base_events.Server._attach.__code__.co_argcount == 2
 
 
-def _attach(server, transport):
+def attach(server, transport):
+    """Tell a server of a connection."""
     server._attach(*[transport][:_IS_TOLD_WHICH])
 
 
-def _detach(server, transport):
+def detach(server, transport):
+    """Tell a server of the end of a connection."""
     server._detach(*[transport][:_IS_TOLD_WHICH])

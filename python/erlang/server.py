@@ -3,6 +3,10 @@
 A listening socket that Erlang has bound, or a connection that it has accepted, is served by the event loop
 that runs: in a task that Erlang has started (``py:async_call``), that is the loop of the context, which goes
 on between calls. Erlang passes the descriptor of a socket that it gives up, or a duplicate (``py:dup_fd``).
+
+On an ``erlang.EventLoop`` a factory may also make protocols of :mod:`erlang.reactor`: they are served as by a
+reactor, while the loop runs. The reverse is there, too: a reactor context that is handed a connection, and
+whose factory makes a protocol of asyncio, has its event loop serve it.
 """
 
 import asyncio

@@ -42,8 +42,8 @@ final class CallRunner {
         if let result { answer(call, result) }
     }
 
-    /// Answers a call by what its task has come to.
-    func answer(_ call: Call, by task: PyPointer, isSmall: Bool) {
+    /// Answers a call by what its task has come to. Where that has printed, the lines go first.
+    func answer(_ call: Call, by task: PyPointer, isSmall: Bool, hasPrinted: Bool) {
         let outerBytes = state.decodedBytes
         defer { state.decodedBytes = outerBytes }
         state.decodedBytes = isSmall ? 0 : Int.max
@@ -55,7 +55,24 @@ final class CallRunner {
                 try encoder.term(value.pointer)
             }
         } catch { result = failure(of: call) }
+        if hasPrinted, !call.isDetached { return answerAfterOutput(call, result) }
+        context.end(taskOf: call)
         answer(call, result)
+    }
+
+    /// Has `py_output` send an answer when it has passed on what was printed: a loop does not wait for one of its tasks.
+    private func answerAfterOutput(_ call: Call, _ result: Result) {
+        let environment = Environment()
+        let message = call.answer(environment.copy(result.term), in: environment)
+        if !result.isBesideRequest { answers.clear() }
+        let held = Environment.Shared(environment)
+        context.outlet.whenPassedOn(for: call.beneficiary, context) { env in
+            call.context.end(taskOf: call)
+            // It may have been given up meanwhile.
+            guard call.claimAnswer() else { return }
+            held.send(from: env, to: call.caller, message)
+            call.environment.clear()
+        }
     }
 
     private func answer(_ call: Call, _ result: Result) {
@@ -132,9 +149,10 @@ final class CallRunner {
         guard let thread = ContextThread.current else { throw runtimeError("no context runs here") }
         let loop = try thread.backgroundLoop()
         context.hasTasks = true
-        let task = try loop.start(awaitable.pointer, for: call.beneficiary)
+        let owner = try TaskOwnerObject.make(state.taskOwnerType, call)
+        let task = try loop.start(awaitable.pointer, for: owner.pointer)
         let answer = try TaskAnswerObject.make(
-            state.taskAnswerType, call, task.pointer, isSmall: isSmallRequest)
+            state.taskAnswerType, call, owner.pointer, isSmall: isSmallRequest)
         _ = try Object(
             cpython_call_method1(task.pointer, state.loopNames.addDoneCallback, answer.pointer))
         thread.background?.tasks[ObjectIdentifier(call)] = Py_NewRef(task.pointer)

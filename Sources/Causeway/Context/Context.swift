@@ -63,16 +63,20 @@ final class Context: Resource, @unchecked Sendable {
     /// The same where it is no call's or task's: nil.
     var caller: ErlNifPid? {
         if let call = current?.takeUnretainedValue() { return call.beneficiary }
-        guard hasTasks, let state = interpreter?.state,
-            let value = cpython_context_value(state.beneficiaryVariable)
-        else { return nil }
-        let held = Object(owning: value)
-        guard cpython_type(held.pointer) == state.pidType else { return nil }
-        return ErlNifPid(pid: held.pointer.cast(to: TermObject.self).pointee.term)
+        return taskOwner?.pointer.cast(to: TaskOwnerObject.self).pointee.process
+    }
+
+    /// The owner of the task that the thread runs, where it runs no call. With the GIL, on the thread.
+    var taskOwner: Object? {
+        guard hasTasks, current == nil, let state = interpreter?.state else { return nil }
+        return state.taskOwner
     }
 
     /// Some were started. Only for the thread.
     var hasTasks = false
+    /// In which of Python's contexts (`contextvars`) the loop of tasks calls something just now; nil where it does not.
+    /// With a reference that is the loop's. With the GIL.
+    var callee: PyPointer?
     /// What Python prints on the thread. Only for that thread.
     let outlet = Outlet()
 
@@ -136,8 +140,8 @@ final class Context: Resource, @unchecked Sendable {
     /// The thread has stopped.
     func threadEnded() { ended.store(true, ordering: .sequentiallyConsistent) }
 
-    /// Whether the thread has nothing to do.
-    var isQuiet: Bool { calls.isEmpty && reactor.requests.isEmpty && cancelledTasks.isEmpty }
+    /// Whether the thread has nothing to do, but perhaps for the loop of tasks.
+    var isQuiet: Bool { calls.isEmpty && reactor.requests.isEmpty }
 
     /// How many calls are queued or running.
     var load: Int { calls.count + (isBusy.load(ordering: .relaxed) ? 1 : 0) }
@@ -200,9 +204,21 @@ final class Context: Resource, @unchecked Sendable {
     /// It has, or was cancelled.
     func end(taskOf call: Call) { _ = tasks.withLock { $0.removeValue(forKey: ObjectIdentifier(call)) } }
 
-    /// Has the thread cancel the task of a call that was given up.
+    /// Has the thread cancel the task of a call that was given up. A task that does not come to where it would be told
+    /// is interrupted.
     func cancelTask(of call: Call) {
-        if cancelledTasks.push(call) == .queued { doorbell.ring() }
+        guard cancelledTasks.push(call) == .queued else { return }
+        doorbell.ring()
+        interpreter?.state.janitor.watchTasks(of: self)
+    }
+
+    /// Whether what the loop of tasks calls just now belongs to a task that was given up and has not been told. With the
+    /// GIL.
+    func callsCancelledTask(_ state: ModuleState) -> Bool {
+        guard let callee, let number = state.call(owning: callee) else { return false }
+        var isCancelled = false
+        cancelledTasks.forEach { if $0.number == number { isCancelled = true } }
+        return isCancelled
     }
 
     /// The number of the call or callback that Python is executing; 0 when none. See `ReactorInbox`.
@@ -229,6 +245,9 @@ final class Context: Resource, @unchecked Sendable {
         hasInterrupted = true
         return true
     }
+
+    /// Whether `endInterruption` has something to do.
+    var mustEndInterruption: Bool { hasInterrupted || isInterrupted.load(ordering: .relaxed) }
 
     /// The same after a call or callback, with what an interruption leaves undone.
     func endInterruption() {

@@ -31,6 +31,8 @@ final class ContextThread {
     var isInSetup = false
     /// The event loop of what Erlang has started, from the first task on.
     var background: BackgroundLoop?
+    /// What has made a protocol of asyncio last for a connection of the reactor, with a reference that is the thread's.
+    var loopFactory: PyPointer?
     /// It ends, and its tasks are told so.
     var isEndingTasks = false
     /// Programs that event loops have started on this thread.
@@ -258,6 +260,11 @@ final class ContextThread {
         return PythonError()
     }
 
+    /// Whether others wait for a loop that runs on this thread, or may.
+    var hasOtherWork: Bool {
+        !context.calls.isEmpty || reactor.isServing || context.isEnding && !isEndingTasks
+    }
+
     // MARK: Waiting
 
     /// Waits until there is something to do, in the way that costs least: see `Doorbell`.
@@ -290,7 +297,7 @@ final class ContextThread {
 
     var hasWork: Bool {
         if !context.isQuiet || !state.leftovers.isEmpty || context.isEnding || reactor.hasWork { return true }
-        if let background, background.hasWork { return true }
+        if let background, background.hasWork || mayCancelTasks { return true }
         guard let awaited else { return false }
         return awaited.outcome != nil || isInterrupted
     }

@@ -9,7 +9,8 @@ import Synchronization
 /// It is the interpreter's main thread: the one that has started it, and that never ends.
 final class Janitor: Sendable {
     /// How long a context that must end may take for one call or callback, in nanoseconds, before that
-    /// is interrupted, and interrupted again: Python code may catch the first.
+    /// is interrupted, and interrupted again: Python code may catch the first. And how long a task that was given up may
+    /// go on before its loop can tell it so.
     private static let patience: Int64 = 20_000_000
 
     /// How soon it looks again at a thread that is not to be interrupted just now, in nanoseconds.
@@ -35,6 +36,8 @@ final class Janitor: Sendable {
         var interruptions: [Interruption] = []
         var diagnoses: [Diagnosis] = []
         var ending: [(context: Context, seen: UInt64, times: Int)] = []
+        /// Contexts with tasks that were given up and are to be told so.
+        var watched: [(context: Context, seen: UInt64, since: Int64)] = []
     }
 
     private let work = Mutex(Work())
@@ -52,6 +55,16 @@ final class Janitor: Sendable {
     func interruptUntilEnded(_ context: Context) {
         work.withLock { $0.ending.append((context, 0, 0)) }
         ring()
+    }
+
+    /// Has a context's tasks that were given up interrupted, where one does not let its loop go on in time.
+    func watchTasks(of context: Context) {
+        let isNew = work.withLock { work in
+            guard !work.watched.contains(where: { $0.context === context }) else { return false }
+            work.watched.append((context, 0, 0))
+            return true
+        }
+        if isNew { ring() }
     }
 
     /// Answers a question, as soon as the GIL can be had.
@@ -74,7 +87,7 @@ final class Janitor: Sendable {
     /// The thread's life.
     func run(_ state: ModuleState, threadState: ThreadState) -> Never {
         while true {
-            let pause = doWork(threadState, state.interruption)
+            let pause = doWork(threadState, state)
             answerQuestions(threadState, state)
             if !state.leftovers.isEmpty, state.contexts.count == 0 {
                 threadState.withGIL { state.leftovers.giveBack(state.namespaces) }
@@ -94,18 +107,21 @@ final class Janitor: Sendable {
     }
 
     /// Returns after how many nanoseconds it must look again; nil: when it is rung for.
-    private func doWork(_ threadState: ThreadState, _ interruption: PyPointer) -> Int64? {
+    private func doWork(_ threadState: ThreadState, _ state: ModuleState) -> Int64? {
         bell.store(0)
-        let (asked, repeated, mustRepeat) = work.withLock { work in
+        let (asked, repeated, stuck, mustRepeat) = work.withLock { work in
             defer { work.interruptions = [] }
-            let repeated = dueToEnd(&work)
-            return (work.interruptions, repeated, !work.ending.isEmpty)
+            let (repeated, stuck) = (dueToEnd(&work), loopsHeldUp(&work))
+            return (work.interruptions, repeated, stuck, !work.ending.isEmpty || !work.watched.isEmpty)
         }
         var postponed: [Interruption] = []
-        if !asked.isEmpty || !repeated.isEmpty {
+        if !asked.isEmpty || !repeated.isEmpty || !stuck.isEmpty {
             threadState.withGIL {
-                postponed = asked.filter { !raise(interruption, for: $0) }
-                for work in repeated { _ = raise(interruption, for: work) }
+                postponed = asked.filter { !raise(state.interruption, for: $0) }
+                for work in repeated { _ = raise(state.interruption, for: work) }
+                for work in stuck where work.isDue && work.context.callsCancelledTask(state) {
+                    _ = raise(state.interruption, for: work)
+                }
             }
         }
         if postponed.isEmpty { return mustRepeat ? Janitor.patience : nil }
@@ -127,6 +143,23 @@ final class Janitor: Sendable {
                 due.append(Interruption(context: context, activity: activity, isRepeated: true))
             }
             work.ending[index].seen = activity
+        }
+        return due
+    }
+
+    /// What loops of tasks call for too long while they are to tell tasks that these were given up.
+    private func loopsHeldUp(_ work: inout Work) -> [Interruption] {
+        var due: [Interruption] = []
+        work.watched.removeAll { $0.context.cancelledTasks.isEmpty || $0.context.hasEnded }
+        let now = monotonicNanoseconds()
+        for index in work.watched.indices {
+            let (context, seen, since) = work.watched[index]
+            let activity = context.activity
+            if activity != seen || activity == 0 {
+                work.watched[index] = (context, activity, now)
+            } else if now - since >= Janitor.patience {
+                due.append(Interruption(context: context, activity: activity, isRepeated: false))
+            }
         }
         return due
     }

@@ -29,8 +29,10 @@ final class ModuleState: @unchecked Sendable {
     let callbackWaiterType: PyType
     let streamEmitterType: PyType
     let coroutineType: PyType
-    /// A `contextvars.ContextVar` with the process on whose behalf a task runs.
-    let beneficiaryVariable: PyPointer
+    let taskOwnerType: PyType
+    let reactorPlaceType: PyType
+    /// A `contextvars.ContextVar` with the owner of a task.
+    let taskOwnerVariable: PyPointer
     private let namesOfCreateTask: PyPointer
     let loopNames: LoopNames
     /// Nil while nobody has imported `erlang._loop`.
@@ -92,11 +94,13 @@ final class ModuleState: @unchecked Sendable {
         callbackWaiterType = try CallbackWaiterObject.makeType(in: module)
         taskAnswerType = try TaskAnswerObject.makeType(in: module)
         programType = try ProgramObject.makeType(in: module)
+        taskOwnerType = try TaskOwnerObject.makeType(in: module)
+        reactorPlaceType = try ReactorPlaceObject.makeType(in: module)
         streamEmitterType = try StreamEmitterObject.makeType(in: module)
         let types = try Object(PyImport_ImportModule("types"))
         coroutineType = asType(try Object(PyObject_GetAttrString(types.pointer, "CoroutineType")).take())
         loopNames = try LoopNames()
-        beneficiaryVariable = try Object(cpython_new_context_variable("erlang.self")).take()
+        taskOwnerVariable = try Object(cpython_new_context_variable("erlang.self")).take()
         let keywords = try Object(PyTuple_New(1))
         PyTuple_SetItem(keywords.pointer, 0, try newString("context").take())
         namesOfCreateTask = keywords.take()

@@ -33,15 +33,14 @@ final class BackgroundLoop {
         Py_DecRef(object)
     }
 
-    /// Begins a task on behalf of a process.
-    func start(_ awaitable: PyPointer, for process: ErlNifPid) throws(PythonError) -> Object {
+    /// Begins a task of an owner.
+    func start(_ awaitable: PyPointer, for owner: PyPointer) throws(PythonError) -> Object {
         defer { look() }
         let state = core.state
         guard cpython_type(awaitable) == state.coroutineType else {
             return try state.callTasks("ensure_future", [awaitable, object])
         }
-        let pid = try TermObject.make(state.pidType, process.pid)
-        let context = try Object(cpython_context_with(state.beneficiaryVariable, pid.pointer))
+        let context = try Object(cpython_context_with(state.taskOwnerVariable, owner))
         return try state.createTask(createTask, awaitable, context.pointer)
     }
 
@@ -49,7 +48,7 @@ final class BackgroundLoop {
     var hasWork: Bool {
         // A turn of it is below this one.
         if core.isInTurn { return false }
-        if core.isCalled.load(ordering: .sequentiallyConsistent) || core.hasEvents { return true }
+        if core.isAwaited || core.hasEvents { return true }
         return due <= (due == .max || due == 0 ? 0 : monotonicNanoseconds())
     }
 
@@ -67,7 +66,7 @@ final class BackgroundLoop {
     func look() {
         let pause = core.pause
         due = pause < 0 ? .max : pause == 0 ? 0 : monotonicNanoseconds() + pause
-        isWatching = core.watches.count > 0
+        isWatching = core.watches.count > 0 || core.served?.isServing ?? false
         core.takeOff()
     }
 }
@@ -100,11 +99,15 @@ extension ContextThread {
         if reactor.isServing { reactor.poll(milliseconds: 0) }
     }
 
+    /// Whether tasks were given up that can be told so: not while one of them waits below, which is to be interrupted.
+    var mayCancelTasks: Bool {
+        !context.cancelledTasks.isEmpty && background.map { !$0.core.isInTurn } ?? false
+    }
+
     /// Lets the tasks go on, and cancels those that were given up. With the GIL.
     func serveTasks() {
-        guard let background else { return }
+        guard let background, !background.core.isInTurn else { return }
         while let call = context.cancelledTasks.popFirst() { cancelTask(of: call, background) }
-        guard !background.core.isInTurn else { return }
         background.look()
         if background.hasWork { turn(of: background) }
     }
@@ -138,15 +141,16 @@ extension ContextThread {
     }
 
     /// A task has ended, and answers its call. With the GIL.
-    func answer(_ call: Call, by task: PyPointer, isSmall: Bool) {
+    func answer(_ call: Call, by task: PyPointer, isSmall: Bool, hasPrinted: Bool) {
         let held = background?.tasks.removeValue(forKey: ObjectIdentifier(call))
-        context.end(taskOf: call)
-        taskRunner.answer(call, by: task, isSmall: isSmall)
+        taskRunner.answer(call, by: task, isSmall: isSmall, hasPrinted: hasPrinted)
         Py_DecRef(held)
     }
 
     /// The context ends: tasks are cancelled, and have some time to tidy up.
     func endTasks() {
+        Py_DecRef(loopFactory)
+        loopFactory = nil
         guard let background else { return }
         isEndingTasks = true
         context.isTidying.store(true, ordering: .relaxed)

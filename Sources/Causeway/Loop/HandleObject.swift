@@ -10,7 +10,8 @@ struct HandleObject {
     /// How many arguments there are.
     var count: Int
     var context: PyPointer?
-    /// When it is due, for a timer, in seconds; and the loop that it is of, which counts those that are cancelled.
+    /// When it is due, for a timer, in seconds; and the loop that it is of, which counts those that are cancelled. That
+    /// is sure to be there while the handle is scheduled.
     var when: Double
     var core: Unmanaged<LoopCore>?
     var isCancelled: Bool
@@ -102,8 +103,8 @@ struct HandleObject {
         let fields = me.cast(to: HandleObject.self)
         guard !fields.pointee.isCancelled else { return }
         fields.pointee.isCancelled = true
-        if fields.pointee.isScheduled, let core = fields.pointee.core?.takeUnretainedValue() {
-            core.timerCancelled()
+        if fields.pointee.isScheduled {
+            fields.pointee.core?._withUnsafeGuaranteedRef { $0.timerCancelled() }
         }
         clear(me)
     }
@@ -134,16 +135,14 @@ struct HandleObject {
                 slot(Py_tp_traverse) {
                     (me: PyPointer?, visit: visitproc?, argument: UnsafeMutableRawPointer?) -> Int32 in
                     guard let me, let visit else { return 0 }
-                    let fields = me.cast(to: HandleObject.self).pointee
-                    for part in [
-                        fields.callback, fields.arguments, fields.context,
-                        cpython_type(me).map { asObject($0) },
-                    ] {
-                        guard let part else { continue }
-                        let result = visit(part, argument)
-                        if result != 0 { return result }
-                    }
-                    return 0
+                    // No array of them: Python looks at what is young every few hundred handles.
+                    let fields = me.cast(to: HandleObject.self)
+                    var result: Int32 = 0
+                    if let part = fields.pointee.callback { result = visit(part, argument) }
+                    if result == 0, let part = fields.pointee.arguments { result = visit(part, argument) }
+                    if result == 0, let part = fields.pointee.context { result = visit(part, argument) }
+                    if result == 0, let type = cpython_type(me) { result = visit(asObject(type), argument) }
+                    return result
                 },
                 slot(Py_tp_clear) { (me: PyPointer?) -> Int32 in
                     if let me { HandleObject.clear(me) }
@@ -153,7 +152,6 @@ struct HandleObject {
                     guard let me else { return }
                     PyObject_GC_UnTrack(me)
                     HandleObject.clear(me)
-                    me.cast(to: HandleObject.self).pointee.core?.release()
                     cpython_free_instance(me)
                 },
                 slot(Py_tp_repr) { (me: PyPointer?) -> PyPointer? in

@@ -25,7 +25,7 @@ extension ContextThread {
         if isIdle {
             bell.willPoll()
             // Announced first, looked at afterwards: who pushed before saw us running and did not ring.
-            isIdle = !hasWork && !isInterrupted && !loop.isCalled.load(ordering: .sequentiallyConsistent)
+            isIdle = !hasWork && !isInterrupted && !loop.isAwaited
         }
         loop.poll(isIdle ? nanoseconds : 0)
         if reactor.isServing {

@@ -20,8 +20,10 @@ final class LoopCore: @unchecked Sendable {
     var ready = ObjectRing()
     var timers = TimerHeap()
     private var cancelledTimers = 0
-    /// Handles that nobody refers to any more.
+    /// Handles that nobody refers to any more, and timers.
     private var spare: [PyPointer] = []
+    private var spareTimers: [PyPointer] = []
+    private static let mostSpare = 1024
 
     var watches = SlotTable<LoopWatch>()
     var watchesByDescriptor: [Int32: LoopWatch] = [:]
@@ -42,6 +44,10 @@ final class LoopCore: @unchecked Sendable {
     private(set) var isInTurn = false
     /// The thread polls it whenever it waits.
     var isBackground = false
+    /// It serves on its own, not for a call: what it calls has numbers by which the janitor knows what it would interrupt.
+    private(set) var isOnItsOwn = false
+    /// For how long, in nanoseconds, a turn calls what is ready before calls and connections have theirs.
+    private static let patience: Int64 = 500_000
     /// The thread waits, without the GIL.
     var isPolling = false
     var isStopping = false
@@ -63,6 +69,8 @@ final class LoopCore: @unchecked Sendable {
     var datagrams: [ReceivedDatagram] = []
     /// Programs that this loop has started.
     var programs: [ObjectIdentifier: GuardedProgram] = [:]
+    /// The connections of reactor protocols, from the first one on.
+    var served: LoopReactor?
     /// Transports that are not closed, each with a reference to its object.
     var transports: [ObjectIdentifier: LoopTransport] = [:]
 
@@ -96,10 +104,11 @@ final class LoopCore: @unchecked Sendable {
         _ context: PyPointer?
     ) throws(PythonError) -> Object {
         let handle = try HandleObject.make(
-            state.timerHandleType, callback, arguments, count, try LoopCore.context(context), reusing: nil)
+            state.timerHandleType, callback, arguments, count, try LoopCore.context(context),
+            reusing: spareTimers.popLast())
         let fields = handle.pointer.cast(to: HandleObject.self)
         fields.pointee.when = when
-        fields.pointee.core = .passRetained(self)
+        fields.pointee.core = .passUnretained(self)
         fields.pointee.isScheduled = true
         Py_IncRef(handle.pointer)
         timers.insert(handle.pointer, at: when)
@@ -120,7 +129,7 @@ final class LoopCore: @unchecked Sendable {
 
     func timerCancelled() {
         cancelledTimers += 1
-        guard cancelledTimers > LoopCore.cancelledAtLeast, cancelledTimers * 2 > timers.entries.count else {
+        guard cancelledTimers > LoopCore.cancelledAtLeast, cancelledTimers * 2 > timers.count else {
             return
         }
         cancelledTimers = 0
@@ -129,8 +138,20 @@ final class LoopCore: @unchecked Sendable {
         }
         for handle in cancelled {
             handle.cast(to: HandleObject.self).pointee.isScheduled = false
-            Py_DecRef(handle)
+            putAside(handle, cpython_type(handle))
         }
+    }
+
+    /// Keeps a handle to be used again where nobody else refers to it.
+    @inline(__always)
+    private func putAside(_ handle: PyPointer, _ type: PyType?) {
+        let isTimer = type == state.timerHandleType
+        guard cpython_refcount(handle) == 1, !isClosed,
+            (isTimer ? spareTimers.count : spare.count) < LoopCore.mostSpare
+        else { return Py_DecRef(handle) }
+        // Out of sight before it lets go: that may run code.
+        HandleObject.clear(handle)
+        if isTimer { spareTimers.append(handle) } else { spare.append(handle) }
     }
 
     /// Whether a handle is none of asyncio's own.
@@ -177,31 +198,49 @@ final class LoopCore: @unchecked Sendable {
     /// What a turn does when it has waited. For who waits for several loops.
     func serveInBackground() throws(PythonError) {
         isInTurn = true
-        defer { isInTurn = false }
+        isOnItsOwn = true
+        defer {
+            isInTurn = false
+            isOnItsOwn = false
+        }
         try serve()
     }
 
     private func serve() throws(PythonError) {
         // First: what is made ready from here on is looked at before the next wait.
         isCalled.store(false, ordering: .sequentiallyConsistent)
+        let began = thread == nil ? 0 : monotonicNanoseconds()
         try deliver()
+        if let served, served.hasWork { try served.serve() }
         fireTimers()
         var left = ready.count
         while left > 0, let handle = ready.popFirst() {
             left &-= 1
             try call(handle)
+            // What is left keeps its place: it is called in the next turn.
+            if let thread, thread.hasOtherWork, monotonicNanoseconds() &- began > LoopCore.patience { return }
         }
     }
 
     /// Whether a wait has brought something that a turn is to see. Without the GIL, on the loop's thread.
-    var hasEvents: Bool { delivered < deliveries.count || hasFlights }
+    var hasEvents: Bool { delivered < deliveries.count || hasFlights || served?.hasWork ?? false }
+
+    /// Whether another thread wants something to be done. From this one.
+    var isAwaited: Bool {
+        isCalled.load(ordering: .sequentiallyConsistent) || !(served?.inbox.requests.isEmpty ?? true)
+    }
 
     /// For how many nanoseconds there is nothing to do; -1 is for ever.
     var pause: Int64 {
-        if !ready.isEmpty || isStopping || delivered < deliveries.count { return 0 }
-        guard let first = timers.first else { return -1 }
+        if !ready.isEmpty || isStopping || delivered < deliveries.count || served?.hasWork ?? false {
+            return 0
+        }
+        let most = served?.mustLookAgain ?? false ? LoopReactor.respite : -1
+        guard let first = timers.first else { return most }
         let left = first.when - LoopCore.now()
-        return left <= 0 ? 0 : left < 86_400 ? Int64(left * 1e9) + 1 : 86_400_000_000_000
+        if left <= 0 { return 0 }
+        let pause = left < 86_400 ? Int64(left * 1e9) + 1 : 86_400_000_000_000
+        return most < 0 ? pause : min(pause, most)
     }
 
     private var isPollDue: Bool { monotonicNanoseconds() &- polledAt > LoopCore.pollEvery }
@@ -219,7 +258,7 @@ final class LoopCore: @unchecked Sendable {
             fields.pointee.isScheduled = false
             if fields.pointee.isCancelled {
                 cancelledTimers = max(0, cancelledTimers - 1)
-                Py_DecRef(handle)
+                putAside(handle, cpython_type(handle))
             } else {
                 ready.append(handle)
             }
@@ -232,24 +271,25 @@ final class LoopCore: @unchecked Sendable {
         let type = cpython_type(handle)
         guard isOurs(handle) else { return try callForeign(Object(owning: handle)) }
         if !handle.cast(to: HandleObject.self).pointee.isCancelled {
-            if let result = HandleObject.call(handle) {
+            let outer = callBegins(in: handle.cast(to: HandleObject.self).pointee.context)
+            let result = HandleObject.call(handle)
+            callEnded(outer)
+            if let result {
                 Py_DecRef(result)
             } else {
                 let held = Object(owning: handle)
                 return try report(held.pointer)
             }
         }
-        guard type == state.handleType, cpython_refcount(handle) == 1, spare.count < 1024, !isClosed else {
-            return Py_DecRef(handle)
-        }
-        // Out of sight before it lets go: that may run code.
-        HandleObject.clear(handle)
-        spare.append(handle)
+        putAside(handle, type)
     }
 
     /// A handle of asyncio's own, as there are in debug mode: it catches what its callback raises.
     private func callForeign(_ handle: consuming Object) throws(PythonError) {
         guard let object else { return }
+        let context = try Object(PyObject_GetAttr(handle.pointer, state.loopNames.context))
+        let outer = callBegins(in: context.pointer)
+        defer { callEnded(outer) }
         _ = try Object(cpython_call_method1(object, state.loopNames.runHandle, handle.pointer))
     }
 
@@ -312,7 +352,7 @@ final class LoopCore: @unchecked Sendable {
         if isIdle {
             doorbell.willPoll()
             // Announced first, looked at afterwards: who made something ready before saw us running and did not ring.
-            isIdle = !isCalled.load(ordering: .sequentiallyConsistent)
+            isIdle = !isAwaited
         }
         poll(isIdle ? nanoseconds : 0)
         PyEval_RestoreThread(saved)
@@ -324,7 +364,7 @@ final class LoopCore: @unchecked Sendable {
     /// The part of a wait that needs no GIL.
     func poll(_ nanoseconds: Int64) {
         let isDone = fly()
-        let count = poller?.wait(milliseconds: isDone ? LoopCore.milliseconds(nanoseconds) : 0) ?? 0
+        let count = poller?.wait(nanoseconds: isDone ? nanoseconds : 0) ?? 0
         doorbell.didWake()
         polledAt = monotonicNanoseconds()
         // What a turn has not delivered, because something has ended it, comes first. Events come again.
@@ -338,6 +378,7 @@ final class LoopCore: @unchecked Sendable {
             guard let watch = watches[event.token] else { continue }
             note(event, of: watch)
         }
+        served?.read()
     }
 
     @inline(__always)
@@ -353,14 +394,18 @@ final class LoopCore: @unchecked Sendable {
         if event.isReadable, transport.wantsToRead { transport.read() }
     }
 
-    private static func milliseconds(_ nanoseconds: Int64) -> Int32 {
-        nanoseconds <= 0 ? Int32(clamping: nanoseconds) : Int32(clamping: (nanoseconds - 1) / 1_000_000 + 1)
-    }
-
     // MARK: The end
+
+    /// Ends the connections of reactor protocols, which are told.
+    func endServed() {
+        guard let served else { return }
+        served.end()
+        self.served = nil
+    }
 
     /// Forgets everything.
     func close() {
+        endServed()
         isClosed = true
         for watch in watches.elements { forget(watch) }
         for program in programs.values { program.close() }
@@ -377,7 +422,7 @@ final class LoopCore: @unchecked Sendable {
         delivered = 0
         while let handle = ready.popFirst() { letGo(handle) }
         while let handle = timers.popFirst() { letGo(handle) }
-        while let handle = spare.popLast() { Py_DecRef(handle) }
+        while let handle = spare.popLast() ?? spareTimers.popLast() { Py_DecRef(handle) }
         for object in left { Py_DecRef(object) }
         // Python may have it for long yet; a context's doorbell, with its descriptor, is to end with that.
         doorbell = Doorbell()
@@ -396,6 +441,7 @@ final class LoopCore: @unchecked Sendable {
 
     deinit {
         ready.free()
+        timers.free()
         arena.free()
     }
 }

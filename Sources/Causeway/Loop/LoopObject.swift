@@ -17,7 +17,7 @@ struct LoopObject {
 
     /// The same for a method of the type, whose instance is known to be one.
     @inline(__always)
-    private static func open(_ me: PyPointer?) throws(PythonError) -> LoopCore {
+    static func open(_ me: PyPointer?) throws(PythonError) -> LoopCore {
         guard let core = me?.cast(to: LoopObject.self).pointee.reference?.takeUnretainedValue() else {
             throw runtimeError("Event loop is closed")
         }
@@ -52,15 +52,17 @@ struct LoopObject {
                     guard let me else { return }
                     PyObject_GC_UnTrack(me)
                     if let reference = me.cast(to: LoopObject.self).pointee.reference {
-                        reference.takeUnretainedValue().close()
+                        // Nobody is to call it any more.
                         reference.takeUnretainedValue().object = nil
+                        reference.takeUnretainedValue().close()
                         reference.release()
                     }
                     cpython_free_instance(me)
                 },
                 slot(
                     Py_tp_methods,
-                    table: schedulingMethods + watchingMethods + runningMethods + [PyMethodDef()]),
+                    table: schedulingMethods + watchingMethods + runningMethods + LoopReactorMethods.all
+                        + [PyMethodDef()]),
             ])
     }
 
@@ -76,7 +78,7 @@ struct LoopObject {
         }
         see(cpython_type(me).map { asObject($0) })
         core.ready.forEach { see($0) }
-        for entry in core.timers.entries { see(entry.handle) }
+        core.timers.forEach { see($0) }
         for transport in core.transports.values { see(transport.object) }
         // Those that belong to another thread just now are not looked at: they stay.
         guard !core.isPolling else { return result }
@@ -249,7 +251,7 @@ struct LoopObject {
 
     // MARK: Watching
 
-    private static func descriptor(_ object: PyPointer?) throws(PythonError) -> Int32 {
+    static func descriptor(_ object: PyPointer?) throws(PythonError) -> Int32 {
         let number = PyObject_AsFileDescriptor(object)
         if number < 0 { throw PythonError() }
         return number
@@ -394,13 +396,14 @@ struct LoopObject {
 
 /// Interned names that loops and transports look up.
 struct LoopNames {
-    let runHandle, reportError, debugSoon, debugAt: PyPointer
+    let context, runHandle, reportError, debugSoon, debugAt: PyPointer
     let getBuffer, bufferUpdated, pauseWriting, resumeWriting: PyPointer
     let createTask, result, cancel, addDoneCallback, asyncIterator, awaiting: PyPointer
     let fatalError, flowError, connectionIsLost, deliverHeld, writtenOut: PyPointer
     let datagramReceived, errorReceived, resolve, tryAgain: PyPointer
 
     init() throws(PythonError) {
+        context = try internedName("_context")
         runHandle = try internedName("_run_handle")
         reportError = try internedName("_report_error")
         debugSoon = try internedName("_debug_soon")

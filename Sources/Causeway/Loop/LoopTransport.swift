@@ -249,7 +249,9 @@ class LoopTransport {
             PyErr_Clear()
             return body()
         }
+        let outer = core.callBegins(in: held.pointer)
         let answer = body()
+        core.callEnded(outer)
         if answer != nil {
             _ = cpython_exit_context(held.pointer)
         } else {

@@ -137,6 +137,9 @@ extension LoopCore {
     func bind() throws(PythonError) {
         thread = ContextThread.current.flatMap { $0.runs(state) ? $0 : nil }
         if let bell = thread?.context.doorbell, bell !== doorbell {
+            guard served == nil else {
+                throw runtimeError("the loop serves reactor protocols for the thread that has run it before")
+            }
             doorbell = bell
             // Those are another context's, which may be gone.
             for inner in innerDescriptors { unwatchInner(inner) }
@@ -158,7 +161,7 @@ extension LoopCore {
         innerDescriptors.append(descriptor)
     }
 
-    private func unwatchInner(_ descriptor: Int32) {
+    func unwatchInner(_ descriptor: Int32) {
         guard let index = innerDescriptors.firstIndex(of: descriptor) else { return }
         innerDescriptors.remove(at: index)
         poller?.remove(descriptor)

@@ -47,6 +47,19 @@ enum StreamMethods {
                 }
             },
             method(
+                "_hold",
+                "_hold($self, data, /)\n--\n\nHave bytes delivered first that somebody has read before."
+            ) { me, arguments, count in
+                returning { () throws(PythonError) in
+                    guard count == 1, let data = arguments?[0], cpython_exact_kind(data) == CPYTHON_BYTES
+                    else {
+                        throw typeError("_hold() takes bytes")
+                    }
+                    try StreamMethods.transport(me).hold(Object(retaining: data))
+                    return newNone()
+                }
+            },
+            method(
                 "_set_protocol",
                 "_set_protocol($self, protocol, is_buffered, /)\n--\n\nWho is called from now on."
             ) { me, arguments, count in

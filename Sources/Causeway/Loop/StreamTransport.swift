@@ -28,7 +28,8 @@ final class StreamTransport: LoopTransport {
         super.init(core, fd, object, context: context)
     }
 
-    override var wantsToRead: Bool { isReading && !isPaused && !isClosing && !isReadOver }
+    // What was read already comes before what comes next, the end included.
+    override var wantsToRead: Bool { isReading && !isPaused && !isClosing && !isReadOver && held.isEmpty }
     override var isWriting: Bool { !chunks.isEmpty || isInFlight }
     /// Whether nobody will get what is written.
     var isInVain: Bool { lost != 0 || direction == .write && isClosing }
@@ -67,6 +68,14 @@ final class StreamTransport: LoopTransport {
             let data = Object(owning: held.removeFirst())
             try deliver(data)
         }
+        if held.isEmpty { try updateWatchIfAny() }
+    }
+
+    /// Keeps data that somebody else has read before reading begins.
+    func hold(_ data: consuming Object) throws(PythonError) {
+        held.append(data.take())
+        let method = try Object(PyObject_GetAttr(object, core.state.loopNames.deliverHeld))
+        _ = try core.callSoon(method.pointer, nil, 0, nil)
     }
 
     func received(_ bytes: UnsafeRawBufferPointer) throws(PythonError) {

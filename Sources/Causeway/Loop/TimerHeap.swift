@@ -15,55 +15,95 @@ struct TimerHeap {
         }
     }
 
-    private(set) var entries: [Entry] = []
+    private var entries: UnsafeMutablePointer<Entry>
+    private var capacity = 64
+    private(set) var count = 0
     private var last: UInt64 = 0
 
-    var first: Entry? { entries.first }
+    init() { entries = .allocate(capacity: capacity) }
+
+    var first: Entry? { count > 0 ? entries[0] : nil }
 
     /// Takes over a reference.
+    @inline(__always)
     mutating func insert(_ handle: PyPointer, at when: Double) {
+        if count == capacity { grow() }
         last &+= 1
-        entries.append(Entry(when: when, number: last, handle: handle))
-        var index = entries.count - 1
-        while index > 0, case let parent = (index - 1) / 2, entries[index] < entries[parent] {
-            entries.swapAt(parent, index)
-            index = parent
-        }
+        count &+= 1
+        rise(Entry(when: when, number: last, handle: handle), from: count &- 1)
     }
 
     /// Gives the reference of the earliest to the caller.
     mutating func popFirst() -> PyPointer? {
-        guard let top = entries.first, let last = entries.popLast() else { return nil }
-        if !entries.isEmpty {
-            entries[0] = last
-            sift(0)
-        }
-        return top.handle
+        guard count > 0 else { return nil }
+        let top = entries[0].handle
+        count &-= 1
+        if count > 0 { sink(entries[count], from: 0) }
+        return top
     }
 
     /// Takes those out that nobody wants any more, and returns them.
     mutating func remove(where isUnwanted: (PyPointer) -> Bool) -> [PyPointer] {
         var removed: [PyPointer] = []
-        entries.removeAll { entry in
-            guard isUnwanted(entry.handle) else { return false }
-            removed.append(entry.handle)
-            return true
+        var kept = 0
+        for index in 0..<count {
+            if isUnwanted(entries[index].handle) {
+                removed.append(entries[index].handle)
+            } else {
+                entries[kept] = entries[index]
+                kept &+= 1
+            }
         }
-        for index in stride(from: entries.count / 2 - 1, through: 0, by: -1) { sift(index) }
+        count = kept
+        for index in stride(from: count / 2 - 1, through: 0, by: -1) { sink(entries[index], from: index) }
         return removed
     }
 
-    private mutating func sift(_ start: Int) {
-        let count = entries.count
+    func forEach(_ body: (PyPointer) -> Void) {
+        for index in 0..<count { body(entries[index].handle) }
+    }
+
+    /// Frees its memory: nothing may be in it.
+    func free() { entries.deallocate() }
+
+    /// Puts an entry where it belongs, on the way up from a place that is free.
+    @inline(__always)
+    private func rise(_ entry: Entry, from start: Int) {
+        var index = start
+        while index > 0 {
+            let parent = (index &- 1) >> 1
+            guard entry < entries[parent] else { break }
+            entries[index] = entries[parent]
+            index = parent
+        }
+        entries[index] = entry
+    }
+
+    /// The same on the way down: to the bottom first, as most entries belong there.
+    @inline(__always)
+    private func sink(_ entry: Entry, from start: Int) {
         var index = start
         while true {
-            var least = index
-            let left = 2 &* index &+ 1
-            if left < count, entries[left] < entries[least] { least = left }
-            if left &+ 1 < count, entries[left &+ 1] < entries[least] { least = left &+ 1 }
-            if least == index { return }
-            entries.swapAt(least, index)
-            index = least
+            var child = 2 &* index &+ 1
+            if child >= count { break }
+            if child &+ 1 < count, entries[child &+ 1] < entries[child] { child &+= 1 }
+            entries[index] = entries[child]
+            index = child
         }
+        while index > start {
+            let parent = (index &- 1) >> 1
+            guard entry < entries[parent] else { break }
+            entries[index] = entries[parent]
+            index = parent
+        }
+        entries[index] = entry
+    }
+
+    private mutating func grow() {
+        let larger = UnsafeMutablePointer<Entry>.allocate(capacity: capacity &* 2)
+        larger.moveInitialize(from: entries, count: count)
+        entries.deallocate()
+        entries = larger
+        capacity &*= 2
     }
 }

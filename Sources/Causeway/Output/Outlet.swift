@@ -75,6 +75,7 @@ final class Outlet: @unchecked Sendable {
         _ bytes: UnsafeRawBufferPointer, _ stream: Stream, _ pending: inout Pending, _ context: Context?
     ) {
         let process = process(context)
+        context?.taskOwner?.pointer.cast(to: TaskOwnerObject.self).pointee.hasPrinted = true
         // A call that is served while another waits for Erlang does not continue its line.
         if process != pending.process, !pending.bytes.isEmpty { send(stream, &pending, context) }
         pending.process = process
@@ -142,6 +143,20 @@ final class Outlet: @unchecked Sendable {
     private func finishCall(_ context: Context) {
         flush(context)
         if unconfirmed > 0 { confirm(process(context), context) }
+    }
+
+    /// Has a body run when what was printed on behalf of a process is passed on. On whatever thread: it is given the
+    /// environment to send from.
+    func whenPassedOn(
+        for process: ErlNifPid, _ context: Context, _ body: @escaping @Sendable (EnvPointer?) -> Void
+    ) {
+        flush(context)
+        let env = messages.pointer
+        // Where there is nobody to ask, or no answer, the end of the ticket is that.
+        guard let term = resourceTypes.outputTicket.makeTerm(env, OutputTicket(whenTaken: body)) else {
+            return body(nil)
+        }
+        _ = send(makeTuple(env, atoms.sync, makeTuple(env, process.pid, term)))
     }
 
     // MARK: Messages

@@ -10,7 +10,7 @@ var outputNifs: [ErlNifFunc] {
             guard let arguments, let ticket = resourceTypes.outputTicket.object(env, arguments[0]) else {
                 return enif_make_badarg(env)
             }
-            ticket.taken()
+            ticket.taken(env)
             return atoms.ok
         },
         /// output_level(Level) -> ok: the least level of Python's logging that Erlang's logger takes.

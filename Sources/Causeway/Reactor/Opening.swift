@@ -21,13 +21,15 @@ extension Reactor {
             let ownFactory = handoff.factory()
             defer { Py_DecRef(ownFactory) }
             let info = try handoff.info(state)
-            let connection = try makeConnection(handoff.number, kind(handoff), info.pointer, ownFactory)
+            let data = try handoff.initialData(state)?.take()
+            defer { Py_DecRef(data) }
+            let made = try makeConnection(handoff.number, kind(handoff), info.pointer, ownFactory, data)
             _ = handoff.take()
-            guard start(connection, during: "handoff", isSocket: handoff.kind != .stream) else { return }
+            guard let connection = made,
+                start(connection, during: "handoff", isSocket: handoff.kind != .stream)
+            else { return }
             begin(connection)
-            if let data = try handoff.initialData(state), connection.isOpen {
-                deliver(data.pointer, to: connection)
-            }
+            if let data, connection.isOpen { deliver(data, to: connection) }
         } catch {
             report("protocol factory", of: nil)
             // What the connection has taken over is closed with it.
@@ -56,11 +58,22 @@ extension Reactor {
         if !pausedListeners.isEmpty { resumeListeners() }
     }
 
-    /// A connection with its protocol. Takes the descriptor over where it does not throw.
+    /// A connection with its protocol; nil where the host serves it. Takes the descriptor over where it does not throw.
     private func makeConnection(
-        _ fd: Int32, _ kind: Connection.Kind, _ info: PyPointer, _ ownFactory: PyPointer?
-    ) throws(PythonError) -> Connection {
-        let made = try calls.make(fd, info: info, factory: ownFactory ?? factory)
+        _ fd: Int32, _ kind: Connection.Kind, _ info: PyPointer, _ ownFactory: PyPointer?, _ data: PyPointer?
+    ) throws(PythonError) -> Connection? {
+        guard let host else { throw runtimeError("the reactor has ended") }
+        let factory = try calls.factory(ownFactory ?? factory)
+        let made = try host.produce(factory)
+        if !calls.isProtocol(made.pointer),
+            try host.adopt(made.pointer, by: factory, fd, info: info, data: data)
+        {
+            ServedDescriptors.shared.release(fd)
+            adopted += 1
+            count(inbox.statistics.totalConnections)
+            return nil
+        }
+        try calls.prepare(made.pointer, fd, info: info)
         let overrides = calls.overrides(of: made.pointer)
         return Connection(Descriptor(owning: fd), kind, protocolObject: made, overrides: overrides)
     }
@@ -180,8 +193,9 @@ extension Reactor {
         do throws(PythonError) {
             let info = try Object(PyDict_Copy(listener.protocolObject))
             try address.describe(in: info.pointer)
-            let connection = try makeConnection(fd, .stream, info.pointer, listener.factory)
-            guard start(connection, during: "accept", isSocket: true) else { return }
+            guard let connection = try makeConnection(fd, .stream, info.pointer, listener.factory, nil),
+                start(connection, during: "accept", isSocket: true)
+            else { return }
             begin(connection)
         } catch {
             report("protocol factory", of: nil)

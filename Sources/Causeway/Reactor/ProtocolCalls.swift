@@ -9,20 +9,36 @@ struct ProtocolCalls {
     /// Makes the protocol of a new connection, which has `fd` and `client_info` from the beginning.
     /// By the factory of a reactor where it has one, else by that of the interpreter.
     func make(_ fd: Int32, info: PyPointer, factory own: PyPointer? = nil) throws(PythonError) -> Object {
+        let made = try Object(PyObject_CallObject(try factory(own), nil))
+        try prepare(made.pointer, fd, info: info)
+        return made
+    }
+
+    /// The factory of a reactor where it has one, else that of the interpreter.
+    func factory(_ own: PyPointer?) throws(PythonError) -> PyPointer {
         guard let factory = own ?? state.factory else {
             throw runtimeError("no protocol factory: call erlang.reactor.set_protocol_factory() first")
         }
-        let made = try Object(PyObject_CallObject(factory, nil))
-        guard cpython_is_subtype_of(made.pointer, state.protocolType) != 0 else {
-            let type = typeName(of: made.pointer)
-            throw typeError("the protocol factory returned \(type), no instance of erlang.reactor.Protocol")
+        return factory
+    }
+
+    /// Checks what a factory has made, and tells it of its connection.
+    func prepare(_ made: PyPointer, _ fd: Int32, info: PyPointer) throws(PythonError) {
+        guard isProtocol(made) else {
+            let remedy =
+                try state.isProtocolOfAsyncio(made)
+                ? ": an asyncio protocol is served by an event loop, see erlang.server" : ""
+            throw typeError(
+                "the protocol factory returned \(typeName(of: made)), "
+                    + "no instance of erlang.reactor.Protocol\(remedy)")
         }
-        guard made.pointer.cast(to: ProtocolObject.self).pointee.registered < 0 else {
+        guard made.cast(to: ProtocolObject.self).pointee.registered < 0 else {
             throw typeError("the protocol factory returned a protocol that has served a connection before")
         }
-        ProtocolObject.setConnection(made.pointer, fd, info)
-        return made
+        ProtocolObject.setConnection(made, fd, info)
     }
+
+    func isProtocol(_ made: PyPointer) -> Bool { cpython_is_subtype_of(made, state.protocolType) != 0 }
 
     /// Tells a protocol that its connection begins.
     func begin(_ protocolObject: PyPointer, _ fd: Int32, _ overrides: Overrides = .connectionMade)

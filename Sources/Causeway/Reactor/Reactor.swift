@@ -39,6 +39,8 @@ final class Reactor {
     var connections = SlotTable<Connection>()
     /// What makes protocols here, where it is not the interpreter's factory.
     private(set) var factory: PyPointer?
+    /// How many connections the host has adopted.
+    var adopted = 0
     /// How many listeners there are, and those that wait until there is room for more connections.
     var listeners = 0
     var pausedListeners: [Connection] = []
@@ -393,6 +395,17 @@ final class Reactor {
             case .close(let token):
                 guard let connection = connections[token] else { continue }
                 if connection.isInCallback { connection.isToBeClosed = true } else { close(connection) }
+            case .finish(let token):
+                guard let connection = connections[token] else { continue }
+                if connection.isInCallback {
+                    connection.isToBeClosed = true
+                } else {
+                    drainAndClose(connection)
+                }
+            case .adoptedEnded:
+                adopted -= 1
+                giveUpPlace()
+                tellIfDrained()
             case .drain: drain()
             }
         }
@@ -515,6 +528,7 @@ final class Reactor {
         tellOfEnd(connection)
         ProtocolObject.detach(connection.protocolObject)
         connection.closeDescriptor()
+        host?.ended(connection.protocolObject)
         Py_DecRef(connection.protocolObject)
         giveUpPlace()
         tellIfDrained()
@@ -548,11 +562,12 @@ final class Reactor {
                 drainAndClose(connection)
             }
         }
+        host?.drainAdopted()
         tellIfDrained()
     }
 
     private func tellIfDrained() {
-        if isDraining, connections.count == 0 { host?.drained() }
+        if isDraining, connections.count == 0, adopted == 0 { host?.drained() }
     }
 
     /// Ends everything, also what was handed over and never begun.

@@ -1,3 +1,4 @@
+import CPython
 import Python
 import Streams
 import Synchronization
@@ -8,8 +9,11 @@ enum ReactorRequest: Sendable {
     case open(Handoff)
     /// A protocol that waits for it may write.
     case writeReady(Poller.Token)
-    /// A connection that Python wants to end.
+    /// A connection that Python wants to end: at once, or when what is left is written.
     case close(Poller.Token)
+    case finish(Poller.Token)
+    /// A connection has ended that the host has adopted.
+    case adoptedEnded
     /// No more connections: those that have nothing to write end now, the others when they have written.
     case drain
 }
@@ -131,6 +135,30 @@ protocol ReactorHost: AnyObject {
     func pollerAbandoned(_ descriptor: Int32)
     /// After a `drain`: nothing is left.
     func drained()
+    /// What a factory makes for a connection. With the GIL.
+    func produce(_ factory: PyPointer) throws(PythonError) -> Object
+    /// Serves a descriptor by what a factory has made where that is no protocol of the reactor. The descriptor is the
+    /// host's then, and the reactor is told of its end by a request. False where it is nothing for the host. With the GIL.
+    func adopt(_ made: PyPointer, by factory: PyPointer, _ fd: Int32, info: PyPointer, data: PyPointer?)
+        throws(PythonError) -> Bool
+    /// Ends what was adopted, as soon as it has written what it has to. With the GIL.
+    func drainAdopted()
+    /// A connection is over, its descriptor closed. With the GIL.
+    func ended(_ protocolObject: PyPointer)
+}
+
+extension ReactorHost {
+    func produce(_ factory: PyPointer) throws(PythonError) -> Object {
+        try Object(PyObject_CallObject(factory, nil))
+    }
+
+    func adopt(_ made: PyPointer, by factory: PyPointer, _ fd: Int32, info: PyPointer, data: PyPointer?)
+        throws(PythonError) -> Bool
+    { false }
+
+    func drainAdopted() {}
+
+    func ended(_ protocolObject: PyPointer) {}
 }
 
 /// Adds to a counter that only its own thread writes.

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 
 import erlang
 from erlang import server
@@ -49,9 +50,9 @@ async def whose():
     return erlang.self()
 
 
-async def say(text):
+async def say(text, end="\n"):
     await asyncio.sleep(0)
-    print(text)
+    print(text, end=end)
 
 
 async def tell_later(name):
@@ -215,3 +216,99 @@ async def add_signal_handler():
 async def sleeping(seconds):
     await erlang.sleep(seconds)
     return "slept"
+
+
+def _tell(name, what):
+    erlang.send(erlang.whereis(name), erlang.atom(what))
+
+
+@contextlib.contextmanager
+def _telling(name):
+    """Tells Erlang of the beginning, and of an interruption."""
+    _tell(name, "started")
+    try:
+        yield
+    except erlang.CallInterrupted:
+        _tell(name, "interrupted")
+        raise
+
+
+async def spin(name):
+    with _telling(name):
+        while True:
+            pass
+
+
+async def spin_for(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return "spun"
+
+
+async def gather_spin(name):
+    await asyncio.gather(asyncio.sleep(0), spin(name))
+
+
+async def spinning_generator(name):
+    with _telling(name):
+        while True:
+            pass
+    yield
+
+
+async def sleep_in_vain(name):
+    with _telling(name):
+        time.sleep(3600)
+
+
+async def step_until_cancelled(name):
+    try:
+        _tell(name, "started")
+        while True:
+            for _ in range(100):
+                pass
+            await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        _tell(name, "cancelled")
+        raise
+    except erlang.CallInterrupted:
+        _tell(name, "interrupted")
+        raise
+
+
+stepping = {"count": 0, "on": False}
+
+
+def begin_stepping():
+    stepping.update(count=0, on=True)
+
+
+def end_stepping():
+    stepping["on"] = False
+
+
+def steps():
+    return stepping["count"]
+
+
+async def step_on(value):
+    """Takes steps until it is to end."""
+    while stepping["on"]:
+        stepping["count"] += 1
+        await asyncio.sleep(0)
+    return value
+
+
+async def say_and_tell(text, name):
+    print(text)
+    _tell(name, "said")
+
+
+async def say_and_fail(text):
+    print(text)
+    raise ValueError(text)
+
+
+async def say_by_part(text):
+    await asyncio.create_task(say(text))
