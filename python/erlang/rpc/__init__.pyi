@@ -15,6 +15,7 @@ __all__ = [
     "list_advertised",
     "listen",
     "open_stream",
+    "set_max_workers",
     "unadvertise",
 ]
 
@@ -92,6 +93,7 @@ def advertise(
 @overload
 def advertise(name: Any, function: _Function, *, mode: _Mode = "server_stream") -> _Function: ...
 def unadvertise(name: Any) -> None: ...
+def set_max_workers(number: int) -> None: ...
 def list_advertised() -> list[tuple[Any, str]]: ...
 def call(
     name: Any, args: Any = None, *, deadline: float | None = 30.0, key: Any = None, connection: Any = None
