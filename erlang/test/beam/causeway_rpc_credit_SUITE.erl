@@ -4,7 +4,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--export([suite/0, all/0, init_per_suite/1, end_per_suite/1, end_per_testcase/2]).
+-export([suite/0, all/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
 -export([too_much/1, too_much_for_a_client/1, much_too_much/1, large_chunk/1, weightless_terms/1, second_reply/1,
          nothing_at_all/1, unread_streams_stop_no_other/1]).
 
@@ -27,6 +27,11 @@ init_per_suite(Config) ->
     Config.
 
 end_per_suite(_Config) -> application:stop(causeway).
+
+%% Connections end with a reason.
+init_per_testcase(_Case, Config) ->
+    process_flag(trap_exit, true),
+    Config.
 
 end_per_testcase(_Case, _Config) ->
     [ok = ?R:unadvertise(Name) || {Name, _} <- ?R:list_advertised()],
@@ -109,7 +114,8 @@ too_much(_Config) ->
     Handler ! go,
     receive
         {taken, Handler, {Bytes, Outcome}} ->
-            ?assert(Bytes > Room - 10000 andalso Bytes =< Room + 10000),
+            %% What had its place here; what was to have one is dropped.
+            ?assert(Bytes > Room div 4 - 10000 andalso Bytes =< Room div 4),
             ?assertMatch({error, {<<"out_of_credit">>, <<"10000 bytes have come where there was room for ", _/binary>>}}, Outcome)
     end,
     close(Both).
@@ -130,12 +136,14 @@ too_much_for_a_client(_Config) ->
             ok = causeway_packet_connection:reply(From, {ok, Answer})
     end,
     Client = receive {client, Process, _} -> Process end,
-    {ok, 0, _} = send(Peer, 0, 0, [<<0:24000>>]),
-    {ok, 0, _} = send(Peer, 0, 1, [<<0:8000>>]),
-    {ok, 0, _} = send(Peer, 0, 2, [<<0>>]),
-    ?assertMatch(#{<<"code">> := <<"out_of_credit">>, <<"stream_id">> := 1}, error_frame()),
+    {ok, 0, _} = send(Peer, 1, 0, [<<0:24000>>]),
+    %% That has its place where it is received.
+    receive {frame, ?CREDIT, Credit} -> ?assertEqual(<<0:32, 3000:32>>, Credit) end,
+    {ok, 0, _} = send(Peer, 1, 1, [<<0:32000>>]),
+    {ok, 0, _} = send(Peer, 1, 2, [<<0>>]),
+    ?assertMatch(#{<<"code">> := <<"out_of_credit">>, <<"stream_id">> := 0}, error_frame()),
     Client ! go,
-    receive {taken, Client, Taken} -> ?assertMatch({4000, {error, {<<"out_of_credit">>, _}}}, Taken) end,
+    receive {taken, Client, Taken} -> ?assertMatch({3000, {error, {<<"out_of_credit">>, _}}}, Taken) end,
     close(Both).
 
 %% A gigabyte, as fast as it goes.
