@@ -122,6 +122,13 @@ def test_a_peer_whose_terms_weigh_nothing_is_refused():
             assert (accepted, text) == (False, b"no frame of a streaming call")
 
 
+def test_a_number_that_is_taken_is_refused():
+    with _raw_peer() as (connection, peer, _frames):
+        assert "window" in _open(peer, "echo")
+        assert _open(peer, "echo")["error"]["code"] == "badarg"
+        assert connection.info()["streams"] == 1
+
+
 def test_chunks_out_of_order_end_the_call():
     with _raw_peer() as (_connection, peer, frames):
         _open(peer, "total")

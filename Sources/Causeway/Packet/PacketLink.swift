@@ -429,9 +429,11 @@ final class PacketLink: @unchecked Sendable {
     /// Ends all at once: the crew goes.
     func shut(_ end: PacketEnd) {
         finish(end)
+        var flows: [UInt32: RpcFlow]?
         let wakers = lock.withLock { c in
             c.isClosed = true
-            if c.flows != nil { c.flows = [:] }
+            // What they hold is let go of after the lock.
+            swap(&flows, &c.flows)
             dropWork(&c)
             return takeWatchers(&c)
         }

@@ -19,6 +19,8 @@ final class RpcFlow: Sendable {
     /// How many bytes may wait to be passed on, and be on the way where there are large ones.
     static let outbox = 4 * atOnce
 
+    private static let mostCredit = 1 << 60
+
     /// How many bytes the other side may send where so many may wait to be received: those that are on the way as well.
     static func room(_ window: Int) -> Int { 4 &* min(window, 1 << 40) }
 
@@ -122,7 +124,7 @@ final class RpcFlow: Sendable {
 
     /// The other side has room for more.
     func grant(_ more: Int) {
-        state.withLock { $0.credit = $0.credit.addingReportingOverflow(more).partialValue }
+        state.withLock { $0.credit = min($0.credit, RpcFlow.mostCredit) + min(more, RpcFlow.mostCredit) }
         passOn()
     }
 

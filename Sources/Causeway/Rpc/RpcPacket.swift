@@ -214,10 +214,10 @@ extension Payload {
 }
 
 extension PacketLink {
-    /// A call goes over it; false where nothing does any more.
+    /// A call goes over it; false where nothing does any more, and for a number that another has.
     func add(_ flow: RpcFlow) -> Bool {
         lock.withLock { c in
-            if c.isClosed || c.end != nil { return false }
+            if c.isClosed || c.end != nil || c.flows?[flow.ownNumber] != nil { return false }
             c.flows?[flow.ownNumber] = flow
             return true
         }

@@ -150,6 +150,8 @@ class Connection:
         handler = find(_name(opening["procedure"])) if self._serve else None
         if handler is None:
             return cbor.dumps({"error": {"code": "not_found", "message": "nobody has advertised that name"}})
+        if self._link.halves(opening["stream_id"]):
+            return cbor.dumps({"error": {"code": "badarg", "message": "another call has that stream_id"}})
         stream = self._stream(opening["stream_id"], opening["window"])
         deadline = opening.get("deadline_ms")
         if deadline is not None:
