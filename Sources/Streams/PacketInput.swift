@@ -1,14 +1,16 @@
-/// Packets on their way in: what was read, until whole packets are taken out of it. One thread at a time uses it.
+/// Packets on their way in: what was read, until whole packets are taken out of it. One thread at a time uses
+/// it.
 ///
-/// A payload of at least `largeSize` bytes that is not there yet gets memory of its own from the user, and is read
-/// there directly.
+/// A payload of at least `largeSize` bytes that is not there yet gets memory of its own from the user, and is
+/// read there directly.
 @safe
 public final class PacketInput: @unchecked Sendable {
     /// From how many bytes on a payload is read to where it stays.
     public static let largeSize = 65536
 
     private static let capacity = 2 * largeSize
-    /// What is read at most behind a large payload: more would have to be copied where another large one follows.
+    /// What is read at most behind a large payload: more would have to be copied where another large one
+    /// follows.
     private static let afterLarge = 4096
     private var memory: UnsafeMutableRawPointer?
     private var start = 0
@@ -108,8 +110,8 @@ public final class PacketInput: @unchecked Sendable {
             UnsafeRawBufferPointer(start: base + start + payload.lowerBound, count: count))
     }
 
-    /// Gives the payload that was found its memory: so many bytes as were asked for, without those at its beginning that
-    /// `beginning` has told.
+    /// Gives the payload that was found its memory: so many bytes as were asked for, without those at its
+    /// beginning that `beginning` has told.
     public func place(_ target: UnsafeMutableRawPointer, count: Int, after skipped: Int = 0)
         throws(PacketError)
     {

@@ -1,10 +1,11 @@
 import CPlatform
 import Glibc
 
-/// Packets on their way out, in order. Small payloads are copied together, large ones stay where they are and are
-/// written from there.
+/// Packets on their way out, in order. Small payloads are copied together, large ones stay where they are and
+/// are written from there.
 ///
-/// What is said to be done with the lock needs one of the user's; whoever has begun to write does so without it.
+/// What is said to be done with the lock needs one of the user's; whoever has begun to write does so without
+/// it.
 @safe
 public final class PacketOutput: @unchecked Sendable {
     /// From how many bytes on a payload is better not copied.
@@ -58,8 +59,8 @@ public final class PacketOutput: @unchecked Sendable {
         added(count)
     }
 
-    /// Adds a packet whose payload stays where it is as long as its owner, which is let go of when it is written. With
-    /// the lock.
+    /// Adds a packet whose payload stays where it is as long as its owner, which is let go of when it is
+    /// written. With the lock.
     public func append(_ head: PacketHead, held payload: UnsafeRawBufferPointer, owner: AnyObject) {
         append(head, payload: payload.count)
         unsafe append(held: payload, owner: owner)
@@ -114,7 +115,8 @@ public final class PacketOutput: @unchecked Sendable {
         size &+= count
     }
 
-    /// Whether there is something to write and nobody writes: then the caller does, and calls `end`. With the lock.
+    /// Whether there is something to write and nobody writes: then the caller does, and calls `end`. With the
+    /// lock.
     public func begin() -> Bool {
         if isBeingWritten || size == 0 { return false }
         isBeingWritten = true
@@ -128,7 +130,8 @@ public final class PacketOutput: @unchecked Sendable {
 
     /// Writes what there is room for. Without the lock, by who has begun.
     ///
-    /// The corresponding C functions are `sendmsg(MSG_DONTWAIT | MSG_NOSIGNAL)` and, for what is no socket, `writev`.
+    /// The corresponding C functions are `sendmsg(MSG_DONTWAIT | MSG_NOSIGNAL)` and, for what is no socket,
+    /// `writev`.
     public func write(to target: borrowing PacketStream) -> Outcome {
         while first < writingCount {
             switch unsafe withUnsafeTemporaryAllocation(

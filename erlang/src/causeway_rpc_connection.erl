@@ -143,7 +143,7 @@ handle_info({rpc_credit, Stream, Bytes}, #state{calls = Calls, numbers = Numbers
     case Numbers of
         #{Stream := Number} ->
             #{Number := #call{room = Room} = Call} = Calls,
-            request(State, credit, causeway_rpc_packet:credit(Number bxor 1, Bytes)),
+            _ = request(State, credit, causeway_rpc_packet:credit(Number bxor 1, Bytes)),
             {noreply, State#state{calls = Calls#{Number := Call#call{room = Room + Bytes}}}};
         #{} ->
             {noreply, State}

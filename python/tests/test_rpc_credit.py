@@ -140,8 +140,8 @@ def test_chunks_out_of_order_end_the_call():
 def test_frames_that_are_none_harm_nobody():
     with _raw_peer() as (connection, peer, _frames):
         _open(peer, "echo")
-        wrong = [b"", b"a", bytes(7), bytes(9), _chunks(0, 0, b"abc")[:-1], struct.pack(">IIBII", 0, 0, 9, 1, 0)]
-        for payload in wrong:
+        unknown = struct.pack(">IIBII", 0, 0, 9, 1, 0)
+        for payload in (b"", b"a", bytes(7), bytes(9), _chunks(0, 0, b"abc")[:-1], unknown):
             assert not peer.do(0x28, payload=payload)[0]
         assert not peer.do(0x2C, payload=bytes(3))[0]
         assert connection.info()["streams"] == 1

@@ -12,8 +12,8 @@ private let heldSize = 16384
 
 // MARK: Who keeps the bytes of a message
 
-/// A Python object that is let go of on any thread: then its interpreter gives it back later. In plain python3 at once,
-/// but by those who read and write packets, who have no GIL.
+/// A Python object that is let go of on any thread: then its interpreter gives it back later. In plain
+/// python3 at once, but by those who read and write packets, who have no GIL.
 final class HeldObject: @unchecked Sendable {
     private let pointer: PyPointer
     private let leftovers: Leftovers

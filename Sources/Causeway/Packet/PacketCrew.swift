@@ -4,9 +4,11 @@ import Python
 import Streams
 import Synchronization
 
-/// The threads of a link: one that reads where no thread of Python does, one that stands by, and those that run handlers.
+/// The threads of a link: one that reads where no thread of Python does, one that stands by, and those that
+/// run handlers.
 extension PacketLink {
-    /// How often the stand-by looks, in nanoseconds, and how often in vain before it sleeps until it is woken.
+    /// How often the stand-by looks, in nanoseconds, and how often in vain before it sleeps until it is
+    /// woken.
     private static let tick: Int64 = 500_000
     private static let quietTicks = 4
     /// For how long the reader leaves objects to threads that have the GIL to give back, in nanoseconds.

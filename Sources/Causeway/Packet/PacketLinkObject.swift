@@ -296,7 +296,8 @@ struct PacketLinkObject {
                     return list.take()
                 }
             },
-            method("takes_calls", "takes_calls($self, /)\n--\n\nStreaming calls go over it from now on.") { me, _, _ in
+            method("takes_calls", "takes_calls($self, /)\n--\n\nStreaming calls go over it from now on.") {
+                me, _, _ in
                 returning { () throws(PythonError) in
                     try PacketLinkObject.link(me).lock.withLock { $0.flows = [:] }
                     return newNone()

@@ -123,7 +123,8 @@ final class PacketGarbage: @unchecked Sendable {
         return key
     }()
 
-    /// Where the calling thread, which has no GIL, is to leave what it lets go of. Nil on threads that have it.
+    /// Where the calling thread, which has no GIL, is to leave what it lets go of. Nil on threads that have
+    /// it.
     static var current: PacketGarbage? {
         pthread_getspecific(key).map { Unmanaged<PacketGarbage>.fromOpaque($0).takeUnretainedValue() }
     }

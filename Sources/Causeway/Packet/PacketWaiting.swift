@@ -4,7 +4,8 @@ import Streams
 
 /// What threads of Python do with a link, and wait for. With the GIL, which is released meanwhile.
 extension PacketLink {
-    /// How short after the last packet one is not written at once, but left for others to come along, in nanoseconds.
+    /// How short after the last packet one is not written at once, but left for others to come along, in
+    /// nanoseconds.
     private static let burst: Int64 = 20_000
 
     /// Waits until something is so, which is looked at with the lock; whether it is, when the time is over.
@@ -138,8 +139,8 @@ extension PacketLink {
             wakingBy: { wake in lock.withLock { _ in request.add(wake) } })
     }
 
-    /// Waits until something is over; false where it is not when the time is over. Who ends it is told by `add`, which
-    /// tells in turn whether that has not happened yet, how a thread that sleeps is woken.
+    /// Waits until something is over; false where it is not when the time is over. Who ends it is told by
+    /// `add`, which tells in turn whether that has not happened yet, how a thread that sleeps is woken.
     ///
     /// The thread reads by itself where nobody else does: what comes then takes no way over another thread.
     func wait(
@@ -187,7 +188,8 @@ extension PacketLink {
 
     private var isShut: Bool { lock.withLock { $0.isClosed } }
 
-    /// Has whoever reads look whether what it waits for is over, which another thread may have ended. From any thread.
+    /// Has whoever reads look whether what it waits for is over, which another thread may have ended. From
+    /// any thread.
     func lookAgain() {
         if lock.withLock({ $0.isPolling }) { ring() }
     }

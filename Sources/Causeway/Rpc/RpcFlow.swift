@@ -3,10 +3,12 @@ import Python
 import Streams
 import Synchronization
 
-/// A call over a packet connection of a plain python3: what passes the chunks of a half on, and takes those that come.
+/// A call over a packet connection of a plain python3: what passes the chunks of a half on, and takes those
+/// that come.
 ///
-/// Whoever reads packets does so, and whoever sends, without the GIL. Chunks are numbered, and sent as far as the other
-/// side has given room; while a packet of a call is on its way, small ones are collected for the next.
+/// Whoever reads packets does so, and whoever sends, without the GIL. Chunks are numbered, and sent as far as
+/// the other side has given room; while a packet of a call is on its way, small ones are collected for the
+/// next.
 final class RpcFlow: Sendable {
     /// How a direction ends.
     enum Final: Sendable, Equatable {
@@ -21,7 +23,8 @@ final class RpcFlow: Sendable {
 
     private static let mostCredit = 1 << 60
 
-    /// How many bytes the other side may send where so many may wait to be received: those that are on the way as well.
+    /// How many bytes the other side may send where so many may wait to be received: those that are on the
+    /// way as well.
     static func room(_ window: Int) -> Int { 4 &* min(window, 1 << 40) }
 
     private struct State {
@@ -48,7 +51,8 @@ final class RpcFlow: Sendable {
     private let window: Int
     private let state: Mutex<State>
 
-    /// `number` is that which comes; `credit` is what the other side has room for, and `room` what this one has.
+    /// `number` is that which comes; `credit` is what the other side has room for, and `room` what this one
+    /// has.
     init(_ half: StreamHalf, _ link: PacketLink, number: UInt32, credit: Int, room: Int) {
         self.half = half
         self.link = link
@@ -90,8 +94,8 @@ final class RpcFlow: Sendable {
         return isPosted
     }
 
-    /// Takes some of the outbox, and has them written: of large ones each in a packet of its own, which is read to where it
-    /// stays.
+    /// Takes some of the outbox, and has them written: of large ones each in a packet of its own, which is
+    /// read to where it stays.
     private func post(_ state: inout State, _ outbox: ByteQueue) -> Bool {
         var items: [Payload] = []
         _ = outbox.receive(bytes: min(state.credit, RpcFlow.atOnce), count: 4096) { items.append($0) }
@@ -99,7 +103,8 @@ final class RpcFlow: Sendable {
         while let first = rest.first {
             var count = 1
             if first.body.count < PacketInput.largeSize {
-                count = rest.firstIndex { $0.body.count >= PacketInput.largeSize }.map { $0 - rest.startIndex }
+                count =
+                    rest.firstIndex { $0.body.count >= PacketInput.largeSize }.map { $0 - rest.startIndex }
                     ?? rest.count
             }
             let packet = RpcPacket(rest.prefix(count))
@@ -152,7 +157,8 @@ final class RpcFlow: Sendable {
 
     // MARK: Receiving
 
-    /// So many bytes were taken: the other side is given room again, now and then. Whether there is something to write.
+    /// So many bytes were taken: the other side is given room again, now and then. Whether there is something
+    /// to write.
     func took(_ weight: Int) -> Bool {
         let credit = state.withLock { state -> Int in
             state.owed += weight

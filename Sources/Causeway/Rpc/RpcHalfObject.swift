@@ -151,7 +151,8 @@ struct RpcHalfObject {
                 "grant", "grant($self, bytes, /)\n--\n\nThe other half has room for more."
             ) { me, arguments, count in
                 RpcHalfObject.operate(me) { _, operation throws(PythonError) in
-                    guard count == 1, let argument = arguments?[0], let more = try integer(argument), more >= 0
+                    guard count == 1, let argument = arguments?[0], let more = try integer(argument),
+                        more >= 0
                     else { throw valueError("room is a number of bytes") }
                     operation.flow?.grant(more)
                     operation.passOn()

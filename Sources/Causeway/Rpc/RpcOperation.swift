@@ -16,7 +16,8 @@ struct RpcOperation {
 
     // MARK: Sending
 
-    /// Sends a chunk, and waits for room. False where nothing is sent any more, nil where there is no other half.
+    /// Sends a chunk, and waits for room. False where nothing is sent any more, nil where there is no other
+    /// half.
     func send(_ data: PyPointer, within milliseconds: Int) throws(PythonError) -> Bool? {
         let chunk = try Payload.chunk(data, state)
         switch half.send(chunk) {
@@ -208,7 +209,9 @@ struct RpcOperation {
     /// Whatever it was that has ended the wait.
     private func endWait(_ functions: RpcFunctions) {
         let exception = Exception.take()
-        do throws(PythonError) { _ = try Object(PyObject_CallNoArgs(functions.endWait)) } catch { PyErr_Clear() }
+        do throws(PythonError) { _ = try Object(PyObject_CallNoArgs(functions.endWait)) } catch {
+            PyErr_Clear()
+        }
         exception?.restore()
     }
 

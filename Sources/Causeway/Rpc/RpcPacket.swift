@@ -17,9 +17,9 @@ enum RpcFrame {
     }
 }
 
-/// Chunks of one call as they are in a packet, behind the number of the call and that of the first: each with its kind,
-/// its weight and its length, from the most significant byte on. A reply goes among them, so that it comes after what was
-/// sent before.
+/// Chunks of one call as they are in a packet, behind the number of the call and that of the first: each with
+/// its kind, its weight and its length, from the most significant byte on. A reply goes among them, so that
+/// it comes after what was sent before.
 struct RpcPacket {
     fileprivate static let raw: UInt8 = 0
     fileprivate static let cbor: UInt8 = 1
@@ -223,7 +223,8 @@ extension PacketLink {
         }
     }
 
-    /// Has a packet of chunks written with the next ones; false where nothing is sent any more. Without its lock.
+    /// Has a packet of chunks written with the next ones; false where nothing is sent any more. Without its
+    /// lock.
     func post(_ packet: RpcPacket, number: UInt32, sequence: UInt32, of flow: RpcFlow) -> Bool {
         ask(0x28, (flow, packet.weight)) { head in
             packet.append(to: self, head, number: number, sequence: sequence)

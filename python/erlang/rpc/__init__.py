@@ -51,9 +51,9 @@ def advertise(name, function=None, *, mode="server_stream"):
     generator or a coroutine returns is the reply, and the stream is closed.
 
     Functions run in threads, as many at once as :func:`set_max_workers` allows, coroutines in one event loop
-    that they share. An exception ends the call with its class's name as the code and its text as the message; the traceback is logged. Where the
-    other side has gone or given up, the next use of the stream raises :class:`RpcError`, and a coroutine is
-    cancelled. Raises TypeError, ValueError.
+    that they share. An exception ends the call with its class's name as the code and its text as the message;
+    the traceback is logged. Where the other side has gone or given up, the next use of the stream raises
+    :class:`RpcError`, and a coroutine is cancelled. Raises TypeError, ValueError.
     """
     if function is None:
         if mode not in MODES:
