@@ -164,7 +164,7 @@ settled(Stream) ->
 
 flat(Before, After) ->
     Grown = [(Now - Then) div 1048576 || {Then, Now} <- lists:zip(Before, After)],
-    ?assert(lists:max(Grown) < 32, Grown),
+    ?assert(lists:max(Grown) < 64, Grown),
     Grown.
 
 pair() ->
