@@ -1,17 +1,22 @@
-/// Packets on their way in: what was read, until whole packets are taken out of it. One thread at a time uses it.
+/// Packets on their way in: what was read, until whole packets are taken out of it. One thread at a time uses
+/// it.
 ///
-/// A payload of at least `largeSize` bytes that is not there yet gets memory of its own from the user, and is read
-/// there directly.
+/// A payload of at least `largeSize` bytes that is not there yet gets memory of its own from the user, and is
+/// read there directly.
 @safe
 public final class PacketInput: @unchecked Sendable {
     /// From how many bytes on a payload is read to where it stays.
     public static let largeSize = 65536
 
     private static let capacity = 2 * largeSize
+    /// What is read at most behind a large payload: more would have to be copied where another large one
+    /// follows.
+    private static let afterLarge = 4096
     private var memory: UnsafeMutableRawPointer?
     private var start = 0
     private var end = 0
     private var large: Large?
+    private var comesFromLarge = false
     private let maximum: Int
 
     @safe private struct Large {
@@ -44,21 +49,26 @@ public final class PacketInput: @unchecked Sendable {
     ///
     /// - Returns: what became of it, and whether there may be more.
     public func read(from source: borrowing PacketStream) -> (PacketStream.Transfer, isFull: Bool) {
-        if let large = large {
-            let room = large.count &- large.filled
-            let transfer = unsafe source.read(large.memory + large.filled, room)
-            guard case .bytes(let count) = transfer else { return (transfer, false) }
-            self.large?.filled &+= count
-            return (transfer, true)
-        }
         let base = unsafe memory ?? .allocate(byteCount: PacketInput.capacity, alignment: 16)
         unsafe memory = base
+        if let large = large {
+            // The buffer is empty.
+            let room = large.count &- large.filled
+            let transfer = unsafe source.read(
+                large.memory + large.filled, room, then: base, PacketInput.afterLarge)
+            guard case .bytes(let count) = transfer else { return (transfer, false) }
+            self.large?.filled &+= min(count, room)
+            end = max(0, count &- room)
+            comesFromLarge = true
+            return (transfer, count == room &+ PacketInput.afterLarge)
+        }
         if start > 0 {
             if start < end { unsafe base.copyMemory(from: base + start, byteCount: end &- start) }
             end &-= start
             start = 0
         }
-        let room = PacketInput.capacity &- end
+        let room = comesFromLarge ? max(1, PacketInput.afterLarge &- end) : PacketInput.capacity &- end
+        comesFromLarge = false
         let transfer = unsafe source.read(base + end, room)
         guard case .bytes(let count) = transfer else { return (transfer, false) }
         end &+= count
@@ -88,16 +98,33 @@ public final class PacketInput: @unchecked Sendable {
         }
     }
 
-    /// Gives the payload that was found its memory: so many bytes as were asked for.
-    public func place(_ target: UnsafeMutableRawPointer, count: Int) throws(PacketError) {
+    /// The first bytes of the large payload that was found; nil where they are not there yet.
+    public func beginning(_ count: Int) throws(PacketError) -> [UInt8]? {
+        guard let base = unsafe memory else { return nil }
+        let rest = unsafe UnsafeBufferPointer(
+            start: (base + start).assumingMemoryBound(to: UInt8.self), count: end &- start)
+        guard let (_, payload) = try unsafe FoundPacket.decodeHead(rest.span),
+            payload.lowerBound &+ count <= min(rest.count, payload.upperBound)
+        else { return nil }
+        return unsafe [UInt8](
+            UnsafeRawBufferPointer(start: base + start + payload.lowerBound, count: count))
+    }
+
+    /// Gives the payload that was found its memory: so many bytes as were asked for, without those at its
+    /// beginning that `beginning` has told.
+    public func place(_ target: UnsafeMutableRawPointer, count: Int, after skipped: Int = 0)
+        throws(PacketError)
+    {
         guard let base = unsafe memory else { return }
         let rest = unsafe UnsafeBufferPointer(
             start: (base + start).assumingMemoryBound(to: UInt8.self), count: end &- start)
-        guard let (_, payload) = try unsafe FoundPacket.decodeHead(rest.span), payload.count == count else {
-            return
-        }
-        let there = min(rest.count, payload.upperBound) &- payload.lowerBound
-        unsafe target.copyMemory(from: base + start + payload.lowerBound, byteCount: there)
+        guard let (_, payload) = try unsafe FoundPacket.decodeHead(rest.span), skipped >= 0,
+            payload.count == count &+ skipped
+        else { return }
+        let first = payload.lowerBound &+ skipped
+        let there = min(rest.count, payload.upperBound) &- first
+        guard there >= 0 else { return }
+        unsafe target.copyMemory(from: base + start + first, byteCount: there)
         start = 0
         end = 0
         unsafe large = Large(memory: target, count: count, filled: there)

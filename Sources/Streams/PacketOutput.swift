@@ -1,10 +1,11 @@
 import CPlatform
 import Glibc
 
-/// Packets on their way out, in order. Small payloads are copied together, large ones stay where they are and are
-/// written from there.
+/// Packets on their way out, in order. Small payloads are copied together, large ones stay where they are and
+/// are written from there.
 ///
-/// What is said to be done with the lock needs one of the user's; whoever has begun to write does so without it.
+/// What is said to be done with the lock needs one of the user's; whoever has begun to write does so without
+/// it.
 @safe
 public final class PacketOutput: @unchecked Sendable {
     /// From how many bytes on a payload is better not copied.
@@ -13,13 +14,13 @@ public final class PacketOutput: @unchecked Sendable {
     private static let bufferSize = 65536
     private static let pieces = 64
 
-    /// A piece of memory: one of ours, or that of somebody who is told when it is written.
+    /// A piece of memory: one of ours, or that of somebody who is let go of when it is written.
     @safe private struct Piece {
         let memory: UnsafeMutableRawPointer
         var start: Int
         var end: Int
         let capacity: Int
-        let owner: UnsafeMutableRawPointer?
+        let owner: AnyObject?
     }
 
     private var writingCount: Int { writing.count }
@@ -31,7 +32,7 @@ public final class PacketOutput: @unchecked Sendable {
     private var writing: [Piece] = []
     private var first = 0
     private var written = 0
-    private var freed: [UnsafeMutableRawPointer] = unsafe []
+    private var freed: [AnyObject] = []
     private var spare: UnsafeMutableRawPointer?
     private var isBeingWritten = false
     /// How many bytes are not known to be written.
@@ -41,7 +42,7 @@ public final class PacketOutput: @unchecked Sendable {
     public init() {}
 
     deinit {
-        for piece in queued + writing[first...] where unsafe piece.owner == nil {
+        for piece in queued + writing[first...] where piece.owner == nil {
             unsafe piece.memory.deallocate()
         }
         unsafe spare?.deallocate()
@@ -58,19 +59,35 @@ public final class PacketOutput: @unchecked Sendable {
         added(count)
     }
 
-    /// Adds a packet whose payload stays where it is until `end` gives its owner back. With the lock.
-    public func append(
-        _ head: PacketHead, held payload: UnsafeRawBufferPointer, owner: UnsafeMutableRawPointer
-    ) {
+    /// Adds a packet whose payload stays where it is as long as its owner, which is let go of when it is
+    /// written. With the lock.
+    public func append(_ head: PacketHead, held payload: UnsafeRawBufferPointer, owner: AnyObject) {
+        append(head, payload: payload.count)
+        unsafe append(held: payload, owner: owner)
+    }
+
+    /// Begins a packet, of whose payload so many bytes follow. With the lock.
+    public func append(_ head: PacketHead, payload count: Int) {
         let room = unsafe makeRoom(PacketHead.longest)
-        added(unsafe head.write(payload: payload.count, to: room.assumingMemoryBound(to: UInt8.self)))
-        guard let base = payload.baseAddress else { return }
+        added(unsafe head.write(payload: count, to: room.assumingMemoryBound(to: UInt8.self)))
+    }
+
+    /// Adds a copy of a part of the payload of the packet that was begun. With the lock.
+    public func append(_ part: UnsafeRawBufferPointer) {
+        guard let source = part.baseAddress else { return }
+        unsafe makeRoom(part.count).copyMemory(from: source, byteCount: part.count)
+        added(part.count)
+    }
+
+    /// Adds a part that stays where it is as long as its owner. With the lock.
+    public func append(held part: UnsafeRawBufferPointer, owner: AnyObject) {
+        guard let base = part.baseAddress else { return }
         // It is only read from.
         let piece = unsafe Piece(
-            memory: UnsafeMutableRawPointer(mutating: base), start: 0, end: payload.count, capacity: 0,
+            memory: UnsafeMutableRawPointer(mutating: base), start: 0, end: part.count, capacity: 0,
             owner: owner)
         queued.append(piece)
-        size &+= payload.count
+        size &+= part.count
     }
 
     /// Where the next bytes of our own go: so many fit there.
@@ -98,7 +115,8 @@ public final class PacketOutput: @unchecked Sendable {
         size &+= count
     }
 
-    /// Whether there is something to write and nobody writes: then the caller does, and calls `end`. With the lock.
+    /// Whether there is something to write and nobody writes: then the caller does, and calls `end`. With the
+    /// lock.
     public func begin() -> Bool {
         if isBeingWritten || size == 0 { return false }
         isBeingWritten = true
@@ -112,7 +130,8 @@ public final class PacketOutput: @unchecked Sendable {
 
     /// Writes what there is room for. Without the lock, by who has begun.
     ///
-    /// The corresponding C functions are `sendmsg(MSG_DONTWAIT | MSG_NOSIGNAL)` and, for what is no socket, `writev`.
+    /// The corresponding C functions are `sendmsg(MSG_DONTWAIT | MSG_NOSIGNAL)` and, for what is no socket,
+    /// `writev`.
     public func write(to target: borrowing PacketStream) -> Outcome {
         while first < writingCount {
             switch unsafe withUnsafeTemporaryAllocation(
@@ -150,8 +169,8 @@ public final class PacketOutput: @unchecked Sendable {
             }
             rest &-= size
             first &+= 1
-            if let owner = unsafe piece.owner {
-                unsafe freed.append(owner)
+            if let owner = piece.owner {
+                freed.append(owner)
             } else if unsafe spare == nil, piece.capacity == PacketOutput.bufferSize {
                 unsafe reusable.append(piece.memory)
             } else {
@@ -163,27 +182,26 @@ public final class PacketOutput: @unchecked Sendable {
     /// Buffers that the writer has emptied.
     private var reusable: [UnsafeMutableRawPointer] = unsafe []
 
-    /// The writer is done. With the lock.
+    /// The writer is done: who owns what was written is let go of. With the lock.
     ///
-    /// - Returns: how many bytes were written, and the owners of the payloads that were.
-    public func end() -> (written: Int, owners: [UnsafeMutableRawPointer]) {
+    /// - Returns: how many bytes were written.
+    public func end() -> Int {
         isBeingWritten = false
         size &-= written
         while let memory = unsafe reusable.popLast() {
             if unsafe spare == nil { unsafe spare = memory } else { unsafe memory.deallocate() }
         }
+        writing.removeFirst(first)
+        first = 0
         defer {
             written = 0
-            unsafe freed.removeAll(keepingCapacity: false)
+            freed.removeAll(keepingCapacity: true)
         }
-        return unsafe (written, freed)
+        return written
     }
 
-    /// Forgets what is not being written; all of it where nobody writes. With the lock.
-    ///
-    /// - Returns: the owners of the payloads.
-    public func drop() -> [UnsafeMutableRawPointer] {
-        var owners: [UnsafeMutableRawPointer] = unsafe []
+    /// Forgets what is not being written, and its owners; all of it where nobody writes. With the lock.
+    public func drop() {
         var dropped = queued
         queued = []
         if !isBeingWritten {
@@ -193,12 +211,7 @@ public final class PacketOutput: @unchecked Sendable {
         }
         while let piece = dropped.popLast() {
             size &-= piece.end &- piece.start
-            if let owner = unsafe piece.owner {
-                unsafe owners.append(owner)
-            } else {
-                unsafe piece.memory.deallocate()
-            }
+            if piece.owner == nil { unsafe piece.memory.deallocate() }
         }
-        return unsafe owners
     }
 }

@@ -50,6 +50,28 @@ public struct PacketStream: ~Copyable, Sendable {
         }
     }
 
+    /// The same, and goes on in other memory where the first is full.
+    func read(
+        _ memory: UnsafeMutableRawPointer, _ size: Int, then other: UnsafeMutableRawPointer, _ otherSize: Int
+    ) -> Transfer {
+        unsafe withUnsafeTemporaryAllocation(of: iovec.self, capacity: 2) { pieces in
+            unsafe pieces[0] = iovec(iov_base: memory, iov_len: size)
+            unsafe pieces[1] = iovec(iov_base: other, iov_len: otherSize)
+            while true {
+                var count = 0
+                if isSocket {
+                    var message = unsafe msghdr()
+                    unsafe message.msg_iov = pieces.baseAddress
+                    unsafe message.msg_iovlen = 2
+                    count = unsafe recvmsg(descriptor.number, &message, Int32(MSG_DONTWAIT))
+                } else {
+                    count = unsafe readv(descriptor.number, pieces.baseAddress, 2)
+                }
+                if let result = result(count) { return result }
+            }
+        }
+    }
+
     func write(_ pieces: UnsafeMutableBufferPointer<iovec>) -> Transfer {
         if !isSocket, blocks { return unsafe writeALittle(pieces) }
         while true {

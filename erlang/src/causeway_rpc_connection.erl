@@ -22,7 +22,14 @@
                 %% Calls whose opening was not answered yet.
                 opening = #{} :: #{reference() => {gen_server:from(), pid()}}}).
 
--type call() :: {Stream :: pid(), SeqIn :: non_neg_integer()} | {opening, causeway_packet_connection:from()} | cancelled.
+%% What comes: the number of the next chunk, for how many bytes there is room, and whether an end or a reply has come.
+-record(call, {stream :: pid(),
+               seq = 0 :: non_neg_integer(),
+               room :: integer(),
+               is_ended = false :: boolean(),
+               is_replied = false :: boolean()}).
+
+-type call() :: #call{} | {opening, causeway_packet_connection:from()} | cancelled.
 
 %% @doc Makes a connection, which is linked to the caller, of what {@link causeway_packet_connection:start_link/2} takes.
 -spec start_link(causeway_packet_transport:transport(), map()) -> {ok, pid()} | {error, term()}.
@@ -97,7 +104,8 @@ handle_call({open, Client, Request}, From, #state{next = Number} = State) ->
             ok = causeway_rpc_stream:link_remote(Client, self(), 0),
             {causeway_packet_request, _, Reference} = request(State, open, Payload),
             Waiting = (State#state.opening)#{Reference => {From, Client}},
-            {noreply, add(Number, Client, State#state{next = Number + 2, opening = Waiting})};
+            Room = maps:get(window, Request),
+            {noreply, add(Number, Client, Room, State#state{next = Number + 2, opening = Waiting})};
         {error, {cbor, Text}} ->
             {reply, {error, {badarg, Text}}, State}
     end;
@@ -105,9 +113,10 @@ handle_call({opened, Number, Stream}, _From, #state{calls = Calls} = State) ->
     case Calls of
         #{Number := {opening, From}} ->
             #{window := Window, mode := Mode} = causeway_rpc_stream:info(Stream),
-            {ok, Answer} = causeway_rpc_packet:encode(#{window => ?ON_THE_WAY * Window, mode => Mode}),
+            Room = ?ON_THE_WAY * Window,
+            {ok, Answer} = causeway_rpc_packet:encode(#{window => Room, mode => Mode}),
             ok = causeway_packet_connection:reply(From, {ok, Answer}),
-            {reply, ok, add(Number, Stream, State)};
+            {reply, ok, add(Number, Stream, Room, State)};
         #{} ->
             {reply, cancelled, State#state{calls = maps:remove(Number, Calls)}}
     end;
@@ -130,10 +139,15 @@ handle_info({rpc_chunks, Stream, Seq, _Bytes, Items}, State) ->
             {error, {cbor, Text}} -> causeway_rpc_stream:abort(Stream, <<"badarg">>, Text)
         end
     end)};
-handle_info({rpc_credit, Stream, Bytes}, State) ->
-    {noreply, told(Stream, State, fun(Number) ->
-        request(State, credit, causeway_rpc_packet:credit(Number bxor 1, Bytes))
-    end)};
+handle_info({rpc_credit, Stream, Bytes}, #state{calls = Calls, numbers = Numbers} = State) ->
+    case Numbers of
+        #{Stream := Number} ->
+            #{Number := #call{room = Room} = Call} = Calls,
+            _ = request(State, credit, causeway_rpc_packet:credit(Number bxor 1, Bytes)),
+            {noreply, State#state{calls = Calls#{Number := Call#call{room = Room + Bytes}}}};
+        #{} ->
+            {noreply, State}
+    end;
 handle_info({rpc_event, Stream, Event}, State) ->
     Told = told(Stream, State, fun(Number) -> tell_event(State, Number bxor 1, Event) end),
     {noreply, case Event of
@@ -182,9 +196,9 @@ tell_event(State, Number, Role) ->
     {ok, Payload} = causeway_rpc_packet:encode(#{stream_id => Number, role => Role}),
     request(State, 'end', Payload).
 
-add(Number, Stream, #state{calls = Calls, numbers = Numbers} = State) ->
+add(Number, Stream, Room, #state{calls = Calls, numbers = Numbers} = State) ->
     _ = monitor(process, Stream),
-    State#state{calls = Calls#{Number => {Stream, 0}}, numbers = Numbers#{Stream => Number}}.
+    State#state{calls = Calls#{Number => #call{stream = Stream, room = Room}}, numbers = Numbers#{Stream => Number}}.
 
 forget(Stream, #state{calls = Calls, numbers = Numbers} = State) ->
     case maps:take(Stream, Numbers) of
@@ -194,39 +208,36 @@ forget(Stream, #state{calls = Calls, numbers = Numbers} = State) ->
 
 %% What comes
 
-frame(data, Payload, #state{calls = Calls} = State) ->
-    case causeway_rpc_packet:items(Payload) of
-        {ok, Number, Seq, Count, Bytes, Items} ->
-            case Calls of
-                #{Number := {Stream, Next}} when is_pid(Stream), Seq =:= Next band 16#ffffffff ->
-                    Stream ! {rpc_chunks, self(), Next, Bytes, Items},
-                    State#state{calls = Calls#{Number := {Stream, Next + Count}}};
-                #{Number := {Stream, Next}} when is_pid(Stream) ->
-                    _ = causeway_rpc_half:out_of_order(Stream, Seq, Next band 16#ffffffff),
-                    State;
-                #{} ->
-                    State
+%% What comes for a call that is over is not looked at.
+frame(data, <<Number:32, _/binary>> = Payload, #state{calls = Calls} = State) ->
+    case Calls of
+        #{Number := #call{} = Call} ->
+            case causeway_rpc_packet:items(Payload) of
+                {ok, _Number, Seq, Items} -> data(Number, Seq, Items, Call, State);
+                error -> State
             end;
-        error ->
+        #{} ->
             State
     end;
 frame(credit, <<Number:32, Bytes:32>>, #state{calls = Calls} = State) ->
     _ = case Calls of
-        #{Number := {Stream, _Next}} when is_pid(Stream) -> Stream ! {rpc_credit, self(), Bytes};
+        #{Number := #call{stream = Stream}} -> Stream ! {rpc_credit, self(), Bytes};
         #{} -> ok
     end,
     State;
-frame(credit, _Other, State) ->
+frame(Frame, _Other, State) when Frame =:= data; Frame =:= credit ->
     State;
 frame(Frame, Payload, #state{calls = Calls} = State) ->
     case causeway_rpc_packet:decode(Payload) of
         {ok, #{<<"stream_id">> := Number} = Map} ->
             Event = event(Frame, Map),
             case Calls of
-                #{Number := {Stream, _Next}} when is_pid(Stream) ->
+                #{Number := #call{is_ended = true}} when Event =:= send ->
+                    State;
+                #{Number := #call{stream = Stream} = Call} ->
                     Stream ! {rpc_event, self(), Event},
                     case Event of
-                        send -> State;
+                        send -> State#state{calls = Calls#{Number := Call#call{is_ended = true}}};
                         _Last -> forget(Stream, State)
                     end;
                 #{Number := {opening, _From}} when Event =/= send ->
@@ -237,6 +248,27 @@ frame(Frame, Payload, #state{calls = Calls} = State) ->
         _Other ->
             State
     end.
+
+%% Chunks must have the numbers that are next, and there must be room for them, so that what waits for who does not receive
+%% stays small. The first is taken however large it is.
+data(_Number, _Seq, #{count := 0, replies := 0}, _Call, State) ->
+    State;
+data(_Number, Seq, _Items, #call{stream = Stream, seq = Next}, State) when Seq =/= Next band 16#ffffffff ->
+    _ = causeway_rpc_half:out_of_order(Stream, Seq, Next band 16#ffffffff),
+    State;
+data(_Number, _Seq, #{replies := Replies}, #call{stream = Stream, is_replied = IsReplied}, State)
+  when Replies > 1; IsReplied, Replies > 0 ->
+    _ = causeway_rpc_stream:abort(Stream, <<"badarg">>, <<"a second reply has come">>),
+    State;
+data(_Number, _Seq, #{bytes := Bytes, count := Count}, #call{stream = Stream, room = Room}, State)
+  when Bytes > Room, (Count > 1 orelse Room =< 0) ->
+    _ = causeway_rpc_half:out_of_credit(Stream, Bytes, max(0, Room)),
+    State;
+data(Number, _Seq, Data, #call{stream = Stream, seq = Next, room = Room} = Call, #state{calls = Calls} = State) ->
+    #{bytes := Bytes, count := Count, replies := Replies, items := Items} = Data,
+    Stream ! {rpc_chunks, self(), Next, Bytes, Items},
+    Later = Call#call{seq = Next + Count, room = Room - Bytes, is_replied = Call#call.is_replied orelse Replies > 0},
+    State#state{calls = Calls#{Number := Later}}.
 
 event('end', Map) -> causeway_rpc_frame:role(Map);
 event(error, #{<<"code">> := <<"peer_down">>}) -> {lose, {error, peer_down}};

@@ -5,7 +5,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/1, start/1, out_of_order/3]).
+-export([start_link/1, start/1, out_of_order/3, out_of_credit/3]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(WINDOW, 262144).
@@ -36,6 +36,12 @@ start(Opts) ->
 out_of_order(Stream, Seq, Next) ->
     Text = iolist_to_binary(io_lib:format("chunk ~w has come where ~w is the next", [Seq, Next])),
     causeway_rpc_stream:abort(Stream, <<"out_of_order">>, Text).
+
+%% @doc Chunks have come for which there was no room.
+-spec out_of_credit(causeway_rpc_stream:stream(), pos_integer(), non_neg_integer()) -> ok | {error, closed | not_local}.
+out_of_credit(Stream, Bytes, Room) ->
+    Text = iolist_to_binary(io_lib:format("~b bytes have come where there was room for ~b", [Bytes, Room])),
+    causeway_rpc_stream:abort(Stream, <<"out_of_credit">>, Text).
 
 %% @private
 init(#{id := Id, role := Role, mode := Mode, owner := Owner} = Opts) ->

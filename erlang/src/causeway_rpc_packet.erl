@@ -8,9 +8,13 @@
 -module(causeway_rpc_packet).
 
 -export([type/1, frame/1, encode/1, decode/1, chunks/3, items/1, credit/2]).
--export_type([frame/0]).
+-export_type([frame/0, data/0]).
 
 -type frame() :: open | data | 'end' | error | credit.
+
+-type data() :: #{count := non_neg_integer(), bytes := non_neg_integer(), replies := non_neg_integer(),
+                  items := [causeway_nif:chunk() | {reply, term()}]}.
+%% `count' chunks, which weigh so many `bytes'.
 
 -define(RAW, 0).
 -define(CBOR, 1).
@@ -82,31 +86,37 @@ cbor(Term) ->
         {error, Reason} -> throw(Reason)
     end.
 
-%% @doc What a packet of chunks holds: the number of the call, that of the first chunk, how many they are, how many bytes
-%% they weigh, and the chunks.
--spec items(binary()) ->
-          {ok, Number :: non_neg_integer(), Seq :: non_neg_integer(), Count :: non_neg_integer(),
-           Bytes :: non_neg_integer(), [causeway_nif:chunk() | {reply, term()}]} | error.
+%% @doc What a packet of chunks holds: the number of the call, that of the first chunk, and the chunks.
+%%
+%% A term weighs as much as its external form, which is about as large as its CBOR: one that would weigh much less is none.
+-spec items(binary()) -> {ok, Number :: non_neg_integer(), Seq :: non_neg_integer(), data()} | error.
 items(<<Number:32, Seq:32, Rest/binary>>) ->
-    items(Rest, Number, Seq, 0, 0, []);
+    case items(Rest, #{count => 0, bytes => 0, replies => 0, items => []}) of
+        #{items := Items} = Data -> {ok, Number, Seq, Data#{items := lists:reverse(Items)}};
+        error -> error
+    end;
 items(_Other) ->
     error.
 
-items(<<>>, Number, Seq, Count, Bytes, Items) ->
-    {ok, Number, Seq, Count, Bytes, lists:reverse(Items)};
-items(<<?RAW, Weight:32, Size:32, Body:Size/binary, Rest/binary>>, Number, Seq, Count, Bytes, Items) ->
-    items(Rest, Number, Seq, Count + 1, Bytes + Weight, [Body | Items]);
-items(<<Kind, Weight:32, Size:32, Body:Size/binary, Rest/binary>>, Number, Seq, Count, Bytes, Items) ->
-    case {Kind, causeway_cbor:decode(Body)} of
-        {?CBOR, {ok, Term}} ->
-            items(Rest, Number, Seq, Count + 1, Bytes + Weight, [{term, Weight, Term} | Items]);
-        {?REPLY, {ok, #{} = Map}} ->
-            items(Rest, Number, Seq, Count, Bytes, [{reply, reply_of(Map)} | Items]);
-        _ ->
-            error
+items(<<>>, Data) ->
+    Data;
+items(<<?RAW, _Weight:32, Size:32, Body:Size/binary, Rest/binary>>, Data) ->
+    items(Rest, add(Body, max(1, Size), Data));
+items(<<?CBOR, Weight:32, Size:32, Body:Size/binary, Rest/binary>>, Data) when Weight > 0, Size =< 4 * Weight + 64 ->
+    case causeway_cbor:decode(Body) of
+        {ok, Term} -> items(Rest, add({term, Weight, Term}, Weight, Data));
+        {error, _} -> error
     end;
-items(_Other, _Number, _Seq, _Count, _Bytes, _Items) ->
+items(<<?REPLY, _Weight:32, Size:32, Body:Size/binary, Rest/binary>>, #{replies := Replies, items := Items} = Data) ->
+    case causeway_cbor:decode(Body) of
+        {ok, #{} = Map} -> items(Rest, Data#{replies := Replies + 1, items := [{reply, reply_of(Map)} | Items]});
+        _ -> error
+    end;
+items(_Other, _Data) ->
     error.
+
+add(Item, Weight, #{count := Count, bytes := Bytes, items := Items} = Data) ->
+    Data#{count := Count + 1, bytes := Bytes + Weight, items := [Item | Items]}.
 
 reply_of(#{<<"error">> := #{<<"code">> := Code, <<"message">> := Message}}) -> {error, {Code, Message}};
 reply_of(#{<<"error">> := Error}) when Error =/= nil -> {error, Error};

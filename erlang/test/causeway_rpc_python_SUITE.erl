@@ -41,9 +41,9 @@ init_per_group(every_way, Config) ->
     Test = self(),
     Keeper = spawn(fun() ->
         process_flag(trap_exit, true),
-        {Connection, Port} = start_child(#{}),
+        {Connection, Port} = rpc_ct:start_child(#{}),
         Test ! {self(), Connection},
-        receive {stop, From} -> From ! {self(), stopped(Connection, Port)} end
+        receive {stop, From} -> From ! {self(), rpc_ct:stop_child(Connection, Port)} end
     end),
     receive {Keeper, Connection} -> [{connection, Connection}, {keeper, Keeper} | Config] after 30000 -> error(no_child) end;
 init_per_group(ends, Config) ->
@@ -69,45 +69,6 @@ halves() ->
     length([Process || Process <- processes(),
                        {dictionary, Dictionary} <- [process_info(Process, dictionary)],
                        proplists:get_value('$initial_call', Dictionary) =:= {causeway_rpc_half, init, 1}]).
-
-%% A Python of its own, and the connection with it.
-start_child(Options) ->
-    {ok, Listener} = gen_tcp:listen(0, [binary, {active, false}, {nodelay, true}, {ip, {127, 0, 0, 1}}]),
-    {ok, Number} = inet:port(Listener),
-    {ok, #{executable := Python}} = causeway_python:find(),
-    Script = filename:join(causeway_ct:python_dir(), "rpc_three_way.py"),
-    Path = unicode:characters_to_list(filename:join(causeway_python:priv_dir(), "python")),
-    Port = open_port({spawn_executable, Python},
-                     [{args, [Script, integer_to_list(Number)]}, {env, [{"PYTHONPATH", Path}]},
-                      exit_status, stderr_to_stdout, binary]),
-    {ok, Socket} = gen_tcp:accept(Listener, 30000),
-    ok = gen_tcp:close(Listener),
-    {ok, Connection} = ?R:connect(Socket, Options),
-    ok = ready(Port, <<>>),
-    {Connection, Port}.
-
-ready(Port, Said) ->
-    receive
-        {Port, {data, Data}} ->
-            case binary:match(<<Said/binary, Data/binary>>, <<"ready\n">>) of
-                nomatch -> ready(Port, <<Said/binary, Data/binary>>);
-                _ -> ok
-            end;
-        {Port, {exit_status, Status}} -> {exited, Status, Said}
-    after 30000 -> {late, Said}
-    end.
-
-stopped(Connection, Port) ->
-    ok = causeway_rpc_connection:close(Connection),
-    gone(Port, <<>>).
-
-gone(Port, Said) ->
-    receive
-        {Port, {data, Data}} -> gone(Port, <<Said/binary, Data/binary>>);
-        {Port, {exit_status, 0}} -> Said;
-        {Port, {exit_status, Status}} -> {Status, Said}
-    after 30000 -> error({still_runs, Said})
-    end.
 
 %% What Erlang serves
 
@@ -358,14 +319,14 @@ stop_context(Context) ->
     receive {'DOWN', Monitor, process, Context, _} -> ok after 30000 -> error(context_lives) end.
 
 child_killed(_Config) ->
-    {Connection, Port} = start_child(#{}),
+    {Connection, Port} = rpc_ct:start_child(#{}),
     {ok, Stream} = ?R:call_stream(<<"child_endless">>, nil, #{connection => Connection}),
     {chunk, _} = ?S:recv(Stream, 30000),
     {os_pid, Number} = erlang:port_info(Port, os_pid),
     _ = os:cmd("kill -9 " ++ integer_to_list(Number)),
     ?assertMatch({error, {<<"disconnected">>, _}}, error_of(Stream)),
     ?assertMatch({error, {<<"disconnected">>, _}}, ?S:await_reply(Stream)),
-    {137, _} = gone(Port, <<>>),
+    {137, _} = rpc_ct:gone(Port, <<>>),
     gone_connection(Connection),
     ?assertMatch({error, {<<"disconnected">>, _}}, ?R:call(<<"child_double">>, 1, #{connection => Connection})).
 
@@ -380,20 +341,20 @@ gone_connection(Connection) ->
 
 %% With calls both ways in the middle.
 child_stops(_Config) ->
-    {Connection, Port} = start_child(#{}),
+    {Connection, Port} = rpc_ct:start_child(#{}),
     {ok, Stream} = ?R:call_stream(<<"child_endless">>, nil, #{connection => Connection}),
     {chunk, _} = ?S:recv(Stream, 30000),
-    Said = stopped(Connection, Port),
+    Said = rpc_ct:stop_child(Connection, Port),
     ?assertMatch({match, _}, re:run(Said, "streams 0 ")),
     ?assertMatch({error, {<<"disconnected">>, _}}, error_of(Stream)).
 
 connection_killed(Config) ->
-    {Connection, Port} = start_child(#{}),
+    {Connection, Port} = rpc_ct:start_child(#{}),
     {ok, Stream} = ?R:call_stream(<<"child_endless">>, nil, #{connection => Connection}),
     {chunk, _} = ?S:recv(Stream, 30000),
     exit(Connection, kill),
     ?assertMatch({error, {<<"disconnected">>, _}}, error_of(Stream)),
-    Said = gone(Port, <<>>),
+    Said = rpc_ct:gone(Port, <<>>),
     ?assertMatch({match, _}, re:run(Said, "streams 0 ")),
     %% The other one goes on.
     {ok, 4} = ?R:call(<<"child_double">>, 2, #{connection => connection(Config)}).

@@ -268,6 +268,58 @@ def test_a_sender_waits_for_room(caller):
         assert stream.reply(PATIENCE) == (sent + 1) * 50_000
 
 
+def test_no_more_functions_serve_at_once_than_may(caller):
+    go = threading.Event()
+    begun = threading.Semaphore(0)
+
+    def hold():
+        begun.release()
+        assert go.wait(PATIENCE)
+        return 1
+
+    rpc.advertise("hold", hold)
+    rpc.set_max_workers(2)
+    try:
+        streams = [caller.call_stream("hold") for _ in range(5)]
+        assert begun.acquire(timeout=PATIENCE)
+        assert begun.acquire(timeout=PATIENCE)
+        assert not begun.acquire(timeout=0.05)
+        # Who gives up while it waits is not served any more.
+        streams.pop().cancel()
+        go.set()
+        assert [stream.reply(PATIENCE) for stream in streams] == [1] * 4
+        assert begun.acquire(timeout=PATIENCE)
+        assert begun.acquire(timeout=PATIENCE)
+        assert not begun.acquire(timeout=0.05)
+    finally:
+        go.set()
+        rpc.set_max_workers(8)
+
+
+def test_calls_that_need_each_other_come_to_an_end(caller):
+    def nested(depth):
+        if depth == 0:
+            return 0
+        # By a stream, as rpc.call() runs what this process serves by itself.
+        return 1 + caller.call_stream("nested", depth - 1).reply(PATIENCE)
+
+    rpc.advertise("nested", nested)
+    rpc.set_max_workers(1)
+    try:
+        assert caller.call("nested", 10) == 10
+        # A slow reader keeps nobody from being served.
+        with caller.call_stream("count", 1_000_000):
+            assert list(caller.call_stream("count", 2)) == [b"0", b"1"]
+    finally:
+        rpc.set_max_workers(8)
+
+
+@pytest.mark.parametrize("number", [0, -1, True, 1.5, None])
+def test_wrong_numbers_of_workers(number):
+    with pytest.raises((ValueError, TypeError), match="max_workers must be"):
+        rpc.set_max_workers(number)
+
+
 def test_time_outs_of_receiving(caller):
     with caller.open_stream("echo") as stream:
         for wait in (lambda: stream.receive(0), lambda: stream.receive(0.01), lambda: stream.reply(0.01)):

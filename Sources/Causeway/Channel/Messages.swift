@@ -12,8 +12,8 @@ private let heldSize = 16384
 
 // MARK: Who keeps the bytes of a message
 
-/// A Python object that is let go of on any thread: then its interpreter gives it back later. In plain python3, where
-/// whoever does that has the GIL, at once.
+/// A Python object that is let go of on any thread: then its interpreter gives it back later. In plain
+/// python3 at once, but by those who read and write packets, who have no GIL.
 final class HeldObject: @unchecked Sendable {
     private let pointer: PyPointer
     private let leftovers: Leftovers
@@ -23,7 +23,15 @@ final class HeldObject: @unchecked Sendable {
         self.leftovers = leftovers
     }
 
-    deinit { if hostIsBeam { leftovers.add(pointer) } else { Py_DecRef(pointer) } }
+    deinit {
+        if hostIsBeam {
+            leftovers.add(pointer)
+        } else if let garbage = PacketGarbage.current {
+            garbage.add(pointer)
+        } else {
+            Py_DecRef(pointer)
+        }
+    }
 
     /// A reference of its own, where it is an object of the interpreter that runs. With its GIL.
     func object(_ state: ModuleState) -> Object? {

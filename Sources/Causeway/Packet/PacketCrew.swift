@@ -4,11 +4,15 @@ import Python
 import Streams
 import Synchronization
 
-/// The threads of a link: one that reads where no thread of Python does, one that stands by, and those that run handlers.
+/// The threads of a link: one that reads where no thread of Python does, one that stands by, and those that
+/// run handlers.
 extension PacketLink {
-    /// How often the stand-by looks, in nanoseconds, and how often in vain before it sleeps until it is woken.
+    /// How often the stand-by looks, in nanoseconds, and how often in vain before it sleeps until it is
+    /// woken.
     private static let tick: Int64 = 500_000
     private static let quietTicks = 4
+    /// For how long the reader leaves objects to threads that have the GIL to give back, in nanoseconds.
+    private static let patience: Int64 = 5_000_000
 
     private enum Job {
         case hooks([Hook])
@@ -32,6 +36,8 @@ extension PacketLink {
         var quiet = 0
         var standbySeen: UInt32 = 0
         var crewSeen: UInt32 = 0
+        /// When it lets go of objects itself.
+        var givesBackAt = Int64.max
     }
 
     /// Starts one of the crew, which is counted as starting already.
@@ -64,7 +70,13 @@ extension PacketLink {
             case .hooks(let hooks): thread.withGIL { run(hooks) }
             case .work: work(thread)
             case .read:
-                if turn(gil, until: .max, wanted: nil).gaveAway {
+                let now = monotonicNanoseconds()
+                me.givesBackAt = garbage.isEmpty ? .max : min(me.givesBackAt, now &+ PacketLink.patience)
+                if me.givesBackAt <= now {
+                    thread.withGIL { garbage.giveBack() }
+                    me.givesBackAt = .max
+                }
+                if turn(gil, until: me.givesBackAt).gaveAway {
                     // Who has got its response may be about to wait for the next one.
                     lock.withLock { c in
                         leavePlace(&c)
@@ -81,7 +93,8 @@ extension PacketLink {
                 standbyWord.wait(while: me.standbySeen, nanoseconds: isParked ? nil : PacketLink.tick)
             case .leave: break working
             }
-            if !garbage.isEmpty { thread.withGIL { garbage.giveBack() } }
+            // Who reads leaves that to those who have the GIL anyhow, for a while.
+            if !me.hasPlace, !garbage.isEmpty { thread.withGIL { garbage.giveBack() } }
         }
         let isLast = lock.withLock { c in
             c.leaving += 1

@@ -89,6 +89,8 @@ final class PacketLink: @unchecked Sendable {
         var nextWatcher = 0
         var counters = Counters()
         var isProbing = false
+        /// The streaming calls that go over it, by the numbers that come; nil where `erlang.rpc` does not use it.
+        var flows: [UInt32: RpcFlow]?
 
         var completed = 0
         var ticksSent = 0, ticksReceived = 0
@@ -104,7 +106,8 @@ final class PacketLink: @unchecked Sendable {
     }
 
     struct Sleeper: Sendable {
-        let request: PacketRequest
+        /// The request or waiter whose outcome it waits for.
+        let goal: AnyObject & Sendable
         let wake: @Sendable () -> Void
     }
 
@@ -130,6 +133,8 @@ final class PacketLink: @unchecked Sendable {
     /// Whether the reader's place is empty, for who has no lock.
     let isVacant = Atomic<Bool>(true)
     let lastReceived = Atomic<Int64>(0)
+    /// Whether a thread of Python was woken that reads where nobody else does.
+    let hasWokenReader = Atomic<Bool>(false)
     /// The payload that is being read to its place, and whose it is. The reader's.
     var filling: (head: PacketHead, bytes: PacketBytes)?
 
@@ -233,8 +238,16 @@ final class PacketLink: @unchecked Sendable {
 
     /// One turn of who has the place: writes, waits, reads. Without the GIL.
     ///
+    /// `isOver` tells whether what a thread that does so waits for is there.
+    ///
     /// - Returns: whether a thread that sleeps has got its response, and whether a signal came.
-    func turn(_ gil: GILAccess, until limit: Int64, wanted: PacketRequest?) -> (
+    func turn(_ gil: GILAccess, until limit: Int64, isOver: (() -> Bool)? = nil) -> (
+        gaveAway: Bool, isSignalled: Bool
+    ) {
+        garbage.collect { collectingTurn(gil, until: limit, isOver) }
+    }
+
+    private func collectingTurn(_ gil: GILAccess, until limit: Int64, _ isOver: (() -> Bool)?) -> (
         gaveAway: Bool, isSignalled: Bool
     ) {
         flush(isDue: false)
@@ -242,7 +255,7 @@ final class PacketLink: @unchecked Sendable {
         var reads = false
         var writes = false
         let wait: Int64? = lock.withLock { c in
-            if wanted?.isSettled == true || c.isClosed { return nil }
+            if isOver?() == true || c.isClosed { return nil }
             reads =
                 c.end == nil && c.inFlight.count < options.maxRequests
                 && c.inboundBytes < options.receiveWindow && output.size < 4 * options.sendWindow
@@ -270,7 +283,7 @@ final class PacketLink: @unchecked Sendable {
         if ready.rang { silence() }
         if ready.writable || ready.rang || wait == 0 { flush(isDue: false) }
         var gaveAway = false
-        if ready.readable { gaveAway = receive(gil, wanted: wanted) }
+        if ready.readable { gaveAway = receive(gil, isCrew: isOver == nil) }
         lookAtTheClock()
         if lock.withLock({ $0.end == nil && $0.sendFailure != nil }), !ready.readable {
             let text = lock.withLock { $0.sendFailure ?? "" }
@@ -403,7 +416,7 @@ final class PacketLink: @unchecked Sendable {
 
     private func dropOutput(_ c: inout Contents, _ text: String) {
         if c.sendFailure == nil { c.sendFailure = text }
-        for owner in output.drop() { garbage.add(owner.assumingMemoryBound(to: PyObject.self)) }
+        output.drop()
     }
 
     /// A request of the peer is over.
@@ -416,8 +429,11 @@ final class PacketLink: @unchecked Sendable {
     /// Ends all at once: the crew goes.
     func shut(_ end: PacketEnd) {
         finish(end)
+        var flows: [UInt32: RpcFlow]?
         let wakers = lock.withLock { c in
             c.isClosed = true
+            // What they hold is let go of after the lock.
+            swap(&flows, &c.flows)
             dropWork(&c)
             return takeWatchers(&c)
         }

@@ -13,7 +13,7 @@ struct PacketLinkObject {
         return object
     }
 
-    private static func link(_ me: PyPointer?) throws(PythonError) -> PacketLink {
+    static func link(_ me: PyPointer?) throws(PythonError) -> PacketLink {
         guard let link = me?.cast(to: PacketLinkObject.self).pointee.reference?.takeUnretainedValue() else {
             throw typeError("erlang.packetstream makes links")
         }
@@ -272,6 +272,35 @@ struct PacketLinkObject {
                         ) { c in
                             c.starting == 0 && c.crew.allSatisfy { $0 == own }
                         })
+                }
+            },
+            method(
+                "halves",
+                "halves($self, number=None, /)\n--\n\nThe native halves of the streaming calls that go over it: all, or that of a number."
+            ) { me, arguments, count in
+                returning { () throws(PythonError) in
+                    guard let me else { throw PythonError() }
+                    var number: UInt32?
+                    if count == 1, let argument = arguments?[0] {
+                        number = UInt32(exactly: try integer(argument) ?? -1)
+                    }
+                    let all = try PacketLinkObject.link(me).lock.withLock { c in
+                        (c.flows ?? [:]).filter { count == 0 || $0.key == number }.map(\.value)
+                    }
+                    let state = try ModuleState.of(instance: me)
+                    let list = try Object(PyList_New(all.count))
+                    for (index, flow) in all.enumerated() {
+                        let half = try RpcHalfObject.make(state.rpcHalfType, flow.half, flow)
+                        PyList_SetItem(list.pointer, index, half.take())
+                    }
+                    return list.take()
+                }
+            },
+            method("takes_calls", "takes_calls($self, /)\n--\n\nStreaming calls go over it from now on.") {
+                me, _, _ in
+                returning { () throws(PythonError) in
+                    try PacketLinkObject.link(me).lock.withLock { $0.flows = [:] }
+                    return newNone()
                 }
             },
             method("info", "info($self, /)\n--\n\nCounters and levels, as a dict.") { me, _, _ in

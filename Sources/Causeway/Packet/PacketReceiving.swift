@@ -5,7 +5,7 @@ import Streams
 /// How packets are read, and given to whom they concern.
 extension PacketLink {
     /// Reads what is there. The reader's, without the GIL. Whether a thread that sleeps has got its response.
-    func receive(_ gil: GILAccess, wanted: PacketRequest?) -> Bool {
+    func receive(_ gil: GILAccess, isCrew: Bool) -> Bool {
         var batch = Batch()
         var end: PacketEnd?
         var tellsPeer = true
@@ -37,7 +37,7 @@ extension PacketLink {
             }
         }
         lastReceived.store(monotonicNanoseconds(), ordering: .relaxed)
-        let gaveAway = apply(&batch, wanted: wanted)
+        let gaveAway = apply(&batch, isCrew: isCrew)
         if let end { finish(end, tellsPeer: tellsPeer) }
         return gaveAway
     }
@@ -62,10 +62,17 @@ extension PacketLink {
                     batch.packets.append((head, .copied(Payload(copying: payload))))
                 }
             case .large(let head, let count):
+                var beginning: [UInt8] = []
+                if RpcFrame(head) == .data, let bytes = try input.beginning(RpcPacket.beforeFirst),
+                    RpcPacket.isOneChunk(bytes, of: count)
+                {
+                    beginning = bytes
+                }
+                let size = count - beginning.count
                 var made: PyPointer?
                 gil.with {
                     garbage.giveBack()
-                    made = PyBytes_FromStringAndSize(nil, count)
+                    made = PyBytes_FromStringAndSize(nil, size)
                     if made == nil { PyErr_Clear() }
                 }
                 guard let made, let memory = PyBytes_AsString(made) else {
@@ -73,8 +80,8 @@ extension PacketLink {
                     return
                 }
                 // Nobody else knows of the object before it is filled.
-                try input.place(UnsafeMutableRawPointer(memory), count: count)
-                filling = (head, PacketBytes(owning: made, count: count, garbage))
+                try input.place(UnsafeMutableRawPointer(memory), count: size, after: beginning.count)
+                filling = (head, PacketBytes(owning: made, count: size, after: beginning, garbage))
                 return
             case .filled:
                 guard let (head, bytes) = filling else { return }
@@ -99,10 +106,14 @@ extension PacketLink {
     }
 
     /// Gives what was received to whom it concerns. Whether a thread that sleeps has got its response.
-    private func apply(_ batch: inout Batch, wanted: PacketRequest?) -> Bool {
+    private func apply(_ batch: inout Batch, isCrew: Bool) -> Bool {
         var wakers: [@Sendable () -> Void] = []
         var hand = Hand()
         var answers = false
+        var passedOn: [(RpcFlow, weight: Int)] = []
+        hasWokenReader.store(false, ordering: .relaxed)
+        // First of all: what Python is told of after them may end their calls.
+        let frames = takeFrames(batch)
         lock.withLock { c in
             c.counters.bytesReceived += batch.bytes
             c.counters.packetsReceived += batch.packets.count
@@ -110,15 +121,18 @@ extension PacketLink {
             c.isProbing = false
             for (index, (head, payload)) in batch.packets.enumerated() {
                 if index >= batch.requestsEnd { c.theirRequestsEnded = true }
-                if head.isRequest {
-                    answers = take(&c, head, payload) || answers
+                if !head.isRequest {
+                    respond(&c, head, payload, &wakers, &passedOn)
+                } else if let isFrame = frames[index] {
+                    answer(&c, head, isFrame)
+                    answers = true
                 } else {
-                    respond(&c, head, payload, &wakers)
+                    answers = take(&c, head, payload) || answers
                 }
             }
             if batch.requestsEnd < .max { c.theirRequestsEnded = true }
             // A reader of the crew does it itself, when it has read.
-            if wanted != nil, !c.hooks.isEmpty || (!c.work.isEmpty && c.running == 0) {
+            if !isCrew, !c.hooks.isEmpty || (!c.work.isEmpty && c.running == 0) {
                 hand = needHand(&c)
             } else if !c.work.isEmpty, c.running > 0 {
                 hand = ensureStandby(&c)
@@ -127,13 +141,34 @@ extension PacketLink {
         }
         for wake in wakers { wake() }
         follow(hand)
-        if answers { flush(isDue: false) }
-        return !wakers.isEmpty
+        for (flow, weight) in passedOn { flow.answered(weight) }
+        if answers || !passedOn.isEmpty { flush(isDue: false) }
+        return !wakers.isEmpty || hasWokenReader.load(ordering: .relaxed)
+    }
+
+    /// Takes the frames of streaming calls that need no Python. Which packets those were, and whether they were such.
+    private func takeFrames(_ batch: Batch) -> [Int: Bool] {
+        guard lock.withLock({ $0.flows != nil && $0.refusal == nil && !$0.theirRequestsEnded }) else {
+            return [:]
+        }
+        var frames: [Int: Bool] = [:]
+        for (index, (head, payload)) in batch.packets.enumerated() where index < batch.requestsEnd {
+            if let frame = RpcFrame(head) { frames[index] = take(frame, payload) }
+        }
+        return frames
+    }
+
+    private func answer(_ c: inout Contents, _ head: PacketHead, _ isFrame: Bool) {
+        c.counters.requestsReceived += 1
+        let key = InboundKey(channel: head.channel, tag: head.tag)
+        if isFrame { return append(&c, answer(to: key, flags: 0, isOk: true), nil) }
+        c.counters.rejected += 1
+        append(&c, answer(to: key, flags: 0, isOk: false), text: "no frame of a streaming call")
     }
 
     private func respond(
         _ c: inout Contents, _ head: PacketHead, _ payload: PacketPayload,
-        _ wakers: inout [@Sendable () -> Void]
+        _ wakers: inout [@Sendable () -> Void], _ passedOn: inout [(RpcFlow, weight: Int)]
     ) {
         let request = c.pending[head.tag]
         guard let request, request.channel == head.channel else {
@@ -148,6 +183,7 @@ extension PacketLink {
         c.pending[head.tag] = nil
         if c.pending.isEmpty, c.pending.capacity > 4096 { c.pending = [:] }
         wakers += request.settle(.response(flags: head.flags, payload))
+        if let flow = request.flow { passedOn.append(flow) }
         if c.pending.count + 1 == options.maxOutstanding { wakers += takeWatchers(&c) }
     }
 

@@ -1,4 +1,5 @@
 import CPython
+import Glibc
 import Python
 import Streams
 import Synchronization
@@ -19,15 +20,18 @@ final class PacketRequest: @unchecked Sendable {
     let channel: UInt64
     /// In nanoseconds of the monotonic clock; .max is never.
     let deadline: Int64
+    /// Whose chunks it brings, where it does, and how much they weigh: the response is for that alone.
+    let flow: (RpcFlow, weight: Int)?
     private let settled = Atomic<Bool>(false)
     // Under the link's lock until it is settled, and not changed afterwards.
     private(set) var outcome: Outcome?
     private var wakers: [@Sendable () -> Void] = []
 
-    init(tag: UInt64, channel: UInt64, deadline: Int64) {
+    init(tag: UInt64, channel: UInt64, deadline: Int64, flow: (RpcFlow, weight: Int)? = nil) {
         self.tag = tag
         self.channel = channel
         self.deadline = deadline
+        self.flow = flow
     }
 
     /// Whether there is an outcome. From any thread.
@@ -74,13 +78,24 @@ enum PacketPayload: @unchecked Sendable {
 /// A `bytes` that a thread without the GIL may let go of: the link gives it back later.
 final class PacketBytes: @unchecked Sendable {
     let pointer: PyPointer
-    let count: Int
+    /// What of the payload comes before it: see `RpcPacket`.
+    let beginning: [UInt8]
+    private let size: Int
     private let garbage: PacketGarbage
 
-    init(owning pointer: PyPointer, count: Int, _ garbage: PacketGarbage) {
+    /// How many bytes the payload has.
+    var count: Int { beginning.count &+ size }
+
+    init(owning pointer: PyPointer, count: Int, after beginning: [UInt8] = [], _ garbage: PacketGarbage) {
         self.pointer = pointer
-        self.count = count
+        self.beginning = beginning
         self.garbage = garbage
+        size = count
+    }
+
+    /// What the object holds, as long as this lives.
+    var bytes: UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(start: PyBytes_AsString(pointer), count: size)
     }
 
     deinit { garbage.add(pointer) }
@@ -100,6 +115,26 @@ final class PacketGarbage: @unchecked Sendable {
         let object = Contents(objects: [object])
         contents.withLock { $0.objects += object.objects }
         some.store(true, ordering: .releasing)
+    }
+
+    private static let key: pthread_key_t = {
+        var key = pthread_key_t()
+        pthread_key_create(&key, nil)
+        return key
+    }()
+
+    /// Where the calling thread, which has no GIL, is to leave what it lets go of. Nil on threads that have
+    /// it.
+    static var current: PacketGarbage? {
+        pthread_getspecific(key).map { Unmanaged<PacketGarbage>.fromOpaque($0).takeUnretainedValue() }
+    }
+
+    /// Does something without the GIL by which messages may be let go of.
+    func collect<Result>(_ body: () -> Result) -> Result {
+        let outer = pthread_getspecific(PacketGarbage.key)
+        pthread_setspecific(PacketGarbage.key, Unmanaged.passUnretained(self).toOpaque())
+        defer { pthread_setspecific(PacketGarbage.key, outer) }
+        return body()
     }
 
     /// Gives them back. With the GIL.

@@ -5,7 +5,9 @@ import Streams
 /// How packets are queued and written.
 extension PacketLink {
     /// Writes what is queued and due, unless another thread does so already. Without the GIL if there may be much.
-    func flush(isDue: Bool) {
+    func flush(isDue: Bool) { garbage.collect { write(isDue: isDue) } }
+
+    private func write(isDue: Bool) {
         while lock.withLock({ c in
             guard c.sendFailure == nil else { return false }
             if !isDue, options.grace > 0, output.size < 65536, c.flushDue > monotonicNanoseconds() {
@@ -21,9 +23,8 @@ extension PacketLink {
             var mustRing = false
             var hand = Hand()
             lock.withLock { c in
-                let (written, owners) = output.end()
+                let written = output.end()
                 c.counters.bytesSent += written
-                for owner in owners { garbage.add(owner.assumingMemoryBound(to: PyObject.self)) }
                 switch outcome {
                 case .done: if !c.work.isEmpty, c.running == 0 { hand = needHand(&c) }
                 case .wouldBlock:
@@ -35,9 +36,7 @@ extension PacketLink {
                     mustRing = c.isPolling
                     hand = ensureStandby(&c)
                 }
-                if c.sendFailure != nil {
-                    for owner in output.drop() { garbage.add(owner.assumingMemoryBound(to: PyObject.self)) }
-                }
+                if c.sendFailure != nil { output.drop() }
                 if written > 0 || c.sendFailure != nil { wakers = takeWatchers(&c) }
             }
             for wake in wakers { wake() }
@@ -48,17 +47,23 @@ extension PacketLink {
         }
     }
 
-    /// Adds a packet. With the lock. `payload` is a borrowed `bytes`, held where it is large: then with the GIL.
-    func append(_ c: inout Contents, _ head: PacketHead, _ payload: PyPointer?) {
-        if c.sendFailure != nil || c.isEndSent { return }
+    /// Whether a packet may be added, which is counted. With the lock.
+    func mayAppend(_ c: inout Contents) -> Bool {
+        if c.sendFailure != nil || c.isEndSent { return false }
         c.counters.packetsSent += 1
         if options.ticks { tick(&c, sent: 1) }
         if options.grace > 0, c.flushDue == .max { c.flushDue = monotonicNanoseconds() + options.grace }
+        return true
+    }
+
+    /// Adds a packet. With the lock. `payload` is a borrowed `bytes`, held where it is large: then with the GIL.
+    func append(_ c: inout Contents, _ head: PacketHead, _ payload: PyPointer?) {
+        guard mayAppend(&c) else { return }
         guard let payload else { return output.append(head, UnsafeRawBufferPointer(start: nil, count: 0)) }
         let bytes = UnsafeRawBufferPointer(start: PyBytes_AsString(payload), count: PyBytes_Size(payload))
         if bytes.count < PacketOutput.heldSize { return output.append(head, bytes) }
         Py_IncRef(payload)
-        output.append(head, held: bytes, owner: UnsafeMutableRawPointer(payload))
+        output.append(head, held: bytes, owner: PacketBytes(owning: payload, count: bytes.count, garbage))
     }
 
     func tick(_ c: inout Contents, sent: Int = 0, received: Int = 0) {
@@ -68,10 +73,7 @@ extension PacketLink {
     }
 
     func append(_ c: inout Contents, _ head: PacketHead, text: String) {
-        if c.sendFailure != nil || c.isEndSent { return }
-        c.counters.packetsSent += 1
-        if options.ticks { tick(&c, sent: 1) }
-        if options.grace > 0, c.flushDue == .max { c.flushDue = monotonicNanoseconds() + options.grace }
+        guard mayAppend(&c) else { return }
         var text = text
         text.withUTF8 { output.append(head, UnsafeRawBufferPointer($0)) }
     }

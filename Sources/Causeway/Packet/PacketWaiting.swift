@@ -4,7 +4,8 @@ import Streams
 
 /// What threads of Python do with a link, and wait for. With the GIL, which is released meanwhile.
 extension PacketLink {
-    /// How short after the last packet one is not written at once, but left for others to come along, in nanoseconds.
+    /// How short after the last packet one is not written at once, but left for others to come along, in
+    /// nanoseconds.
     private static let burst: Int64 = 20_000
 
     /// Waits until something is so, which is looked at with the lock; whether it is, when the time is over.
@@ -130,11 +131,22 @@ extension PacketLink {
     }
 
     /// Waits for the outcome of a request; false where there is none when the time is over.
-    ///
-    /// The thread reads by itself where nobody else does: the response then takes no way over another thread.
     func wait(for request: PacketRequest, until end: Int64, _ state: ModuleState) throws(PythonError) -> Bool
     {
         if request.isSettled { return true }
+        return try wait(
+            for: request, until: end, state, isOver: { request.isSettled },
+            wakingBy: { wake in lock.withLock { _ in request.add(wake) } })
+    }
+
+    /// Waits until something is over; false where it is not when the time is over. Who ends it is told by
+    /// `add`, which tells in turn whether that has not happened yet, how a thread that sleeps is woken.
+    ///
+    /// The thread reads by itself where nobody else does: what comes then takes no way over another thread.
+    func wait(
+        for goal: AnyObject & Sendable, until end: Int64, _ state: ModuleState, isOver: @escaping () -> Bool,
+        wakingBy add: (@escaping @Sendable () -> Void) -> Bool
+    ) throws(PythonError) -> Bool {
         // The janitor can wake a context's thread from a sleep only.
         let mayRead = ContextThread.current == nil
         while true {
@@ -142,8 +154,8 @@ extension PacketLink {
             if mayRead, takePlace() {
                 let gil = GILAccess.waiter(thread)
                 var isSignalled = false
-                while !request.isSettled, !isSignalled, monotonicNanoseconds() < end, !isShut {
-                    isSignalled = turn(gil, until: end, wanted: request).isSignalled
+                while !isOver(), !isSignalled, monotonicNanoseconds() < end, !isShut {
+                    isSignalled = turn(gil, until: end, isOver: isOver).isSignalled
                 }
                 leavePlaceToOthers()
             } else {
@@ -152,38 +164,34 @@ extension PacketLink {
             PyEval_RestoreThread(thread)
             garbage.giveBack()
             if PyErr_CheckSignals() != 0 { throw PythonError() }
-            if request.isSettled { return true }
+            if isOver() { return true }
             if monotonicNanoseconds() >= end { return false }
-            try sleep(for: request, until: end, state, mayRead: mayRead)
+            let sleep = Sleep(state)
+            guard add(sleep.wake) else { return true }
+            if mayRead {
+                lock.withLock { $0.sleepers.append(Sleeper(goal: goal, wake: sleep.wake)) }
+            }
+            defer {
+                if mayRead {
+                    lock.withLock { c in
+                        if let place = c.sleepers.lastIndex(where: { $0.goal === goal }) {
+                            c.sleepers.remove(at: place)
+                        }
+                    }
+                }
+            }
+            _ = try sleep.wait(until: end) {
+                isOver() || (mayRead && isVacant.load(ordering: .sequentiallyConsistent) && !isShut)
+            }
         }
     }
 
     private var isShut: Bool { lock.withLock { $0.isClosed } }
 
-    /// Sleeps until there is an outcome, or nobody reads.
-    private func sleep(
-        for request: PacketRequest, until end: Int64, _ state: ModuleState, mayRead: Bool
-    ) throws(PythonError) {
-        let sleep = Sleep(state)
-        let wake = sleep.wake
-        let isWaiting = lock.withLock { c in
-            guard request.add(wake) else { return false }
-            if mayRead { c.sleepers.append(Sleeper(request: request, wake: wake)) }
-            return true
-        }
-        guard isWaiting else { return }
-        defer {
-            if mayRead {
-                lock.withLock { c in
-                    if let place = c.sleepers.lastIndex(where: { $0.request === request }) {
-                        c.sleepers.remove(at: place)
-                    }
-                }
-            }
-        }
-        _ = try sleep.wait(until: end) {
-            request.isSettled || (mayRead && isVacant.load(ordering: .sequentiallyConsistent) && !isShut)
-        }
+    /// Has whoever reads look whether what it waits for is over, which another thread may have ended. From
+    /// any thread.
+    func lookAgain() {
+        if lock.withLock({ $0.isPolling }) { ring() }
     }
 
     // MARK: Ends

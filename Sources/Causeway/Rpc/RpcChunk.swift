@@ -46,6 +46,8 @@ extension Payload {
             var reader = CborObjectReader(value.body.bytes)
             return try reader.whole()
         }
+        // It was read to where it stays.
+        if let whole = owner as? PacketBytes { return Object(retaining: whole.pointer) }
         return try object(state)
     }
 }

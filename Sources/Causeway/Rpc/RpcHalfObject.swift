@@ -6,16 +6,18 @@ import Streams
 struct RpcHalfObject {
     var head: PyObject
     private var reference: Unmanaged<StreamHalf>?
-    /// How many bytes were taken that the other half was not told of.
-    private var owed = 0
+    /// Where the other half is at the other end of a packet connection.
+    private var flow: Unmanaged<RpcFlow>?
     /// Whether Python has made it: Erlang looks after its own.
     private var isOurs = false
 
-    static func make(_ type: PyType?, _ half: StreamHalf, isOurs: Bool = false) throws(PythonError) -> Object
-    {
+    static func make(
+        _ type: PyType?, _ half: StreamHalf, _ flow: RpcFlow? = nil, isOurs: Bool = false
+    ) throws(PythonError) -> Object {
         let object = try Object(cpython_alloc_instance(type))
         let fields = object.pointer.cast(to: RpcHalfObject.self)
         fields.pointee.reference = .passRetained(half)
+        fields.pointee.flow = flow.map { .passRetained($0) }
         fields.pointee.isOurs = isOurs
         return object
     }
@@ -34,8 +36,8 @@ struct RpcHalfObject {
         return pair
     }
 
-    private static func count(_ chunk: Payload, _ me: PyPointer) {
-        me.cast(to: RpcHalfObject.self).pointee.owed &+= chunk.count
+    private static func flow(_ object: PyPointer) -> RpcFlow? {
+        object.cast(to: RpcHalfObject.self).pointee.flow?.takeUnretainedValue()
     }
 
     static func makeType(in module: PyPointer) throws(PythonError) -> PyType {
@@ -58,7 +60,8 @@ struct RpcHalfObject {
                 slot(Py_tp_dealloc) { (me: PyPointer?) -> Void in
                     guard let me else { return }
                     let fields = me.cast(to: RpcHalfObject.self).pointee
-                    if fields.isOurs { fields.reference?.takeUnretainedValue().detach() }
+                    if fields.isOurs, fields.flow == nil { fields.reference?.takeUnretainedValue().detach() }
+                    fields.flow?.release()
                     fields.reference?.release()
                     cpython_free_instance(me)
                 },
@@ -70,11 +73,11 @@ struct RpcHalfObject {
                     RpcHalfObject.operate(me) { me, operation throws(PythonError) in
                         // No result and no error is how an iterator says that there is no more.
                         switch try operation.receive(within: -1) {
-                        case .chunk(let chunk):
-                            RpcHalfObject.count(chunk, me)
-                            return try operation.object(chunk).take()
+                        case .chunk(let chunk): return try operation.taken(chunk).take()
                         case .failed(let failure): throw try operation.raise(failure)
-                        case .end, .empty: return nil
+                        case .end, .empty:
+                            operation.took(0)
+                            return nil
                         }
                     }
                 },
@@ -85,12 +88,6 @@ struct RpcHalfObject {
 
     private static var properties: [PyGetSetDef] {
         [
-            property("owed", "How many bytes were taken since settle().") { me, _ in
-                PyLong_FromLong(me?.cast(to: RpcHalfObject.self).pointee.owed ?? 0)
-            },
-            property("waiting", "How many bytes wait in the outbox.") { me, _ in
-                PyLong_FromLong(RpcHalfObject.half(me)?.outbox?.info.size ?? 0)
-            },
             property("over", "Whether nothing can happen any more.") { me, _ in
                 newBool(RpcHalfObject.half(me)?.isOver ?? true)
             }, PyGetSetDef(),
@@ -132,13 +129,64 @@ struct RpcHalfObject {
                 }
             },
             method(
-                "attach", "attach($self, window, /)\n--\n\nHave what is sent wait in an outbox."
+                "attach",
+                "attach($self, link, number, credit, /)\n--\n\nHave what is sent go over a connection of packets, where the other half has room for so\nmany bytes and the number comes with what it sends. False where that has ended."
+            ) { me, arguments, count in
+                RpcHalfObject.operate(me) { me, operation throws(PythonError) in
+                    guard count == 3, let arguments, let object = arguments[0], let number = arguments[1],
+                        let credit = arguments[2], let number = UInt32(exactly: try integer(number) ?? -1),
+                        let credit = try integer(credit), credit >= 0
+                    else { throw typeError("attach() takes a link, a number and a credit") }
+                    let link = try PacketLinkObject.link(object)
+                    let half = operation.half
+                    _ = half.attachOutbox(window: RpcFlow.outbox)
+                    let flow = RpcFlow(
+                        half, link, number: number, credit: credit, room: RpcFlow.room(half.inbox.limit))
+                    guard link.add(flow) else { return newBool(false) }
+                    me.cast(to: RpcHalfObject.self).pointee.flow = .passRetained(flow)
+                    return newBool(true)
+                }
+            },
+            method(
+                "grant", "grant($self, bytes, /)\n--\n\nThe other half has room for more."
             ) { me, arguments, count in
                 RpcHalfObject.operate(me) { _, operation throws(PythonError) in
-                    guard count == 1, let argument = arguments?[0], let window = try integer(argument),
-                        window > 0
-                    else { throw valueError("a window is a positive number of bytes") }
-                    _ = operation.half.attachOutbox(window: window)
+                    guard count == 1, let argument = arguments?[0], let more = try integer(argument),
+                        more >= 0
+                    else { throw valueError("room is a number of bytes") }
+                    operation.flow?.grant(more)
+                    operation.passOn()
+                    return newNone()
+                }
+            },
+            method(
+                "pass_on",
+                "pass_on($self, /)\n--\n\nHave what was sent, or an end, go over the connection, if there is one."
+            ) { me, _, _ in
+                RpcHalfObject.operate(me) { _, operation throws(PythonError) in
+                    operation.passOn()
+                    return newNone()
+                }
+            },
+            method(
+                "ending",
+                "ending($self, code=None, message=None, /)\n--\n\nSay how it is about to end: with an error, or closed."
+            ) { me, arguments, count in
+                RpcHalfObject.operate(me) { _, operation throws(PythonError) in
+                    guard count == 2, let code = arguments?[0], let message = arguments?[1] else {
+                        operation.flow?.willEnd(.both)
+                        return newNone()
+                    }
+                    operation.flow?.willEnd(
+                        .failure(code: try text(of: code), message: try text(of: message)))
+                    return newNone()
+                }
+            },
+            method(
+                "leave", "leave($self, /)\n--\n\nNothing more goes over the connection."
+            ) { me, _, _ in
+                RpcHalfObject.operate(me) { _, operation throws(PythonError) in
+                    operation.flow?.leave()
                     return newNone()
                 }
             },
@@ -153,34 +201,7 @@ struct RpcHalfObject {
                     return newNone()
                 }
             },
-            method(
-                "take",
-                "take($self, max_bytes, start, /)\n--\n\nWhat is in the outbox: (start and the chunks, weight, chunks, whether it has ended)."
-            ) { me, arguments, count in
-                RpcHalfObject.operate(me) { _, operation throws(PythonError) in
-                    guard count == 2, let arguments, let limit = arguments[0], let start = arguments[1],
-                        let bytes = try integer(limit)
-                    else { throw typeError("take() needs a number of bytes and a start") }
-                    return try RpcHalfObject.take(max(bytes, 0), start, operation).take()
-                }
-            },
         ]
-    }
-
-    private static func take(_ bytes: Int, _ start: PyPointer, _ operation: RpcOperation) throws(PythonError)
-        -> Object
-    {
-        guard let outbox = operation.half.outbox else { throw runtimeError("there is no outbox") }
-        let taken = try withBuffer(start) { start throws(PythonError) in
-            try RpcPacket.take(outbox, bytes: bytes, after: start, operation.state)
-        }
-        let tuple = try Object(PyTuple_New(4))
-        Py_IncRef(taken.packet.pointer)
-        PyTuple_SetItem(tuple.pointer, 0, taken.packet.pointer)
-        PyTuple_SetItem(tuple.pointer, 1, try Object(PyLong_FromLong(taken.weight)).take())
-        PyTuple_SetItem(tuple.pointer, 2, try Object(PyLong_FromLong(taken.chunks)).take())
-        PyTuple_SetItem(tuple.pointer, 3, newBool(taken.hasEnded))
-        return tuple
     }
 
     private static var receiving: [PyMethodDef] {
@@ -195,11 +216,10 @@ struct RpcHalfObject {
                     }
                     let time = try milliseconds(arguments[0])
                     switch try operation.receive(within: time) {
-                    case .chunk(let chunk):
-                        RpcHalfObject.count(chunk, me)
-                        return try operation.object(chunk).take()
+                    case .chunk(let chunk): return try operation.taken(chunk).take()
                     case .failed(let failure): throw try operation.raise(failure)
                     case .end:
+                        operation.took(0)
                         Py_IncRef(atEnd)
                         return atEnd
                     case .empty: throw operation.noChunk(time)
@@ -215,11 +235,10 @@ struct RpcHalfObject {
                         throw typeError("try_receive() takes two values")
                     }
                     switch operation.half.receive() {
-                    case .chunk(let chunk):
-                        RpcHalfObject.count(chunk, me)
-                        return try operation.object(chunk).take()
+                    case .chunk(let chunk): return try operation.taken(chunk).take()
                     case .failed(let failure): throw try operation.raise(failure)
                     case .end:
+                        operation.took(0)
                         Py_IncRef(atEnd)
                         return atEnd
                     case .empty:
@@ -240,37 +259,21 @@ struct RpcHalfObject {
                         bytes: bytes, within: try milliseconds(arguments[1]))
                     let list = try Object(PyList_New(chunks.count))
                     for (index, chunk) in chunks.enumerated() {
-                        RpcHalfObject.count(chunk, me)
                         PyList_SetItem(list.pointer, index, try chunk.chunk(operation.state).take())
                     }
+                    operation.took(chunks.reduce(0) { $0 + $1.count })
                     return list.take()
                 }
             },
             method(
-                "settle", "settle($self, more=0, /)\n--\n\nHow many bytes were taken since the last time."
-            ) { me, arguments, count in
-                RpcHalfObject.operate(me) { me, _ throws(PythonError) in
-                    let fields = me.cast(to: RpcHalfObject.self)
-                    if count == 1, let argument = arguments?[0] {
-                        fields.pointee.owed &+= try integer(argument) ?? 0
-                        return PyLong_FromLong(fields.pointee.owed)
-                    }
-                    defer { fields.pointee.owed = 0 }
-                    return PyLong_FromLong(fields.pointee.owed)
-                }
-            },
-            method(
-                "deliver",
-                "deliver($self, packet, start, /)\n--\n\nThe chunks of a packet have come. Returns how many those are."
+                "took", "took($self, weight, /)\n--\n\nA chunk of so many bytes was taken by a waiter."
             ) { me, arguments, count in
                 RpcHalfObject.operate(me) { _, operation throws(PythonError) in
-                    guard count == 2, let arguments, let packet = arguments[0], let place = arguments[1],
-                        let start = try integer(place)
-                    else { throw typeError("deliver() takes a packet and a place") }
-                    let chunks = try RpcPacket.deliver(
-                        packet, from: start, to: operation.half, try operation.state.rpcFunctions().makeReply,
-                        operation.state)
-                    return PyLong_FromLong(chunks)
+                    guard count == 1, let argument = arguments?[0], let weight = try integer(argument) else {
+                        throw typeError("a number of bytes is needed")
+                    }
+                    operation.took(weight)
+                    return newNone()
                 }
             },
         ]
@@ -291,7 +294,9 @@ struct RpcHalfObject {
                 me, arguments, count in
                 RpcHalfObject.operate(me) { _, operation throws(PythonError) in
                     guard count == 1, let reply = arguments?[0] else { throw typeError("a reply is needed") }
-                    return newBool(operation.half.setReply(try AbortReason(reply, operation.state)))
+                    let isFirst = operation.half.setReply(try RpcHalfObject.reply(reply, operation))
+                    operation.passOn()
+                    return newBool(isFirst)
                 }
             },
             method(
@@ -314,6 +319,7 @@ struct RpcHalfObject {
                             there: try RpcHalfObject.reason(arguments[2], operation))
                     default: throw valueError("end() does not know \(describe(how))")
                     }
+                    operation.passOn()
                     return newNone()
                 }
             },
@@ -334,6 +340,7 @@ struct RpcHalfObject {
                         operation.half.deliverLoss(try RpcHalfObject.reason(arguments[1], operation))
                     default: throw valueError("event() does not know \(describe(what))")
                     }
+                    operation.passOn()
                     return newNone()
                 }
             },
@@ -343,6 +350,18 @@ struct RpcHalfObject {
                 }
             },
         ]
+    }
+
+    /// The third of a reply's tuple is what goes over the wire.
+    private static func reply(_ object: PyPointer, _ operation: RpcOperation) throws(PythonError)
+        -> any StreamHalf.Value
+    {
+        let reply = try AbortReason(object, operation.state)
+        guard cpython_is_tuple(object) != 0, PyTuple_Size(object) == 3, let body = PyTuple_GetItem(object, 2),
+            cpython_type(body) == cpython_bytes_type()
+        else { return reply }
+        let bytes = UnsafeRawBufferPointer(start: PyBytes_AsString(body), count: PyBytes_Size(body))
+        return WireReply(reply, body: Payload(copying: bytes))
     }
 
     private static func reason(_ object: PyPointer?, _ operation: RpcOperation) throws(PythonError)
@@ -370,7 +389,8 @@ struct RpcHalfObject {
     ) -> PyPointer? {
         guard let me, let half = half(me) else { return nil }
         do throws(PythonError) {
-            return try body(me, RpcOperation(half: half, state: try ModuleState.of(instance: me)))
+            return try body(
+                me, RpcOperation(half: half, flow: flow(me), state: try ModuleState.of(instance: me)))
         } catch { return nil }
     }
 }
@@ -390,15 +410,18 @@ enum RpcModule {
         [
             method(
                 "_register_rpc",
-                "_register_rpc($module, make_error, make_reply, /)\n--\n\nThe functions of erlang.rpc."
+                "_register_rpc($module, make_error, make_reply, begin_wait, end_wait, /)\n--\n\nThe functions of erlang.rpc."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
-                    guard count == 2, let arguments, let state = ModuleState.of(module: module),
-                        let makeError = arguments[0], let makeReply = arguments[1]
-                    else { throw typeError("_register_rpc() takes two functions") }
-                    Py_IncRef(makeError)
-                    Py_IncRef(makeReply)
-                    state.register(RpcFunctions(makeError: makeError, makeReply: makeReply))
+                    guard count == 4, let arguments, let state = ModuleState.of(module: module),
+                        let makeError = arguments[0], let makeReply = arguments[1],
+                        let beginWait = arguments[2], let endWait = arguments[3]
+                    else { throw typeError("_register_rpc() takes four functions") }
+                    for index in 0..<4 { Py_IncRef(arguments[index]) }
+                    state.register(
+                        RpcFunctions(
+                            makeError: makeError, makeReply: makeReply, beginWait: beginWait, endWait: endWait
+                        ))
                     return newNone()
                 }
             }

@@ -2,10 +2,13 @@ import Beam
 import CPython
 import Python
 import Streams
+import Synchronization
 
 /// What Python does with one half of a streaming call. With the GIL, which it releases while it waits.
 struct RpcOperation {
     let half: StreamHalf
+    /// Where the other half is at the other end of a packet connection.
+    let flow: RpcFlow?
     let state: ModuleState
 
     /// What a wait is for.
@@ -13,11 +16,14 @@ struct RpcOperation {
 
     // MARK: Sending
 
-    /// Sends a chunk, and waits for room. False where nothing is sent any more, nil where there is no other half.
+    /// Sends a chunk, and waits for room. False where nothing is sent any more, nil where there is no other
+    /// half.
     func send(_ data: PyPointer, within milliseconds: Int) throws(PythonError) -> Bool? {
         let chunk = try Payload.chunk(data, state)
         switch half.send(chunk) {
-        case .sent: return true
+        case .sent:
+            passOn()
+            return true
         case .closed: return false
         case .noPeer: return nil
         case .busy: break
@@ -25,18 +31,38 @@ struct RpcOperation {
         guard milliseconds != 0 else {
             throw raised(cpython_TimeoutError(), "there is no room for another chunk now")
         }
-        let sleep = Sleep(state)
-        let wake = sleep.wake
-        let waiter = Waiter(for: .send, message: chunk) { _ in wake() }
+        let alarm = RpcAlarm(flow?.link)
+        let waiter = Waiter(for: .send, message: chunk) { _ in alarm.ring() }
         guard let (queue, isSettled) = half.waitToSend(waiter) else { return false }
-        if !isSettled { try wait(sleep, waiter, milliseconds) { queue.cancel(waiter) } }
+        if !isSettled { try wait(alarm, waiter, milliseconds) { queue.cancel(waiter) } }
         switch queue.finish(waiter) {
         case .sent:
             half.countSent()
+            passOn()
             return true
         case nil: throw raised(cpython_TimeoutError(), "no room for a chunk within \(milliseconds) ms")
         default: return false
         }
+    }
+
+    /// Has what was sent, or an end, go over the connection.
+    func passOn() {
+        guard let flow, flow.passOn() else { return }
+        write(flow.link)
+    }
+
+    /// A chunk was taken, or the end has come.
+    func took(_ weight: Int) {
+        guard let flow, flow.took(weight) else { return }
+        write(flow.link)
+    }
+
+    /// What takes longer lets others have the GIL.
+    private func write(_ link: PacketLink) {
+        let thread = PyEval_SaveThread()
+        link.flush(isDue: false)
+        PyEval_RestoreThread(thread)
+        link.garbage.giveBack()
     }
 
     // MARK: Receiving
@@ -45,11 +71,10 @@ struct RpcOperation {
     func receive(within milliseconds: Int) throws(PythonError) -> StreamHalf.Receipt {
         let receipt = half.receive()
         guard case .empty = receipt, milliseconds != 0 else { return receipt }
-        let sleep = Sleep(state)
-        let wake = sleep.wake
-        let waiter = Waiter(for: .receive) { _ in wake() }
+        let alarm = RpcAlarm(flow?.link)
+        let waiter = Waiter(for: .receive) { _ in alarm.ring() }
         let queue = half.inbox
-        if !queue.wait(waiter) { try wait(sleep, waiter, milliseconds) { queue.cancel(waiter) } }
+        if !queue.wait(waiter) { try wait(alarm, waiter, milliseconds) { queue.cancel(waiter) } }
         return received(queue.finish(waiter))
     }
 
@@ -70,6 +95,13 @@ struct RpcOperation {
             half.inbox.putBack(chunk)
             throw error
         }
+    }
+
+    /// The same, and the other side is given room again.
+    func taken(_ chunk: Payload) throws(PythonError) -> Object {
+        let object = try object(chunk)
+        took(chunk.count)
+        return object
     }
 
     /// Waits for the next chunk, and takes with it what is there. Empty at the end.
@@ -104,11 +136,10 @@ struct RpcOperation {
     /// What is known of the reply; nil where nothing is in time.
     func reply(within milliseconds: Int) throws(PythonError) -> Object? {
         if half.reply == nil, milliseconds != 0 {
-            let sleep = Sleep(state)
-            let wake = sleep.wake
-            let waiter = Waiter(for: .readable) { _ in wake() }
+            let alarm = RpcAlarm(flow?.link)
+            let waiter = Waiter(for: .readable) { _ in alarm.ring() }
             if !half.waitForReply(waiter) {
-                try wait(sleep, waiter, milliseconds) { half.endWaitForReply(waiter) }
+                try wait(alarm, waiter, milliseconds) { half.endWaitForReply(waiter) }
             }
             half.endWaitForReply(waiter)
         }
@@ -128,8 +159,15 @@ struct RpcOperation {
 
     /// A reply or a failure, as the tuple that it is.
     private func object(_ value: any StreamHalf.Value) throws(PythonError) -> Object {
-        guard let value = value as? AbortReason else { return Object(owning: newNone()) }
-        return try value.object(state)
+        switch value {
+        case let value as AbortReason: return try value.object(state)
+        case let value as WireReply: return try value.object.object(state)
+        case let value as WireFailure: return try value.object()
+        case let value as WireAnswer:
+            let body = try newBytes(value.body.bytes)
+            return try Object(cpython_call1(try state.rpcFunctions().makeReply, body.pointer))
+        default: return Object(owning: newNone())
+        }
     }
 
     /// Raises what `erlang.rpc` makes of a failure.
@@ -142,15 +180,39 @@ struct RpcOperation {
 
     // MARK: Waiting
 
-    private func wait(_ sleep: Sleep, _ waiter: Waiter, _ milliseconds: Int, cancel: () -> Void)
+    private func wait(_ alarm: RpcAlarm, _ waiter: Waiter, _ milliseconds: Int, cancel: () -> Void)
         throws(PythonError)
     {
         let end =
             milliseconds < 0 ? Int64.max : monotonicNanoseconds() &+ Int64(milliseconds) &* 1_000_000
-        do throws(PythonError) { _ = try sleep.wait(until: end) { waiter.isSettled } } catch {
+        let functions = try state.rpcFunctions()
+        let serves: Bool
+        do throws(PythonError) {
+            serves = try Object(PyObject_CallNoArgs(functions.beginWait)).pointer == cpython_true()
+            defer { if serves { endWait(functions) } }
+            if let flow {
+                _ = try flow.link.wait(
+                    for: waiter, until: end, state, isOver: { waiter.isSettled },
+                    wakingBy: { wake in alarm.set(wake, unless: { waiter.isSettled }) })
+            } else {
+                let sleep = Sleep(state)
+                if alarm.set(sleep.wake, unless: { waiter.isSettled }) {
+                    _ = try sleep.wait(until: end) { waiter.isSettled }
+                }
+            }
+        } catch {
             cancel()
             throw error
         }
+    }
+
+    /// Whatever it was that has ended the wait.
+    private func endWait(_ functions: RpcFunctions) {
+        let exception = Exception.take()
+        do throws(PythonError) { _ = try Object(PyObject_CallNoArgs(functions.endWait)) } catch {
+            PyErr_Clear()
+        }
+        exception?.restore()
     }
 
     /// Begins to wait on behalf of an event loop.
@@ -184,10 +246,43 @@ struct RpcOperation {
     }
 }
 
+/// Wakes a thread of Python that waits for something of a half, asleep or while it reads packets.
+final class RpcAlarm: Sendable {
+    private struct Contents {
+        var wake: (@Sendable () -> Void)?
+    }
+
+    private let link: PacketLink?
+    private let contents = Mutex(Contents())
+
+    init(_ link: PacketLink?) { self.link = link }
+
+    /// How the thread is woken, which is about to sleep. False where it need not.
+    func set(_ wake: @escaping @Sendable () -> Void, unless isOver: () -> Bool) -> Bool {
+        contents.withLock { contents in
+            if isOver() { return false }
+            contents.wake = wake
+            return true
+        }
+    }
+
+    /// It is over. From any thread.
+    func ring() {
+        if let wake = contents.withLock({ $0.wake }) {
+            link?.hasWokenReader.store(true, ordering: .relaxed)
+            wake()
+        }
+        // It may read, and another thread has ended it.
+        link?.lookAgain()
+    }
+}
+
 /// The functions of `erlang.rpc` that make what the core needs. They live as long as their interpreter.
 struct RpcFunctions {
     /// An exception of a failure.
     let makeError: PyPointer
     /// A reply of its CBOR.
     let makeReply: PyPointer
+    /// What a thread that waits says before and, where that returns true, afterwards.
+    let beginWait, endWait: PyPointer
 }

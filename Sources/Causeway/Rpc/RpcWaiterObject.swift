@@ -68,7 +68,7 @@ struct RpcWaiterObject {
 
     private static func finish(_ me: PyPointer) throws(PythonError) -> PyPointer {
         guard let (half, waiter, queue, goal) = parts(me) else { throw PythonError() }
-        let operation = RpcOperation(half: half, state: try ModuleState.of(instance: me))
+        let operation = RpcOperation(half: half, flow: nil, state: try ModuleState.of(instance: me))
         guard let queue else {
             half.endWaitForReply(waiter)
             return try operation.knownReply()?.take() ?? newNone()

@@ -25,34 +25,16 @@ all() ->
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(causeway),
-    Mapper = start_mapper(),
-    {ok, _} = net_kernel:start([list_to_atom("causeway_rpc_ct_" ++ os:getpid()), shortnames]),
-    true = erlang:set_cookie(node(), causeway_rpc_ct),
+    Known = rpc_ct:start_distribution(Config),
     {Peer, Node} = start_peer("one"),
     %% It outlives the process that runs this.
     unlink(Peer),
-    [{mapper, Mapper}, {peer, Peer}, {node, Node} | Config].
+    [{peer, Peer}, {node, Node} | Known].
 
 end_per_suite(Config) ->
     ok = peer:stop(proplists:get_value(peer, Config)),
-    ok = net_kernel:stop(),
-    _ = stop_mapper(proplists:get_value(mapper, Config)),
+    ok = rpc_ct:stop_distribution(Config),
     ok = application:stop(causeway).
-
-%% Names of nodes are found by epmd: where none runs, one runs as long as these tests.
-start_mapper() ->
-    case erl_epmd:names() of
-        {ok, _} ->
-            none;
-        {error, _} ->
-            Mapper = open_port({spawn, "epmd > /dev/null 2>&1 < /dev/null"}, [exit_status]),
-            causeway_ct:wait_until(fun() -> element(1, erl_epmd:names()) =:= ok end),
-            {os_pid, Number} = erlang:port_info(Mapper, os_pid),
-            Number
-    end.
-
-stop_mapper(none) -> "";
-stop_mapper(Number) -> os:cmd("kill " ++ integer_to_list(Number)).
 
 init_per_testcase(_Case, Config) -> Config.
 
@@ -62,13 +44,7 @@ end_per_testcase(_Case, Config) ->
     [ok = erpc:call(Node, ?R, unadvertise, [Name]) || {Name, _} <- erpc:call(Node, ?R, list_advertised, [])],
     ok.
 
-%% A node that runs the application, and is linked to the caller.
-start_peer(Name) ->
-    Paths = lists:append([["-pa", Path] || Path <- code:get_path(), filelib:is_dir(Path)]),
-    {ok, Peer, Node} = peer:start_link(#{name => peer:random_name("causeway_rpc_" ++ Name), connection => standard_io,
-                                         args => ["-setcookie", "causeway_rpc_ct" | Paths]}),
-    {ok, _} = erpc:call(Node, application, ensure_all_started, [causeway]),
-    {Peer, Node}.
+start_peer(Name) -> rpc_ct:start_node(Name).
 
 %% Advertises there, and waits until it is known here.
 advertise(Node, Mode, Function) ->

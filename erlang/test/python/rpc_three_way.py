@@ -25,6 +25,7 @@ def advertise(prefix):
     add("fail", _fail)
     add("endless", _endless)
     add("wait", lambda stream: list(stream), "bidi")
+    add("stopped", _stopped, "client_stream")
 
 
 def use(prefix, connection=None):
@@ -130,6 +131,20 @@ def ended():
     return _ended.acquire(timeout=PATIENCE)
 
 
+_go = threading.Event()
+
+
+def _stopped(chunks):
+    first = chunks.receive()
+    _go.wait()
+    return len(first) + sum(map(len, chunks))
+
+
+def go():
+    """Has those who have stopped go on."""
+    _go.set()
+
+
 def read_slowly(name, erlang_process, connection=None):
     """Takes one chunk of a stream, tells that, and waits for the rest without an end."""
     import erlang
@@ -159,6 +174,7 @@ def main(port):
     rpc.advertise("child_outcome", lambda name: outcome(_text(name), connection))
     rpc.advertise("child_made", lambda _args: made())
     rpc.advertise("child_ended", lambda _args: ended())
+    rpc.advertise("child_go", lambda _args: go())
     rpc.advertise("child_streams", lambda _args: connection.info()["streams"])
     print("ready", flush=True)
     connection.join()

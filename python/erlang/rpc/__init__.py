@@ -17,7 +17,7 @@ connection: ``rpc.connect(("127.0.0.1", 5000))`` or ``rpc.listen``.
 
 import _causeway
 
-from . import _connection, _deadlines, _registry
+from . import _connection, _deadlines, _pool, _registry
 from ._connection import Connection, Listener
 from ._errors import RpcError
 from ._handlers import MODES, Handler
@@ -37,6 +37,7 @@ __all__ = [
     "list_advertised",
     "listen",
     "open_stream",
+    "set_max_workers",
     "unadvertise",
 ]
 
@@ -49,10 +50,10 @@ def advertise(name, function=None, *, mode="server_stream"):
     many as it has parameters. What a generator or async generator yields is sent; what a function, a
     generator or a coroutine returns is the reply, and the stream is closed.
 
-    Functions run in threads of their own, coroutines in one event loop that they share. An exception ends the
-    call with its class's name as the code and its text as the message; the traceback is logged. Where the
-    other side has gone or given up, the next use of the stream raises :class:`RpcError`, and a coroutine is
-    cancelled. Raises TypeError, ValueError.
+    Functions run in threads, as many at once as :func:`set_max_workers` allows, coroutines in one event loop
+    that they share. An exception ends the call with its class's name as the code and its text as the message;
+    the traceback is logged. Where the other side has gone or given up, the next use of the stream raises
+    :class:`RpcError`, and a coroutine is cancelled. Raises TypeError, ValueError.
     """
     if function is None:
         if mode not in MODES:
@@ -72,6 +73,16 @@ def unadvertise(name):
         _node().unadvertise(name)
     else:
         _registry.remove(name)
+
+
+def set_max_workers(number):
+    """Have so many functions serve calls at once in this interpreter; other calls wait until one ends.
+
+    Without it that is 4 more than there are processors, but 32 at most. One that waits for a stream, or for
+    the reply of another call, does not count meanwhile: calls that need each other come to an end, and a
+    slow reader keeps nobody else from being served. Raises ValueError, TypeError.
+    """
+    _pool.set_most(number)
 
 
 def list_advertised():

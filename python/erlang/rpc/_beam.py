@@ -3,6 +3,7 @@
 import _causeway
 
 from .. import _callbacks
+from . import _pool
 from ._errors import of_reason
 from ._stream import Stream
 
@@ -12,11 +13,6 @@ class _Link:
 
     def __init__(self, process):
         self._process = process
-
-    def sent(self, _stream):
-        pass
-
-    took = sent
 
     def replied(self, _stream):
         self._cast(_causeway.Atom("replied"))
@@ -46,12 +42,15 @@ def names():
 
 def call(name, args, options):
     """A call whose reply is all that is wanted."""
-    return _done(_callbacks.call("_causeway_rpc_call", name, args, options))
+    with _pool.waiting():
+        return _done(_callbacks.call("_causeway_rpc_call", name, args, options))
 
 
 def open_stream(name, args, options):
     """A stream, when its provider has accepted."""
-    process, half = _done(_callbacks.call("_causeway_rpc_open", name, args, options, _causeway._context()))
+    with _pool.waiting():
+        answer = _callbacks.call("_causeway_rpc_open", name, args, options, _causeway._context())
+    process, half = _done(answer)
     return Stream(half, _Link(process))
 
 

@@ -1,14 +1,12 @@
 """Calls over a packet connection, in a plain python3: to a node, or to another Python.
 
 A frame is a request, whose type is that of the frame. Both sides open calls, each with numbers of its own;
-who names a call that the other has opened adds 1 to twice its number. Chunks are numbered, and sent as far as
-the receiver has given room; while a packet of a call is on its way, what is sent is collected for the next.
+who names a call that the other has opened adds 1 to twice its number. Chunks and credit go through the core.
 """
 
 import contextlib
 import itertools
 import socket
-import struct
 import threading
 import weakref
 
@@ -21,12 +19,8 @@ from ._errors import RpcError, of_reason
 from ._registry import find
 from ._stream import WINDOW, Stream
 
-OPEN, DATA, END, ERROR, CREDIT = 0x27, 0x28, 0x29, 0x2A, 0x2C
-_HEAD = struct.Struct(">II")
-_AT_ONCE = 262144
-# How many packets of a call may be on their way where they are large, and how many windows.
-_PACKETS = 4
-_LARGE = 65536
+_OPEN, _END, _ERROR = 0x27, 0x29, 0x2A
+# How many windows may be on the way.
 _ON_THE_WAY = 4
 _open: weakref.WeakSet = weakref.WeakSet()
 
@@ -47,7 +41,6 @@ class Connection:
         self._room = _ON_THE_WAY * window
         self._serve = serve
         self._lock = threading.Lock()
-        self._streams = {}
         self._numbers = itertools.count()
         self._closed = False
         self._socket = ends if isinstance(ends, socket.socket) else None
@@ -57,6 +50,8 @@ class Connection:
         self._packets = PacketConnection(ends, request_handler=self._frame, workers=1, **options)
         self._packets.notify_recv_eof.add(self._ended)
         self._packets.open()
+        self._link = self._packets._link
+        self._link.takes_calls()
         _open.add(self)
 
     # --- calls --------------------------------------------------------------------------------
@@ -96,9 +91,10 @@ class Connection:
         return self._opened(stream, accepted, answer)
 
     def _begin(self, name, args, mode, deadline):
-        stream = self._stream(2 * next(self._numbers) + 1, 0)
+        number = 2 * next(self._numbers) + 1
+        stream = self._stream(number, 0)
         opening = {
-            "stream_id": stream.number ^ 1,
+            "stream_id": number ^ 1,
             "procedure": name,
             "mode": mode,
             "args": args,
@@ -108,7 +104,7 @@ class Connection:
             opening["deadline_ms"] = round(deadline * 1000)
             _deadlines.start(stream, deadline)
         try:
-            return stream, self._packets.request(OPEN, payload=cbor.dumps(opening))
+            return stream, self._packets.request(_OPEN, payload=cbor.dumps(opening))
         except BaseException as error:
             raise self._unopened(stream, error) from None
 
@@ -118,11 +114,11 @@ class Connection:
         answer = cbor.loads(answer)
         if "error" in answer:
             raise self._unopened(stream, of_reason(answer["error"]))
-        self._grant(stream, answer["window"])
+        stream._half.grant(answer["window"])
         return stream
 
     def _unopened(self, stream, error):
-        self._streams.pop(stream.number, None)
+        stream._half.leave()
         stream._half.end("close")
         if isinstance(error, (ClosedError, CancellationError)):
             return RpcError("disconnected", str(error))
@@ -130,142 +126,32 @@ class Connection:
 
     def _stream(self, number, credit):
         half = _causeway._RpcHalf(self._window)
-        half.attach(_ON_THE_WAY * _AT_ONCE)
-        stream = _Stream(half, self, number, credit)
         with self._lock:
-            if self._closed:
+            if self._closed or not half.attach(self._link, number, credit):
                 half.end("close")
                 raise RpcError("disconnected", "the connection is closed")
-            self._streams[number] = weakref.ref(stream) if number & 1 else stream
-        return stream
-
-    # --- what streams tell ---------------------------------------------------------------------
-
-    def sent(self, stream):
-        """Something waits in the outbox."""
-        passing = stream.passing
-        if not passing or (passing < _PACKETS and stream._half.waiting >= _LARGE):
-            self._pass_on(stream)
-
-    replied = sent
-
-    def took(self, stream):
-        """A chunk was taken: the other side is given room again, now and then."""
-        half = stream._half
-        if half.owed * 8 >= self._room:
-            self._tell(CREDIT, _HEAD.pack(stream.number ^ 1, half.settle()))
-        elif half.over:
-            self.sent(stream)
-
-    def ending(self, stream, final):
-        """It is about to end so: 'both', or a code and a message."""
-        if stream.final == "send":
-            stream.final = final
-
-    def _pass_on(self, stream):
-        with stream.lock:
-            if stream.passing >= _PACKETS:
-                return
-            failed = isinstance(stream.final, tuple)
-            if stream.credit <= 0:
-                if failed:
-                    self._tell_end(stream)
-                return
-            start = _HEAD.pack(stream.number ^ 1, stream.seq)
-            packet, weight, chunks, has_ended = stream._half.take(min(stream.credit, _AT_ONCE), start)
-            if len(packet) == len(start):
-                if has_ended:
-                    self._tell_end(stream)
-                return
-            stream.credit -= weight
-            stream.seq = (stream.seq + chunks) & 0xFFFFFFFF
-            stream.passing += 1
-            # With the lock, for the order. It waits for nothing, as whoever reads may want the lock.
-            try:
-                result = self._packets.request(DATA, payload=packet)
-            except (ClosedError, CancellationError):
-                return
-        result.notify(stream.passed_on)
-
-    def _grant(self, stream, more):
-        with stream.lock:
-            stream.credit += more
-        self.sent(stream)
-
-    def _tell_end(self, stream):
-        """All is passed on: what comes then. With the stream's lock."""
-        final = stream.final
-        if stream.told != final:
-            stream.told = final
-            number = stream.number ^ 1
-            if isinstance(final, tuple):
-                self._tell(ERROR, {"stream_id": number, "code": final[0], "message": final[1]})
-            else:
-                self._tell(END, {"stream_id": number, "role": final})
-        if final != "send" or stream._half.over:
-            self._forget(stream)
-
-    def _tell(self, frame, content):
-        payload = content if isinstance(content, bytes) else cbor.dumps(content)
-        with contextlib.suppress(ClosedError, CancellationError):
-            self._packets.request(frame, payload=payload)
-
-    def _forget(self, stream):
-        self._streams.pop(stream.number, None)
+        return Stream(half, _WILL)
 
     # --- what comes ---------------------------------------------------------------------------
 
     def _frame(self, frame, _flags, payload):
         match frame:
-            case 0x28:
-                number, seq = _HEAD.unpack_from(payload)
-                stream = self._find(number)
-                if stream is not None:
-                    self._deliver(stream, seq, payload)
-            case 0x2C:
-                number, more = _HEAD.unpack_from(payload)
-                stream = self._find(number)
-                if stream is not None:
-                    self._grant(stream, more)
             case 0x29 | 0x2A:
                 content = cbor.loads(payload)
-                stream = self._find(content["stream_id"])
-                if stream is not None:
-                    self._end(stream, frame, content)
+                for half in self._link.halves(content["stream_id"]):
+                    _end(half, frame, content)
             case 0x27:
                 return 0, self._accept(cbor.loads(payload))
             case _:
                 raise ValueError(f"a frame of type {frame}")
         return None
 
-    def _find(self, number):
-        stream = self._streams.get(number)
-        return stream() if isinstance(stream, weakref.ref) else stream
-
-    def _deliver(self, stream, seq, payload):
-        if seq != stream.seq_in:
-            stream.abort("out_of_order", f"chunk {seq} has come where {stream.seq_in} is the next")
-            return
-        chunks = stream._half.deliver(payload, _HEAD.size)
-        stream.seq_in = (seq + chunks) & 0xFFFFFFFF
-
-    def _end(self, stream, frame, content):
-        half = stream._half
-        if frame == ERROR:
-            half.event("abort", ("error", (content["code"], content["message"])))
-        else:
-            half.event("close" if content["role"] == "both" else "send")
-        if frame == ERROR or content["role"] == "both":
-            # Who is told so does not answer.
-            stream.told = stream.final = None
-            self._streams.pop(stream.number, None)
-        elif half.over:
-            self._streams.pop(stream.number, None)
-
     def _accept(self, opening):
         handler = find(_name(opening["procedure"])) if self._serve else None
         if handler is None:
             return cbor.dumps({"error": {"code": "not_found", "message": "nobody has advertised that name"}})
+        if self._link.halves(opening["stream_id"]):
+            return cbor.dumps({"error": {"code": "badarg", "message": "another call has that stream_id"}})
         stream = self._stream(opening["stream_id"], opening["window"])
         deadline = opening.get("deadline_ms")
         if deadline is not None:
@@ -279,13 +165,10 @@ class Connection:
         """No more packets come."""
         with self._lock:
             self._closed = True
-            streams = [self._find(number) for number in list(self._streams)]
-            self._streams.clear()
-        for stream in streams:
-            if stream is not None:
-                stream.told = stream.final = None
-                reason = ("error", ("disconnected", self._packets.end or "the connection was closed"))
-                stream._half.event("lose", reason)
+            halves = self._link.halves()
+        for half in halves:
+            half.leave()
+            half.event("lose", ("error", ("disconnected", self._packets.end or "the connection was closed")))
 
     def close(self):
         """End it. Calls that are not over fail as ``disconnected``, here and on the other side."""
@@ -308,7 +191,7 @@ class Connection:
 
     def info(self):
         """Counters, as a dict: those of the packet connection, and ``streams`` that are not over."""
-        return self._packets.info() | {"streams": len(self._streams)}
+        return self._packets.info() | {"streams": len(self._link.halves())}
 
     def __enter__(self):
         return self
@@ -325,31 +208,31 @@ def _name(name):
         return name
 
 
-class _Stream(Stream):
-    """A stream that goes over a connection."""
+def _end(half, frame, content):
+    """The other half has ended."""
+    both = frame == _ERROR or content["role"] == "both"
+    if both:
+        # Who is told so does not answer.
+        half.leave()
+    if frame == _ERROR:
+        half.event("abort", ("error", (content["code"], content["message"])))
+    else:
+        half.event("close" if both else "send")
 
-    def __init__(self, half, link, number, credit):
-        super().__init__(half, link)
-        self.lock = threading.RLock()
-        self.number = number
-        self.credit = credit
-        self.seq = self.seq_in = 0
-        # How many packets are on their way.
-        self.passing = 0
-        # What is told when all is passed on, and what was.
-        self.final = "send"
-        self.told = None
 
-    def passed_on(self, _result):
-        with self.lock:
-            self.passing -= 1
-        self._link.sent(self)
+class _Will:
+    """What is told of a stream before it ends."""
 
-    def __del__(self):
-        super().__del__()
-        link = getattr(self, "_link", None)
-        if link is not None:
-            link._streams.pop(self.number, None)
+    @staticmethod
+    def ending(stream, final):
+        stream._half.ending(*(() if final == "both" else final))
+
+    @staticmethod
+    def replied(_stream):
+        pass
+
+
+_WILL = _Will()
 
 
 class Listener:

@@ -15,8 +15,8 @@ class RpcError(RuntimeError):
 
     A handler that raises one has the call end with these. Codes of ours are ``cancelled``,
     ``deadline_exceeded``, ``disconnected``, ``peer_down``, ``not_found``, ``unavailable``, ``closed``,
-    ``peer_closed``, ``send_closed`` and ``out_of_order``; of another exception of a handler it is the name of
-    its class.
+    ``peer_closed``, ``send_closed``, ``out_of_order`` and ``out_of_credit``; of another exception of a
+    handler it is the name of its class.
     """
 
     def __init__(self, code, message=""):

@@ -2,10 +2,8 @@
 
 import inspect
 import logging
-import threading
 
-import _causeway
-
+from . import _pool
 from ._errors import RpcError, of_exception
 from ._loop import run_in_loop
 
@@ -35,14 +33,16 @@ class Handler:
         )
 
     def start(self, stream, args):
-        """Have it serve a call, in a thread or task of its own."""
+        """Have it serve a call, in a task of its own, or in a thread as soon as there is one for it."""
         if self.is_async:
             run_in_loop(self._serve_async, stream, args)
-            return
-        # Inside the BEAM interpreters never end, and those with a GIL of their own have no daemons.
-        threading.Thread(
-            target=self.run, args=(stream, args), name=f"rpc-{self.name}", daemon=not _causeway.in_beam()
-        ).start()
+        else:
+            _pool.run(self.name, self._run_later, stream, args)
+
+    def _run_later(self, stream, args):
+        # Where the caller has given up meanwhile nothing is done.
+        if not stream.over:
+            self.run(stream, args)
 
     def run(self, stream, args):
         """Serve a call in this thread."""

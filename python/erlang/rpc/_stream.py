@@ -4,6 +4,7 @@ import _causeway
 
 from .. import cbor
 from .._waits import outcome
+from . import _pool
 from ._errors import RpcError, of_reason
 
 WINDOW = 262144
@@ -40,8 +41,6 @@ class Stream:
         """
         if self._half.send(chunk, -1 if timeout is None else round(timeout * 1000)) is not True:
             raise self._unsendable()
-        if self._link is not None:
-            self._link.sent(self)
 
     async def async_send(self, chunk):
         """The same without blocking the event loop. A task that is cancelled has not sent it."""
@@ -49,16 +48,13 @@ class Stream:
             sent = self._half.send(chunk, 0)
         except TimeoutError:
             sent = await outcome(self._begin, _SEND, chunk)
+            self._half.pass_on()
         if not sent:
             raise self._unsendable()
-        if self._link is not None:
-            self._link.sent(self)
 
     def close_send(self):
         """Send nothing more: the other half receives what was sent, and then its end."""
         self._half.end("send")
-        if self._link is not None:
-            self._link.sent(self)
 
     def _unsendable(self):
         reply = self._half.reply(0)
@@ -74,7 +70,6 @@ class Stream:
         Raises EOFError at the end, TimeoutError, RpcError.
         """
         chunk = self._half.receive(-1 if timeout is None else round(timeout * 1000), _END)
-        self._took()
         if chunk is _END:
             raise EOFError("the other half sends nothing more")
         return chunk
@@ -84,21 +79,15 @@ class Stream:
 
         The list is empty at the end. Raises TimeoutError, RpcError.
         """
-        chunks = self._half.receive_many(max_bytes, -1 if timeout is None else round(timeout * 1000))
-        self._took()
-        return chunks
+        return self._half.receive_many(max_bytes, -1 if timeout is None else round(timeout * 1000))
 
     async def async_receive(self):
         """As :meth:`receive`, without blocking the event loop. A task that is cancelled takes none."""
         chunk = self._half.try_receive(_EMPTY, _END)
         if chunk is _EMPTY:
             received = await outcome(self._begin, _RECEIVE)
-            if received is None:
-                chunk = _END
-            else:
-                chunk, weight = received
-                self._half.settle(weight)
-        self._took()
+            chunk, weight = received or (_END, 0)
+            self._half.took(weight)
         if chunk is _END:
             raise EOFError("the other half sends nothing more")
         return chunk
@@ -107,10 +96,7 @@ class Stream:
         return self
 
     def __next__(self):
-        try:
-            return next(self._half)
-        finally:
-            self._took()
+        return next(self._half)
 
     def __aiter__(self):
         return self
@@ -120,10 +106,6 @@ class Stream:
             return await self.async_receive()
         except EOFError:
             raise StopAsyncIteration from None
-
-    def _took(self):
-        if self._link is not None:
-            self._link.took(self)
 
     # --- the reply ----------------------------------------------------------------------------
 
@@ -167,8 +149,6 @@ class Stream:
         if self._link is not None:
             self._link.ending(self, "both")
         self._half.end("close")
-        if self._link is not None:
-            self._link.sent(self)
 
     def abort(self, code, message=""):
         """End the call with an error: both halves raise it from now on."""
@@ -176,8 +156,6 @@ class Stream:
             self._link.ending(self, (code, message))
         kind = _causeway.Atom("error") if _causeway.in_beam() else "error"
         self._half.end("abort", (kind, (code, message)))
-        if self._link is not None:
-            self._link.sent(self)
 
     def cancel(self):
         """Give the call up: :meth:`abort` with the code ``cancelled``, unless it is over."""
@@ -246,4 +224,4 @@ def _of_cbor(body):
     return "ok", content.get("result")
 
 
-_causeway._register_rpc(of_reason, _of_cbor)
+_causeway._register_rpc(of_reason, _of_cbor, _pool.begin_wait, _pool.end_wait)
