@@ -42,6 +42,9 @@ EXCLUDED = {
     # A mock in the place of a socket, whose fileno() is another mock: the core waits for real descriptors.
     "BaseEventLoopWithSelectorTests.test_create_datagram_endpoint_ip_addr": "test_base_events",
     "BaseEventLoopWithSelectorTests.test_create_server_soreuseport_only_defined": "test_base_events",
+    "SslProtoHandshakeTests.test_connection_lost_when_busy": "test_sslproto",
+    # Has a private method of asyncio's own transport.
+    "TestSSL.test_remote_shutdown_receives_trailing_data_on_slow_socket": "test_ssl",
     # Patches the logger of asyncio.base_events; ours tells of slow callbacks from its own module.
     "BaseEventLoopWithSelectorTests.test_log_slow_callbacks": "test_base_events",
 }
