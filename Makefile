@@ -9,7 +9,7 @@ export CAUSEWAY_MAKE := 1
 # For `make run`.
 export PORT ?= 8080
 
-FUZZ_SECONDS ?= 120
+export MINUTES ?= 5
 
 RELEASE := .build/release
 PRIV := erlang/priv
@@ -43,18 +43,23 @@ soak: build release-venv ## the tests that take long
 test-release: release-venv ## wheels and releases: made from a clean copy, used when that is away; part of soak
 	@$(VENVS)/release/bin/python -m pytest -p no:cacheprovider --durations 5 Tests/Release
 
+.PHONY: test-matrix
+test-matrix: build ## all tests on every Python and OTP found, and in Debian's next release (ONLY=trixie, SUITES=...)
+	@.ci/matrix
+
 .PHONY: test-sanitize
-test-sanitize: setup ## the core's tests under the address and thread sanitizers
+test-sanitize: build ## the core under the address and thread sanitizers, a node under that of addresses
 	@for sanitizer in address thread; do \
 	    echo "== swift test, $$sanitizer sanitizer"; \
 	    define=$$(echo $$sanitizer | tr a-z A-Z)_SANITIZER; \
 	    swift test --disable-xctest --filter StreamsTests --sanitize=$$sanitizer \
 	        -Xswiftc -D$$define --scratch-path .build/sanitize-$$sanitizer || exit; \
 	done
+	@.ci/sanitize
 
 .PHONY: fuzz
-fuzz: setup ## libFuzzer on the decoder of packets for FUZZ_SECONDS, from the corpus in Tests/Packets on
-	@FUZZ_SECONDS="$(FUZZ_SECONDS)" Tests/Fuzz/run
+fuzz: build run-venv ## packets, CBOR, frames and terms for MINUTES in all, from the kept inputs on (ONLY=cbor)
+	@$(RUN_PYTHON) Tests/Fuzz/run
 
 .PHONY: bench
 bench: build bench-venv ## ours against the peers, as ratios (ONLY=..., QUICK=1, RECORD=1)
@@ -159,7 +164,7 @@ $(PRIV)/python/_causeway.abi3.so: $(PRIV)/libcauseway.so
 
 RUFF := $(VENVS)/lint/bin/ruff --config python/pyproject.toml
 # Scripts without .py are known by their first line (its # would begin a comment here).
-PYTHON_CODE = python Tests erlang/examples $(shell grep -lsE '^.!.*python' .ci/* Tests/Benchmarks/*)
+PYTHON_CODE = python Tests erlang/examples $(wildcard .ci/*.py) $(shell grep -lsE '^.!.*python' .ci/* Tests/Benchmarks/*)
 
 .PHONY: lint-swift
 lint-swift: setup

@@ -8,7 +8,7 @@
 -behaviour(gen_server).
 
 -export([start_link/1, stop/1, stop/2, stats/1, diagnose/1, interrupt/1]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, code_change/3, format_status/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, code_change/3, format_status/1]).
 -export_type([options/0, mode/0]).
 
 -type mode() :: worker | subinterp | owngil.
@@ -351,7 +351,7 @@ stop_thread(Native) ->
     end.
 
 %% @private
-format_status(normal, [_Dictionary, #{native := Native, options := Options}]) ->
-    [{data, [{"Options", Options}, {"Statistics", causeway_nif:context_stats(Native)}]}];
-format_status(terminate, [_Dictionary, State]) ->
-    State.
+format_status(#{reason := _} = AtItsEnd) ->
+    AtItsEnd;
+format_status(#{state := #{native := Native, options := Options}} = Status) ->
+    Status#{state := [{"Options", Options}, {"Statistics", causeway_nif:context_stats(Native)}]}.

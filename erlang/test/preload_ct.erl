@@ -5,18 +5,24 @@
 -export([start/1, stop/1, run/3, fail/4, stop_failing/2, seen/1]).
 
 %% @doc For init_per_suite: starts the node.
--spec start(list()) -> list().
+-spec start(list()) -> list() | {skip, string()}.
 start(Config) ->
+    case os:find_executable("clang") of
+        false -> {skip, "no clang to build the library with"};
+        Clang -> start(Clang, Config)
+    end.
+
+start(Clang, Config) ->
     Directory = proplists:get_value(priv_dir, Config),
     Library = filename:join(Directory, "preload.so"),
-    ok = compile(filename:join([binary_to_list(causeway_ct:python_dir()), "../../../Tests/Preload/preload.c"]), Library),
+    ok = compile(Clang, filename:join([binary_to_list(causeway_ct:python_dir()), "../../../Tests/Preload/preload.c"]), Library),
     Paths = lists:append([["-pa", Path] || Path <- causeway_ct:ebin_dirs()]),
     {ok, Peer, _Node} = peer:start(#{connection => standard_io, args => Paths, env => [{"LD_PRELOAD", Library}]}),
     [{peer, Peer} | Config].
 
 %% Swift comes with clang.
-compile(Source, Library) ->
-    Port = open_port({spawn_executable, os:find_executable("clang")},
+compile(Clang, Source, Library) ->
+    Port = open_port({spawn_executable, Clang},
                      [{args, ["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-ftls-model=initial-exec", "-o", Library, Source, "-ldl"]},
                       exit_status, stderr_to_stdout, binary]),
     compiled(Port, []).

@@ -162,10 +162,10 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
         """Run a handle of asyncio's, and tell of one that takes long."""
         if handle._cancelled:
             return
-        if not self._debug:
-            handle._run()
-            return
         try:
+            if not self._debug:
+                handle._run()
+                return
             self._current_handle = handle
             began = self.time()
             handle._run()
@@ -175,6 +175,8 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
                 base_events.logger.warning("Executing %s took %.3f seconds", what, took)
         finally:
             self._current_handle = None
+            # An exception that a task has kept refers to this frame.
+            handle = None
 
     # --- servers
 

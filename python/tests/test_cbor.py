@@ -129,6 +129,8 @@ def test_what_is_cut_off_is_refused(value):
         ("bf01ff", "an end of what has not begun"),
         ("0000", "1 bytes follow"),
         ("a200010002", "twice"),
+        ("a1a000", "a key that is a map"),
+        ("a1818000", "an array with one or with an array"),
         ("5f6161ff", "another kind"),
         ("5f01ff", "another kind"),
         ("e0", "simple value 0"),

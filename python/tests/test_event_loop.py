@@ -161,6 +161,29 @@ def test_debug_tells_of_slow_callbacks(loop, caplog):
     assert "Executing <Handle" in caplog.text
 
 
+def test_debug_keeps_no_failed_task(loop):
+    """A frame that its exception refers to must not refer to the handle, which has the task."""
+    loop.set_debug(True)
+
+    async def fail():
+        raise LookupError
+
+    async def main():
+        task = loop.create_task(fail())
+        reference = weakref.ref(task)
+        try:
+            await task
+        except LookupError:
+            del task
+        return reference
+
+    gc.disable()
+    try:
+        assert loop.run_until_complete(main())() is None
+    finally:
+        gc.enable()
+
+
 def test_debug_knows_its_thread(loop):
     loop.set_debug(True)
 

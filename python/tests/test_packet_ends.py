@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 from packet_support import PATIENCE, Gate, Peer, in_thread, joined, outcome, pair, peer
@@ -382,3 +383,21 @@ def test_packets_after_the_end_are_not_looked_at():
         other.send(bytes(PacketConnection.EOF_Packet) + bytes(Packet(is_request=True, tag=1, rq_type=1)))
         connection.join(PATIENCE)
         assert connection.info()["requests_received"] == 0
+
+
+def test_failed_results_keep_nothing():
+    """The traceback of their exception has frames that refer to them, and to the connection."""
+
+    def fail():
+        with peer() as (connection, _):
+            result = connection.request(0)
+            assert result.cancel()
+            with pytest.raises(CancellationError):
+                result()
+            return weakref.ref(connection)
+
+    before = descriptors()
+    gone = [fail() for _ in range(10)]
+    gc.collect()
+    assert [reference() for reference in gone] == [None] * 10
+    assert descriptors() <= before

@@ -121,7 +121,8 @@ struct CborObjectReader {
             let hashable = try asKey(key)
             let value = try object(depth: depth + 1)
             guard PyDict_SetItem(dict.pointer, hashable.pointer, value.pointer) == 0 else {
-                throw PythonError()
+                guard PyErr_ExceptionMatches(cpython_TypeError()) != 0 else { throw PythonError() }
+                throw valueError("a map has a key that is a map, or an array with one or with an array")
             }
             size += 1
             guard PyDict_Size(dict.pointer) == size else { throw valueError("a map has a key twice") }

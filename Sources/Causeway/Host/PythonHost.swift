@@ -80,7 +80,8 @@ final class PythonHost: Sendable {
         // Python reads the name after initialisation too: it is never freed.
         if let name = Py_DecodeLocale(settings.executable, nil) { _ = cpython_set_program_name(name) }
         ProcessGuard.install()
-        PyImport_AppendInittab("_causeway", PyInit__causeway)
+        // Python keeps the pointer to the name: a temporary string would be gone.
+        PyImport_AppendInittab(Python.cString("_causeway"), PyInit__causeway)
         // 0: no signal handlers. Signals are the BEAM's.
         Py_InitializeEx(0)
     }

@@ -42,17 +42,35 @@ struct PacketResultObject {
 
     static func makeType(in module: PyPointer) throws(PythonError) -> PyType {
         try Python.makeType(
-            in: module, name: "_causeway._PacketResult", PacketResultObject.self, flags: [.base, .immutable],
+            in: module, name: "_causeway._PacketResult", PacketResultObject.self,
+            flags: [.base, .immutable, .collected],
             slots: [
                 slot(Py_tp_doc, doc: "The native half of erlang.packetstream.Result."),
+                // The traceback of an exception has frames that refer to the result.
+                slot(Py_tp_traverse) {
+                    (me: PyPointer?, visit: visitproc?, argument: UnsafeMutableRawPointer?) -> Int32 in
+                    guard let me, let visit else { return 0 }
+                    let fields = me.cast(to: PacketResultObject.self).pointee
+                    for part in [
+                        fields.decode, fields.value, fields.error, cpython_type(me).map { asObject($0) },
+                    ] {
+                        guard let part else { continue }
+                        let result = visit(part, argument)
+                        if result != 0 { return result }
+                    }
+                    return 0
+                },
+                slot(Py_tp_clear) { (me: PyPointer?) -> Int32 in
+                    if let me { PacketResultObject.clear(me) }
+                    return 0
+                },
                 slot(Py_tp_dealloc) { (me: PyPointer?) -> Void in
                     guard let me else { return }
+                    PyObject_GC_UnTrack(me)
+                    PacketResultObject.clear(me)
                     let fields = me.cast(to: PacketResultObject.self).pointee
                     fields.request?.release()
                     fields.link?.release()
-                    Py_DecRef(fields.decode)
-                    Py_DecRef(fields.value)
-                    Py_DecRef(fields.error)
                     cpython_free_instance(me)
                 },
                 slot(Py_tp_call) { (me: PyPointer?, arguments: PyPointer?, names: PyPointer?) -> PyPointer? in
@@ -69,6 +87,16 @@ struct PacketResultObject {
                 slot(Py_tp_methods, table: methods),
                 slot(Py_tp_getset, table: properties),
             ])
+    }
+
+    private static func clear(_ me: PyPointer) {
+        let fields = me.cast(to: PacketResultObject.self)
+        let parts = [fields.pointee.decode, fields.pointee.value, fields.pointee.error]
+        fields.pointee.decode = nil
+        fields.pointee.value = nil
+        fields.pointee.error = nil
+        // Not before: what goes with them may look at the result.
+        for part in parts { Py_DecRef(part) }
     }
 
     private static var properties: [PyGetSetDef] {

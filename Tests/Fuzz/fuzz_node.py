@@ -1,0 +1,5 @@
+"""What tests of the conversion call."""
+
+
+def identity(value):
+    return value
