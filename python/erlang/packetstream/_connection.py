@@ -55,7 +55,8 @@ class PacketConnection:
     - ``max_outstanding``, ``send_window``: requests without a response, and bytes not yet written, from
       which on :meth:`request` waits.
     - ``max_requests``, ``receive_window``: unanswered requests of the peer, and their bytes, from which on
-      nothing more is read.
+      nothing more is read. While requests of ours are outstanding only the second counts, as a handler may
+      be waiting for the response.
     - ``keepalive``: seconds without any packet after which the peer is asked for one, and ends the
       connection where as many again bring none.
     - ``close_timeout``: seconds that :meth:`close` gives what is under way.
@@ -84,8 +85,8 @@ class PacketConnection:
         max_packet=DEFAULT_MAX_PACKET,
         max_outstanding=None,
         send_window=1 << 20,
-        max_requests=4096,
-        receive_window=16 << 20,
+        max_requests=1024,
+        receive_window=64 << 20,
         keepalive=None,
         close_timeout=10.0,
     ):
