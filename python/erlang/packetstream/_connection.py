@@ -445,6 +445,24 @@ def _nanoseconds(name, seconds):
     return max(1, int(seconds * 1e9))
 
 
+def abort_all():
+    """Aborts all connections of this interpreter, whose context ends. Whether none of their threads is left.
+
+    Nothing else would: a thread of theirs keeps the handler, and that what it was defined with.
+    """
+    connections = list(_open)
+    links = [connection._link for connection in connections]
+    for link in links:
+        link.send_end()
+    # A thread that writes just now writes that, too.
+    end = time.monotonic() + _STALLED
+    for link in links:
+        link.wait_sent(max(0, end - time.monotonic()))
+    for connection in connections:
+        connection.abort()
+    return all(link.wait_over(1) for link in links)
+
+
 @atexit.register
 def _abort_all():
     """No thread of a connection may run Python code while Python ends."""
