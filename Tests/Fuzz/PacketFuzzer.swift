@@ -26,6 +26,10 @@ private func checkIncomplete(_ bytes: Span<UInt8>) {
     guard let found = try? FoundPacket.decode(bytes, maximum: 1 << 20), case .incomplete(let needed) = found,
         needed > bytes.count
     else { preconditionFailure("a part of a packet that needs nothing more") }
+    if let (head, payload) = try? FoundPacket.decodeHead(bytes) {
+        precondition(payload.upperBound == needed && payload.lowerBound <= bytes.count)
+        check(head, payload: bytes.extracting(payload.lowerBound..<bytes.count))
+    }
 }
 
 /// Only padding may be lost.

@@ -14,6 +14,9 @@
 %% The response's flags and its lowest bit, which says that all went well, must fit what a packet has.
 -define(MAX_FLAGS, (1 bsl 61)).
 
+%% A payload from which on it counts how long it is kept, in bytes.
+-define(LARGE, 65536).
+
 %% @doc Whether a term says what handles requests.
 -spec is_handler(term()) -> boolean().
 is_handler(undefined) -> true;
@@ -129,8 +132,13 @@ start_worker(MaxSize) ->
     proc_lib:spawn_link(fun() -> work(Connection, MaxSize) end).
 
 work(Connection, MaxSize) ->
-    receive
-        {job, Job} ->
-            Connection ! {'$causeway_packet_done', self(), element(1, Job), answer(Job, MaxSize)},
-            work(Connection, MaxSize)
-    end.
+    Bytes = receive {job, Job} -> work_at(Job, Connection, MaxSize) end,
+    %% Who waits for the next one must not keep large payloads alive meanwhile.
+    _ = Bytes > ?LARGE andalso erlang:garbage_collect(),
+    work(Connection, MaxSize).
+
+%% How large the payloads were.
+work_at({Key, _From, _Type, _Flags, Payload, _Handler} = Job, Connection, MaxSize) ->
+    Answer = answer(Job, MaxSize),
+    Connection ! {'$causeway_packet_done', self(), Key, Answer},
+    byte_size(Payload) + case Answer of {_, _, Size} -> Size; noreply -> 0 end.

@@ -55,7 +55,8 @@ read_once(Watch, #s{filled = Filled, transport = Transport, needed = Needed, byt
 
 %% A large packet, whose beginning has come, is read straight into one binary where the transport can do that.
 gather(#s{transport = Transport, needed = Needed, rest = Rest, pieces = Pieces} = S) ->
-    case causeway_packet_transport:gather(Transport, [Rest | lists:reverse(Pieces)], Needed) of
+    Beginning = case Pieces of [] -> Rest; _ -> [Rest | lists:reverse(Pieces)] end,
+    case causeway_packet_transport:gather(Transport, Beginning, Needed) of
         ok -> read_on(S#s{rest = <<>>, pieces = [], pieces_size = 0, filled = byte_size(Rest) + S#s.pieces_size});
         {ok, Data} -> received(Data, S);
         closed -> ended(S);

@@ -15,6 +15,9 @@
 %% So much is written before the mailbox is empty.
 -define(WRITE_AT_ONCE, 131072).
 -define(MESSAGES_AT_ONCE, 256).
+%% How many bytes may have gone through before it is tidied up, after so many milliseconds in which nothing came.
+-define(LITTER, 65536).
+-define(TIDY_AFTER, 100).
 
 %% @doc Starts it, linked or not. `Pass' passes the transport on to it, or closes it where there is no process.
 -spec start([link], causeway_packet_transport:prepared(), fun((pid() | none) -> ok | {error, term()}), map()) ->
@@ -125,8 +128,19 @@ turn(S) ->
         #s{ended = {true, Reason}} = Next -> causeway_packet_end:finish(Reason, Next);
         #s{input = ready} = Next -> step(causeway_packet_input:read(Next));
         #s{out = [_ | _], output = open} = Next -> step(Next);
-        Next -> receive Message -> step(handle(Message, Next)) end
+        Next -> step(wait(Next))
     end.
+
+%% Without anything to do. What has gone through is garbage that may be large: it is not kept while nothing comes.
+wait(#s{bytes_in = In, bytes_out = Out, swept = Swept} = S) when In + Out - Swept > ?LITTER ->
+    receive
+        Message -> handle(Message, S)
+    after ?TIDY_AFTER ->
+        true = erlang:garbage_collect(),
+        wait(S#s{swept = In + Out})
+    end;
+wait(S) ->
+    receive Message -> handle(Message, S) end.
 
 handle({'$causeway_packet_request', Caller, Reference, Channel, Type, Flags, Payload, Size, Mode}, S) ->
     causeway_packet_requests:request(Caller, Reference, Channel, Type, Flags, Payload, Size, Mode, S);

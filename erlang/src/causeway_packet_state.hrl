@@ -53,6 +53,8 @@
     peer_erq = false :: boolean(),
     drain :: undefined | reference(),
     ended = false :: false | {true, Reason :: term()},
+    %% How many bytes had gone through when the garbage was collected last.
+    swept = 0 :: non_neg_integer(),
     %% Keepalive: what had been read when it was looked at last.
     alive = 0 :: non_neg_integer(),
     probes = 0 :: non_neg_integer(),

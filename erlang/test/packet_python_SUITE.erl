@@ -10,7 +10,7 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [every_mode, interrupted, over_byte_channels, over_tcp, handlers_call_erlang, nothing_is_left].
+    [every_mode, interrupted, over_byte_channels, over_tcp, handlers_call_erlang, a_context_ends, nothing_is_left].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
 
@@ -72,6 +72,30 @@ handlers_call_erlang(_Config) ->
     ok = py:register_function(packet_answer, fun([]) -> <<"from Erlang">> end),
     ?assertEqual({ok, {true, 0, <<"from Erlang">>}}, py:call(?HELPERS, callback, [packet_answer])),
     ok = py:unregister_function(packet_answer).
+
+%% Connections end with the context whose interpreter was its own, and leave nothing: it is for the next one.
+a_context_ends(_Config) ->
+    Ends = [fun(Context) -> exit(Context, kill) end, fun py_context:stop/1],
+    [begin
+         Before = causeway_ct:descriptors(),
+         [ok = serve_until(Mode, End) || _ <- lists:seq(1, 5)],
+         ok = causeway_ct:wait_until(fun() -> causeway_ct:descriptors() =< Before end),
+         ok = causeway_ct:wait_until(fun() -> causeway_ct:threads(<<"causeway-packet">>) =:= 0 end)
+     end || Mode <- channel_ct:modes(), Mode =/= worker, End <- Ends].
+
+serve_until(Mode, End) ->
+    {Client, Server} = connection_ct:sockets(),
+    {ok, Fd} = inet:getfd(Server),
+    Context = channel_ct:context(Mode),
+    unlink(Context),
+    {ok, none} = py:call(Context, ?HELPERS, serve_socket, [Fd]),
+    ok = gen_tcp:close(Server),
+    ok = gen_tcp:send(Client, causeway_packet:encode({request, 0, 9, 0, 1, <<"ab">>})),
+    ?assertEqual({ok, iolist_to_binary(causeway_packet:encode({response, 0, 9, 1, <<"ba">>}))}, gen_tcp:recv(Client, 5, 30000)),
+    End(Context),
+    ?assertEqual({ok, <<3, 0, 2, 0>>}, gen_tcp:recv(Client, 4, 30000)),
+    ?assertEqual({error, closed}, gen_tcp:recv(Client, 1, 30000)),
+    gen_tcp:close(Client).
 
 nothing_is_left(_Config) ->
     {ok, 10} = py:call(?HELPERS, round_trips, [10, 10]),

@@ -24,7 +24,10 @@ _recursion_limit = sys.getrecursionlimit()
 def remember():
     """Take the interpreter as it is for what :func:`reset` goes back to."""
     _modules.update((name, module) for name, module in sys.modules.items() if module is not None)
-    _namespaces.update((name, dict(vars(module))) for name, module in _modules.items())
+    # `typing.io` of Python 3.11 and 3.12 is a class.
+    _namespaces.update(
+        (name, dict(vars(module))) for name, module in _modules.items() if isinstance(module, ModuleType)
+    )
     _builtins.update(vars(builtins))
     changing = [sys.path, sys.meta_path, sys.path_hooks, sys.argv, sys.warnoptions, warnings.filters]
     _lists.extend((one, one[:]) for one in changing)
@@ -37,6 +40,8 @@ def reset():
     packages that use it, and so does the standard library: neither can be loaded a second time.
     """
     vars(builtins).update(_builtins)
+    if (packets := sys.modules.get("erlang.packetstream._connection")) and not packets.abort_all():
+        return False
     if _thread._count():
         return False
     if venv := sys.modules.get("erlang._venv"):
@@ -45,8 +50,8 @@ def reset():
     sys.modules.update(_modules)
     for name in _strangers():
         sys.modules.pop(name, None)
-    for name, module in _modules.items():
-        _restore(name, vars(module))
+    for name, content in _namespaces.items():
+        _restore(name, vars(_modules[name]), content)
     for one, content in _lists:
         one[:] = content
     if hasattr(warnings, "_filters_mutated"):
@@ -62,8 +67,7 @@ def reset():
     return not _thread._count()
 
 
-def _restore(module, namespace):
-    content = _namespaces[module]
+def _restore(module, namespace, content):
     # A submodule that stays is an attribute of its package.
     for name in [name for name in namespace.keys() - content.keys() if f"{module}.{name}" not in sys.modules]:
         del namespace[name]

@@ -78,6 +78,54 @@ def test_receive_window():
         assert one.info()["inbound_bytes"] == 0
 
 
+def test_own_requests_go_on_in_a_flood():
+    connections = []
+
+    def handler(rq_type, flags, payload):
+        return connections[0].do(2, 0, payload, timeout=PATIENCE)[2]
+
+    with peer(request_handler=handler, max_requests=3, workers=2) as (connection, other):
+        connections.append(connection)
+        for tag in range(1, 41):
+            other.request(tag, b"%d" % tag)
+        answers = {}
+        while len(answers) < 40:
+            packet = other.receive()
+            if packet.is_request:
+                other.respond(packet.tag, packet.payload * 2)
+            else:
+                answers[packet.tag] = packet.payload
+        assert answers == {tag: b"%d" % tag * 2 for tag in range(1, 41)}
+
+
+def test_a_reader_that_has_stopped_goes_on_for_a_response():
+    gate = Gate()
+    with peer(request_handler=gate, max_requests=3) as (connection, other):
+        for tag in range(1, 41):
+            other.request(tag)
+        assert gate.entered.acquire(timeout=PATIENCE)
+        result = connection.request(7)
+        assert other.receive().rq_type == 8
+        other.respond(1, b"there")
+        assert result.join(PATIENCE)[0] == (True, 0, b"there")
+        gate.go.set()
+
+
+def test_empty_requests_count():
+    gate = Gate()
+    with peer(request_handler=gate, max_requests=1 << 20, receive_window=128 * 1000) as (connection, other):
+        other.socket.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            for tag in range(1, 10_000_000, 1000):
+                other.send(b"".join(bytes(_request(number)) for number in range(tag, tag + 1000)))
+        assert 1000 <= connection.info()["unanswered"] < 100_000
+        gate.go.set()
+
+
+def _request(tag):
+    return Packet(is_request=True, tag=tag, rq_type=1)
+
+
 def test_max_packet():
     with pair(lambda *_: bytes(1000), options={"max_packet": 2000}, other_options={"max_packet": 500}) as (
         one,

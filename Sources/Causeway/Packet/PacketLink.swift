@@ -20,8 +20,8 @@ final class PacketLink: @unchecked Sendable {
         var maxOutstanding = Int.max
         var sendWindow = 1 << 20
         /// How many requests of the peer, and how many of their bytes, may wait here.
-        var maxRequests = 4096
-        var receiveWindow = 16 << 20
+        var maxRequests = 1024
+        var receiveWindow = 64 << 20
         /// For how long a packet waits for others, in nanoseconds; 0 is not at all.
         var grace: Int64 = 0
         /// After how many nanoseconds without any packet the peer is asked for one; 0 is never.
@@ -32,6 +32,8 @@ final class PacketLink: @unchecked Sendable {
 
     /// A channel that nobody opens: whoever is asked there says at least that it is unknown.
     static let probeChannel: UInt64 = 0x7FFF_FFFF
+    /// What a request of the peer takes beside its payload, in bytes.
+    private static let requestSize = 128
 
     /// What Python code is to be told, by a thread of the crew.
     enum Hook: @unchecked Sendable {
@@ -256,9 +258,7 @@ final class PacketLink: @unchecked Sendable {
         var writes = false
         let wait: Int64? = lock.withLock { c in
             if isOver?() == true || c.isClosed { return nil }
-            reads =
-                c.end == nil && c.inFlight.count < options.maxRequests
-                && c.inboundBytes < options.receiveWindow && output.size < 4 * options.sendWindow
+            reads = c.end == nil && hasRoomForTheirs(c) && output.size < 4 * options.sendWindow
             c.isPaused = c.end == nil && !reads
             writes = output.size > 0 && c.sendFailure == nil && c.flushDue <= now
             var end = min(limit, c.deadlines.first)
@@ -290,6 +290,15 @@ final class PacketLink: @unchecked Sendable {
             finish(.broken(text))
         }
         return (gaveAway, false)
+    }
+
+    /// Whether requests of the peer may come in. As long as we wait for responses, their number is no reason to stop:
+    /// handlers may be among those who wait. With the lock.
+    private func hasRoomForTheirs(_ c: borrowing Contents) -> Bool {
+        // Not even empty ones are for nothing. Numbers of things in memory.
+        let bytes = c.inboundBytes &+ PacketLink.requestSize &* c.inFlight.count
+        return bytes < options.receiveWindow
+            && (c.inFlight.count < options.maxRequests || !c.pending.isEmpty)
     }
 
     private struct Ready {

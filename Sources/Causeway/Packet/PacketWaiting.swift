@@ -63,6 +63,8 @@ extension PacketLink {
             c.nextTag &+= 1
             c.counters.requestsSent += 1
             c.pending[made.tag] = made
+            // A reader that has stopped, as too many requests are in hand, may go on.
+            rings = c.pending.count == 1 && c.isPaused && c.isPolling
             if deadline != .max { add(&c, deadline, made, &rings) }
             var head = head
             head.tag = made.tag
@@ -109,7 +111,7 @@ extension PacketLink {
             c.deadlines.keep { pending[$0] != nil }
         }
         c.deadlines.insert(deadline, request.tag)
-        rings = c.isPolling && deadline < c.pollLimit
+        rings = rings || (c.isPolling && deadline < c.pollLimit)
     }
 
     /// Gives a request up; false where it is over.

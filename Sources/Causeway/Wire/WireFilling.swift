@@ -49,6 +49,7 @@ extension Wire {
                     Glibc.read(ends.input, filling.binary.data + filling.filled, min(room, mostFilled))
                 }
                 if size == 0 { return atoms.closed }
+                consumeTimeslice(env, bytes: size)
                 if filling.filled &+ size == filling.size {
                     ends.filling = nil
                     return makeTuple(env, atoms.ok, enif_make_binary(env, &filling.binary))

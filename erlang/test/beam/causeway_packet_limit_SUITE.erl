@@ -17,7 +17,8 @@ all() ->
      timeout_in_line, standard_timeout, answer_timeout, late_answer, cancelled, cancelled_in_line, cancelled_after_the_answer, caller_dies,
      many_callers_die, gone_among_many, line_of_the_gone_is_dropped, flood_of_requests, flood_by_bytes, flood_without_reading,
      own_requests_go_on_in_a_flood, peer_never_reads, peer_reads_slowly, keepalive, keepalive_with_traffic,
-     no_answer_to_keepalive, million_outstanding, finished_leave_nothing, small_payloads_keep_nothing_alive].
+     no_answer_to_keepalive, million_outstanding, finished_leave_nothing, small_payloads_keep_nothing_alive,
+     idle_connections_keep_no_payloads].
 
 init_per_suite(Config) -> ?CT:start(Config).
 
@@ -431,3 +432,18 @@ small_payloads_keep_nothing_alive(_Config) ->
     Kept = [receive {P, From} -> {P, From} end || _ <- lists:seq(1, 500)],
     [?assertEqual(100, binary:referenced_byte_size(P)) || {P, _} <- Kept],
     ok = ?CONNECTION:close(Connection, 0).
+
+%% Neither the connections nor their workers keep what has gone through, while nothing comes.
+idle_connections_keep_no_payloads(_Config) ->
+    {Here, There} = ?CT:pair(#{handler => fun ?CT:echo/3}),
+    Large = binary:copy(<<"x">>, 4 * ?MB),
+    _ = ?CT:many(8, fun(_) -> {ok, 0, Large} = ?CONNECTION:request(Here, 1, Large) end, 30000),
+    {links, Links} = process_info(There, links),
+    Workers = [Pid || Pid <- Links, is_pid(Pid), Pid =/= self()],
+    ?assertNotEqual([], Workers),
+    [ok = causeway_ct:wait_until(fun() -> kept(Pid) < 100000 end) || Pid <- [Here, There | Workers]],
+    ok = ?CONNECTION:close(Here).
+
+kept(Process) ->
+    {binary, Binaries} = process_info(Process, binary),
+    lists:sum([Size || {_, Size, _} <- Binaries]).

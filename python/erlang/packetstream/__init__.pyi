@@ -103,7 +103,7 @@ class PacketConnection:
         max_packet: int = ...,
         max_outstanding: int | None = None,
         send_window: int = ...,
-        max_requests: int = 4096,
+        max_requests: int = 1024,
         receive_window: int = ...,
         keepalive: float | None = None,
         close_timeout: float = 10.0,

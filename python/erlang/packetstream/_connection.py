@@ -55,7 +55,8 @@ class PacketConnection:
     - ``max_outstanding``, ``send_window``: requests without a response, and bytes not yet written, from
       which on :meth:`request` waits.
     - ``max_requests``, ``receive_window``: unanswered requests of the peer, and their bytes, from which on
-      nothing more is read.
+      nothing more is read. While requests of ours are outstanding only the second counts, as a handler may
+      be waiting for the response.
     - ``keepalive``: seconds without any packet after which the peer is asked for one, and ends the
       connection where as many again bring none.
     - ``close_timeout``: seconds that :meth:`close` gives what is under way.
@@ -84,8 +85,8 @@ class PacketConnection:
         max_packet=DEFAULT_MAX_PACKET,
         max_outstanding=None,
         send_window=1 << 20,
-        max_requests=4096,
-        receive_window=16 << 20,
+        max_requests=1024,
+        receive_window=64 << 20,
         keepalive=None,
         close_timeout=10.0,
     ):
@@ -442,6 +443,24 @@ def _nanoseconds(name, seconds):
     if not 0 < seconds < 1e9:
         raise ValueError(f"{name} is a number of seconds, not {seconds}")
     return max(1, int(seconds * 1e9))
+
+
+def abort_all():
+    """Aborts all connections of this interpreter, whose context ends. Whether none of their threads is left.
+
+    Nothing else would: a thread of theirs keeps the handler, and that what it was defined with.
+    """
+    connections = list(_open)
+    links = [connection._link for connection in connections]
+    for link in links:
+        link.send_end()
+    # A thread that writes just now writes that, too.
+    end = time.monotonic() + _STALLED
+    for link in links:
+        link.wait_sent(max(0, end - time.monotonic()))
+    for connection in connections:
+        connection.abort()
+    return all(link.wait_over(1) for link in links)
 
 
 @atexit.register
