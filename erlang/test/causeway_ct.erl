@@ -3,7 +3,8 @@
 
 -export([start/0, start/1, stop/1, start_context/1, kill_context/1, context/1, context/0, python_dir/0, ebin_dirs/0]).
 -export([wait_until/1, wait_until/2, milliseconds/1, with_free_schedulers/1, with_punctual_schedulers/1, expect/1, expect/2, mailbox/0]).
--export([threads/0, threads/1, context_threads/0, descriptors/0, rss/0, rss/1, settled/2, context_ticks/0, context_ticks/1]).
+-export([threads/0, threads/1, context_threads/0, descriptors/0, rss/0, rss/1, settled/2]).
+-export([context_ticks/0, context_ticks/1]).
 -export([run_node/2, run_node/3, python_executable/0, script/3]).
 
 -define(PATIENCE, 30000).

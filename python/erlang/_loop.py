@@ -15,6 +15,7 @@ from asyncio import (
     sslproto,
     unix_events,
 )
+from asyncio.log import logger
 
 import _causeway
 from erlang import _callbacks, _programs, _waits
