@@ -46,8 +46,6 @@ EXCLUDED = {
     "SslProtoHandshakeTests.test_connection_lost_when_busy": "test_sslproto",
     # Has a private method of asyncio's own transport.
     "TestSSL.test_remote_shutdown_receives_trailing_data_on_slow_socket": "test_ssl",
-    # Patches the logger of asyncio.base_events; ours tells of slow callbacks from its own module.
-    "BaseEventLoopWithSelectorTests.test_log_slow_callbacks": "test_base_events",
 }
 
 
