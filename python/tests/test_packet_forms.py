@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from packet_support import PATIENCE, Peer, outcome, peer, tcp_pair
+from packet_support import PATIENCE, Gate, Peer, outcome, peer, tcp_pair
 
 import erlang
 from erlang.packetstream import (
@@ -274,3 +274,20 @@ def test_logging_has_a_name(caplog):
         other.request(1)
         other.receive()
     assert "PacketConnection[named]: a response to no request" in caplog.text
+
+
+def test_representations():
+    gate = Gate()
+    one, two = socket.socketpair()
+    with one, two, PacketConnection(two, request_handler=gate):
+        connection = PacketConnection(one, name="mine")
+        assert repr(connection) == "<PacketConnection[mine]: not open>"
+        with connection:
+            assert repr(connection) == "<PacketConnection[mine]: open>"
+            assert repr(connection.open_channel(3)) == f"<channel 3 of {connection!r}>"
+            result = connection.request(1)
+            assert repr(result) == "<Result: PENDING>"
+            gate.go.set()
+            result.join(PATIENCE)
+            assert repr(result) == "<Result: DONE>"
+        assert repr(connection) == "<PacketConnection[mine]: the connection was closed>"

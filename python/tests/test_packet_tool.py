@@ -79,7 +79,9 @@ def test_call():
         joined(thread)
     done = tool("call", "127.0.0.1", port, 1)
     assert done.returncode == 1
-    assert b"Connection refused" in done.stderr
+    assert b"cannot connect to 127.0.0.1:%d: [Errno 111] Connection refused" % port in done.stderr
+    assert b"a port is 1 to 65535, not 99999" in tool("call", "127.0.0.1", 99999, 1).stderr
+    assert b"invalid number value: 'x'" in tool("call", "127.0.0.1", port, 1, "--flags", "x").stderr
 
 
 def test_help():

@@ -38,18 +38,31 @@ def dump(arguments):
 
 def call(arguments):
     """Sends one request and writes the payload of the response. Returns 1 where the peer has failed."""
+    if not 0 < arguments.port < 65536:
+        raise ValueError(f"a port is 1 to 65535, not {arguments.port}")
     payload = sys.stdin.buffer.read() if arguments.payload == "-" else arguments.payload.encode()
+    try:
+        connected = socket.create_connection((arguments.host, arguments.port), arguments.timeout)
+    except OSError as error:
+        raise OSError(f"cannot connect to {arguments.host}:{arguments.port}: {error}") from error
     with (
-        socket.create_connection((arguments.host, arguments.port), arguments.timeout) as sock,
+        connected as sock,
         PacketConnection(sock, name="call", close_timeout=1.0) as connection,
     ):
         ok, flags, response = connection.do(
             arguments.type, arguments.flags, payload, channel=0, timeout=arguments.timeout
         )
     sys.stdout.buffer.write(response)
+    if response and sys.stdout.isatty():
+        print()
     sys.stdout.flush()
     print(f"{'ok' if ok else 'not ok'} flags 0x{flags:02x}, {len(response)} bytes", file=sys.stderr)
     return 0 if ok else 1
+
+
+def number(text):
+    """A number, also a hexadecimal one."""
+    return int(text, 0)
 
 
 def main():
@@ -65,7 +78,7 @@ def main():
     calling.add_argument("port", type=int)
     calling.add_argument("type", type=int, help="the request type, a number")
     calling.add_argument("payload", nargs="?", default="", help="text; - is the standard input")
-    calling.add_argument("--flags", type=lambda text: int(text, 0), default=0, help="a number (%(default)s)")
+    calling.add_argument("--flags", type=number, default=0, help="a number (%(default)s)")
     calling.add_argument("--timeout", type=float, default=10.0, help="seconds (%(default)s)")
     calling.set_defaults(run=call)
     arguments = parser.parse_args()

@@ -132,6 +132,10 @@ class PacketConnection:
     def __str__(self):
         return f"{type(self).__name__}[{self.name}]"
 
+    def __repr__(self):
+        state = "not open" if self._link is None else self._link.end
+        return f"<{self}: {state[1] if isinstance(state, tuple) else state or 'open'}>"
+
     # --- opening and closing ----------------------------------------------------------------
 
     def open(self):
@@ -362,6 +366,9 @@ class PacketChannel:
     def __init__(self, connection, channel):
         self.connection = connection
         self.channel = channel
+
+    def __repr__(self):
+        return f"<channel {self.channel} of {self.connection!r}>"
 
     def request(self, rq_type, flags=0, payload=b"", decode_response=None, *, timeout=None):
         """As :meth:`PacketConnection.request`."""

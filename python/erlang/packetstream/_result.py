@@ -31,6 +31,9 @@ class Result(_causeway._PacketResult):
 
     __slots__ = ()
 
+    def __repr__(self):
+        return f"<Result: {self.state}>"
+
     @property
     def is_cancelled(self):
         """The same as ``cancelled``."""
