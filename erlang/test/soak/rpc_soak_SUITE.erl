@@ -25,11 +25,6 @@ end_per_suite(Config) ->
     ok = rpc_ct:stop_distribution(Config),
     application:stop(causeway).
 
-%% Connections end with a reason.
-init_per_testcase(_Case, Config) ->
-    process_flag(trap_exit, true),
-    Config.
-
 %% Opened, used and finished, they leave nothing but the last 10,000 that still answer.
 hundred_thousand_streams(_Config) ->
     ok = causeway_rpc:advertise(soak, fun(Stream, Number) -> ok = ?S:send(Stream, <<Number:32>>) end),
@@ -68,6 +63,8 @@ ten_thousand_at_once(_Config) ->
 python_streams(_Config) ->
     {ok, _} = py:call(rpc_three_way, advertise, [<<"py_">>]),
     {Connection, Port} = rpc_ct:start_child(#{}),
+    %% It ends with a reason.
+    true = unlink(Connection),
     {os_pid, Child} = erlang:port_info(Port, os_pid),
     [begin
          finish_counts(Name, Opts, 3000),
@@ -99,6 +96,8 @@ all_of(Stream, Chunks) ->
 stopped_receivers(_Config) ->
     {Peer, Node} = rpc_ct:start_node("soak"),
     {Connection, Port} = rpc_ct:start_child(#{}),
+    %% It ends with a reason.
+    true = unlink(Connection),
     {os_pid, Child} = erlang:port_info(Port, os_pid),
     ok = causeway_rpc:advertise(stopped_here, client_stream, fun ?MODULE:stopped/2),
     ok = erpc:call(Node, causeway_rpc, advertise, [stopped_there, client_stream, fun ?MODULE:stopped/2]),
