@@ -286,6 +286,8 @@ def test_no_more_functions_serve_at_once_than_may(caller):
         assert not begun.acquire(timeout=0.05)
         # Who gives up while it waits is not served any more.
         streams.pop().cancel()
+        # Frames are taken in order, so that is known there when this is answered, which takes no thread.
+        assert caller.call("double_async", 1) == 2
         go.set()
         assert [stream.reply(PATIENCE) for stream in streams] == [1] * 4
         assert begun.acquire(timeout=PATIENCE)
