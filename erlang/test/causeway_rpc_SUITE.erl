@@ -100,11 +100,17 @@ echo(Stream, Number) ->
 unary(_Config) ->
     ok = ?R:advertise({any, term}, fun(Args) -> {result, Args} end),
     ?assertEqual({ok, {result, [1, 2]}}, ?R:call({any, term}, [1, 2])),
-    ok = ?R:advertise(<<"slow">>, fun(_) -> receive after infinity -> ok end end),
+    Test = self(),
+    ok = ?R:advertise(<<"slow">>, fun(_) -> wait_for_the_end_of(Test) end),
     ?assertMatch({error, {<<"deadline_exceeded">>, _}}, ?R:call(<<"slow">>, [], #{deadline => 20})),
     ok = ?R:advertise(<<"no reply">>, fun(_, _) -> ok end),
     ?assertEqual({error, peer_closed}, ?R:call(<<"no reply">>, [])),
     ?assertEqual([], causeway_ct:mailbox()).
+
+%% A function goes on when its call is over.
+wait_for_the_end_of(Process) ->
+    Monitor = monitor(process, Process),
+    receive {'DOWN', Monitor, process, _, _} -> ok end.
 
 mode_of_the_name(_Config) ->
     ok = ?R:advertise(<<"x">>, client_stream, fun(Stream, _) -> echo(Stream) end),

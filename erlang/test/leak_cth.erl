@@ -32,7 +32,7 @@ post_end_per_suite(_Suite, _Config, Return, Before) ->
     try causeway_ct:wait_until(fun() -> more(Before) =:= #{} end, ?PATIENCE) of
         ok -> {Return, Before}
     catch
-        error:{still_false, _} -> {{fail, {left_in_the_node, more(Before), descriptors, files()}}, Before}
+        error:{still_false, _} -> {{fail, {left_in_the_node, more(Before), descriptors, files(), processes, unnamed()}}, Before}
     end.
 
 %% What there is more of than before, as {Was, Is}. Garbage may hold on to something, so that goes first.
@@ -61,9 +61,16 @@ counts() ->
               zombies => length([zombie || {_, "Z", _} <- Children]),
               context_threads => causeway_ct:context_threads(),
               ports => length(erlang:ports()) - Resolver,
-              processes => length(processes()) - 2 * Resolver,
+              processes => length(unnamed()),
               tables => length(ets:all()) - 2 * Resolver},
     maps:map(fun(_Kind, Number) -> max(0, Number) end, Kinds).
+
+%% Where the processes began that have no name, and where they are. Servers of OTP that are started when they are needed first have one.
+unnamed() ->
+    [{proplists:get_value('$initial_call', Dictionary, Start), Current}
+     || Process <- processes(),
+        [{registered_name, []}, {initial_call, Start}, {current_function, Current}, {dictionary, Dictionary}]
+            <- [process_info(Process, [registered_name, initial_call, current_function, dictionary])]].
 
 %% What the open descriptors are of. Common Test has logs open, which are others before and after a suite.
 files() ->
