@@ -58,7 +58,14 @@ asyncio_takes_over(_Config) ->
     ok = causeway_ct:wait_until(fun() -> maps:get(active_connections, py_reactor_context:stats(Context)) =:= 0 end),
     ?assertEqual(<<"HELLO\n">>, reactor_ct:ask(Client, <<"hello\n">>)),
     ok = gen_tcp:shutdown(Client, write),
-    ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 10000)).
+    ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 10000)),
+    %% The example's loop runs as long as its Python does, which is that of other suites too.
+    ok = py:exec(Context, "import threading, asyncio_protocol\n"
+                          "loop = asyncio_protocol.loop()\n"
+                          "thread = next(each for each in threading.enumerate() if each.name == 'asyncio')\n"
+                          "loop.call_soon_threadsafe(loop.stop)\n"
+                          "thread.join()\n"
+                          "loop.close()").
 
 %% Its key and answer are those of RFC 6455.
 websocket_echo(_Config) ->
