@@ -331,8 +331,15 @@ wrong_arguments_in_python(_Config) ->
 %% A channel joins the processes of its node with its Python.
 not_local(_Config) ->
     {0, Output} = causeway_ct:run_node("py_byte_channel_reference_SUITE:from_another_node().", [{"CAUSEWAY_PYTHON", causeway_ct:python_executable()}],
-                                       ["-start_epmd", "false", "-erl_epmd_port", "1", "-sname", "near@localhost"]),
+                                       ["-start_epmd", "false", "-erl_epmd_port", free_port(), "-sname", "near@localhost"]),
     ?assertEqual(<<"fine">>, Output).
+
+%% The node listens there; the suite may run twice at the same time.
+free_port() ->
+    {ok, Listener} = gen_tcp:listen(0, []),
+    {ok, Port} = inet:port(Listener),
+    ok = gen_tcp:close(Listener),
+    integer_to_list(Port).
 
 %% In a node that has a name. A reference of another one is made from its external form.
 from_another_node() ->
