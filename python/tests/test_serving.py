@@ -303,6 +303,15 @@ def test_stop_from_a_protocol(told):
     client.close()
 
 
+@pytest.fixture
+def interruptible():
+    """As in a shell's foreground: what is started in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_ends_run():
     address = reactor.serve(("127.0.0.1", 0), Echo)
     client = connect(address)
