@@ -131,7 +131,9 @@ receive_into(_Config) ->
     ?assertEqual({ok, {5, <<"12345", 0>>}}, py:call(?HELPERS, receive_into, [Channel, 6])),
     ?assertEqual({ok, {0, <<>>}}, py:call(?HELPERS, receive_into, [Channel, 0])),
     ?assertEqual({ok, {100000, Large}}, py:call(?HELPERS, receive_into, [Channel, 100000])),
-    ?assertMatch({error, {'TimeoutError', _}}, py:call(?HELPERS, receive_into, [Channel, 10, 1])).
+    ?assertMatch({error, {'TimeoutError', _}}, py:call(?HELPERS, receive_into, [Channel, 10, 1])),
+    %% With its last reference here the channel would have been closed.
+    ?assertMatch(#{closed := false}, ?CHANNEL:info(Channel)).
 
 iteration_and_with(_Config) ->
     [begin
