@@ -31,8 +31,8 @@
 
 -define(RECEIVE_CALLBACK, '_py_byte_channel_receive').
 -define(TRY_RECEIVE_CALLBACK, '_py_byte_channel_try_receive').
-%% How often a sender looks for room before it waits: some 20 microseconds.
--define(PATIENCE, 60).
+%% For how many microseconds a sender looks for room before it waits.
+-define(PATIENCE, 20).
 -define(PIPED_AT_ONCE, 1048576).
 
 %% @doc Makes a channel without limit.
@@ -69,21 +69,25 @@ send(Channel, Data, Timeout) ->
     case causeway_nif:channel_send(Channel, Message) of
         ok -> ok;
         busy when Timeout =:= 0 -> {error, timeout};
-        busy -> send_later(Channel, Message, Timeout, [Channel, Data, Timeout], ?PATIENCE);
+        busy -> send_later(Channel, Message, Timeout, [Channel, Data, Timeout], erlang:monotonic_time(microsecond) + ?PATIENCE);
         Other -> ended(Other, send, [Channel, Data, Timeout])
     end.
 
 %% A receiver that is at work makes room within a few turns of a process: to wait for that and to be woken would cost both
-%% more.
-send_later(Channel, Message, Timeout, Arguments, 0) ->
-    wait(Channel, Message, Timeout, send, Arguments);
-send_later(Channel, Message, Timeout, Arguments, Patience) ->
+%% more. Where others want to run a turn can be long, and one is enough.
+send_later(Channel, Message, Timeout, Arguments, Until) ->
     erlang:yield(),
     %% What is large is made ready only where there is room for it.
     case causeway_nif:channel_has_room(Channel, byte_size(Message)) andalso causeway_nif:channel_send(Channel, Message) of
-        IsBusy when IsBusy =:= false; IsBusy =:= busy -> send_later(Channel, Message, Timeout, Arguments, Patience - 1);
-        ok -> ok;
-        Other -> ended(Other, send, Arguments)
+        IsBusy when IsBusy =:= false; IsBusy =:= busy ->
+            case erlang:monotonic_time(microsecond) < Until of
+                true -> send_later(Channel, Message, Timeout, Arguments, Until);
+                false -> wait(Channel, Message, Timeout, send, Arguments)
+            end;
+        ok ->
+            ok;
+        Other ->
+            ended(Other, send, Arguments)
     end.
 
 %% A large list is put together here, which takes turns with other processes, as a NIF could not. What is no iodata is

@@ -17,7 +17,8 @@ all() ->
      kills_lose_nothing, time_outs_lose_nothing, cancellations_lose_nothing, senders_that_time_out_send_nothing,
      many_producers_and_consumers, closed_in_the_middle, other_messages_stay, full_mailbox,
      notify_readable, notify_writable, notify_of_the_end, notify_once, notify_takes_nothing, notified_process_is_gone,
-     notifications_race, ten_thousand_receivers, ten_thousand_senders, ten_thousand_tasks, waiting_sender_burns_nothing].
+     notifications_race, ten_thousand_receivers, ten_thousand_senders, ten_thousand_tasks, waiting_sender_burns_nothing,
+     sender_is_not_patient_among_others].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
 
@@ -466,3 +467,27 @@ waiting_sender_burns_nothing(_Config) ->
     [{ok, _} = ?CHANNEL:recv(Channel) || _ <- [1, 2, 3, 4]],
     ?assertEqual(true, channel_ct:outcome(sender)),
     [?assert(channel_ct:outcome(Name) < 0.1) || Name <- [<<"thread">>, <<"task">>]].
+
+%% Looking for room again and again would take a turn of all others each time, and its time-out would be far gone.
+sender_is_not_patient_among_others(_Config) ->
+    {ok, Channel} = py_byte_channel:new(#{max_size => 1}),
+    ok = py_byte_channel:send(Channel, <<"x">>),
+    Others = [spawn_link(fun Spin() -> Spin() end) || _ <- lists:seq(1, 32)],
+    {Sender, Monitor} = spawn_monitor(fun() ->
+                                          receive go -> ok end,
+                                          exit(py_byte_channel:send(Channel, <<"y">>, 1))
+                                      end),
+    1 = erlang:trace(Sender, true, [running]),
+    Sender ! go,
+    receive {'DOWN', Monitor, process, Sender, Result} -> ?assertEqual({error, timeout}, Result) end,
+    Delivered = erlang:trace_delivered(Sender),
+    receive {trace_delivered, Sender, Delivered} -> ok end,
+    [begin unlink(Other), exit(Other, kill) end || Other <- Others],
+    ?assert(turns(Sender, 0) < 30).
+
+turns(Process, Number) ->
+    receive
+        {trace, Process, in, _} -> turns(Process, Number + 1);
+        {trace, Process, out, _} -> turns(Process, Number)
+    after 0 -> Number
+    end.
