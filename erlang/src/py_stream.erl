@@ -158,6 +158,8 @@ answered({error, Reason}, State) -> finish({error, Reason}, State).
 relay(#{outbox := Outbox, owner := Owner, reference := Reference} = State) ->
     case causeway_nif:stream_take(Outbox) of
         [] ->
+            %% What went through, objects of Python and large binaries, is not to be held by a heap that grows no more.
+            _ = erlang:garbage_collect(),
             ok;
         Items ->
             lists:foreach(fun(Item) -> Owner ! {py_stream, Reference, {data, Item}} end, Items),

@@ -12,7 +12,7 @@ suite() -> [{timetrap, {seconds, 60}}].
 all() ->
     [collects, collects_what_is_no_generator, collect_errors, names_of_the_process, stream_eval_variants,
      messages_in_order, empty_stream, error_after_items, error_at_start, item_without_form, odd_iterators,
-     items_come_at_once, window_of_the_mailbox, full_mailbox_of_others, small_window, demand, demand_of_an_open_stream, owner, dead_owner,
+     items_come_at_once, items_are_let_go_of, window_of_the_mailbox, full_mailbox_of_others, small_window, demand, demand_of_an_open_stream, owner, dead_owner,
      owner_dies_while_the_generator_runs, cancel, cancel_while_it_runs, nothing_after_cancel, cancel_twice, context_stops, keywords_and_context,
      one_thread, calls_between, callbacks_in_a_generator, wrong_arguments, many_streams, application_stop].
 
@@ -98,6 +98,24 @@ odd_iterators(_Config) ->
      end || {Module, Function, Args} <- [{?HELPERS, odd_iterator, []}, {builtins, iter, [[1, 2, 3]]}, {builtins, list, [[1, 2, 3]]}]].
 
 %% A generator that stops in the middle of a burst keeps nothing back.
+items_are_let_go_of(_Config) ->
+    ok = py:exec("import weakref\n"
+                 "class Item: pass\n"
+                 "seen = []\n"
+                 "def make():\n"
+                 "    item = Item()\n"
+                 "    seen.append(weakref.ref(item))\n"
+                 "    return item\n"
+                 "def items():\n"
+                 "    while True: yield make()\n"
+                 "def made(): return len(seen)\n"
+                 "def alive(): return sum(each() is not None for each in seen)"),
+    {ok, Stream} = py:stream_start('__main__', items, [], #{demand => 3}),
+    [receive {py_stream, Stream, {data, Item}} -> true = py:is_ref(Item) end || _ <- lists:seq(1, 3)],
+    ?assertEqual({ok, 3}, py:call('__main__', made, [])),
+    causeway_ct:wait_until(fun() -> erlang:garbage_collect(), py:call('__main__', alive, []) =:= {ok, 0} end),
+    ok = py:stream_cancel(Stream).
+
 items_come_at_once(_Config) ->
     {ok, Reference} = py:stream_start(?HELPERS, words, [<<"one two three">>, 100]),
     ?assertEqual(<<"one">>, item(Reference)),

@@ -22,6 +22,8 @@ final class StreamOutbox: Resource, @unchecked Sendable {
         /// The relay knows that there is something, and has not seen yet that all is taken.
         var isAnnounced = false
         var isCopying = false
+        /// An item is being made in the environment.
+        var isAdding = false
     }
 
     private let contents = Mutex(Contents())
@@ -30,10 +32,18 @@ final class StreamOutbox: Resource, @unchecked Sendable {
 
     /// Adds an item, and tells the relay where it does not know of any. False when that has ended.
     func add(_ item: PyPointer, to relay: ErlNifPid, _ state: ModuleState) throws(PythonError) -> Bool {
-        forgetTaken()
+        contents.withLock { c in
+            forgetTaken(&c)
+            c.isAdding = true
+        }
         var encoder = Encoder(env: environment.pointer, state: state)
-        let term = try encoder.term(item)
+        let term: Term
+        do throws(PythonError) { term = try encoder.term(item) } catch {
+            contents.withLock { c in c.isAdding = false }
+            throw error
+        }
         let wasAnnounced = contents.withLock { c in
+            c.isAdding = false
             c.items.append(term)
             defer { c.isAnnounced = true }
             return c.isAnnounced
@@ -48,6 +58,7 @@ final class StreamOutbox: Resource, @unchecked Sendable {
             c.taken += next.count
             c.isAnnounced = !next.isEmpty
             c.isCopying = !next.isEmpty
+            if next.isEmpty { forgetTaken(&c) }
             return next
         }
         guard !next.isEmpty else { return enif_make_list_from_array(env, nil, 0) }
@@ -56,14 +67,12 @@ final class StreamOutbox: Resource, @unchecked Sendable {
         return enif_make_list_from_array(env, copies, UInt32(truncatingIfNeeded: copies.count))
     }
 
-    /// Frees what the relay has copied, as soon as that is all there was.
-    private func forgetTaken() {
-        let isTaken = contents.withLock { c in
-            guard c.taken == c.items.count, c.taken > 0, !c.isCopying else { return false }
-            c.items.removeAll(keepingCapacity: true)
-            c.taken = 0
-            return true
-        }
-        if isTaken { environment.clear() }
+    /// Frees what the relay has copied, as soon as that is all there was: it may hold objects of Python, and channels.
+    /// Under the lock, which keeps a next item from being made meanwhile.
+    private func forgetTaken(_ c: inout Contents) {
+        guard c.taken == c.items.count, c.taken > 0, !c.isCopying, !c.isAdding else { return }
+        c.items.removeAll(keepingCapacity: true)
+        c.taken = 0
+        environment.clear()
     }
 }
