@@ -11,7 +11,7 @@
 %% node with NEWEST_PYTHON, where that is set; its results say which Python it was.
 -module(bench).
 
--export([main/0, time/1, rate/2, python/0]).
+-export([main/0, time/1, rate/2, python/0, stop/2]).
 -export_type([benchmark/0, sampler/0, spread/0, result/0, number_result/0]).
 
 -type sampler() :: fun((Milliseconds :: pos_integer()) -> number() | [{atom(), number()}]).
@@ -20,8 +20,9 @@
 -type ratio() :: atom() | {'/' | '-', ratio(), ratio()}.
 -type target() :: {at_most | at_least, number()} | none.
 -type spread() :: {Median :: float(), Min :: float(), Max :: float()}.
--type number_result() :: #{name := atom(), ratio := ratio(), target := target(),
-                           value := spread(), met := boolean() | none}.
+-type number_result() :: #{name := atom(), ratio := ratio(), target := target(), value := spread(),
+                           marks := [{together | apart, Rounds :: pos_integer(), Median :: float()}],
+                           met := boolean() | none}.
 -type result() :: #{name := atom(), unit := string(), peers := [{atom(), spread()}],
                     numbers := [number_result()], python => string()}
                 | #{name := atom(), unavailable := unicode:chardata()}
@@ -144,6 +145,7 @@ repeat(Call, Deadline, Count) ->
         _ -> repeat(Call, Deadline, Count + 1)
     end.
 
+%% @doc Ends the run with an error.
 -spec stop(io:format(), [term()]) -> no_return().
 stop(Format, Args) ->
     io:format(standard_error, Format ++ "~n", Args),
@@ -189,7 +191,7 @@ run(#{name := Name, unit := Unit, peers := Peers}, Targets, Rounds, Ms) ->
         {'DOWN', Monitor, process, _, {shutdown, {sampled, Order, Samples}}} ->
             #{name => Name,
               unit => Unit,
-              peers => [{Peer, spread([maps:get(Peer, Round) || Round <- Samples])}
+              peers => [{Peer, spread([maps:get(Peer, Round) || {_, Round} <- Samples])}
                         || Peer <- Order],
               numbers => [number(Number, Ratio, Target, Samples)
                           || {Number, Of, Ratio, Target} <- Targets, Of =:= Name]};
@@ -203,9 +205,11 @@ run(#{name := Name, unit := Unit, peers := Peers}, Targets, Rounds, Ms) ->
 %% the same one.
 sample(Peers, Rounds, Ms) ->
     _ = round(Peers, Ms),
-    Samples = [round(case Round rem 2 of 0 -> lists:reverse(Peers); 1 -> Peers end, Ms)
-               || Round <- lists:seq(1, Rounds)],
-    {sampled, [Name || {Name, _} <- hd(Samples)], [maps:from_list(Round) || Round <- Samples]}.
+    Samples = bench_cores:rounds(Rounds, fun(Round) ->
+        round(case Round rem 2 of 0 -> lists:reverse(Peers); 1 -> Peers end, Ms)
+    end),
+    {sampled, [Name || {Name, _} <- element(2, hd(Samples))],
+     [{Mark, maps:from_list(Round)} || {Mark, Round} <- Samples]}.
 
 round(Peers, Ms) ->
     lists:flatmap(fun({Peer, Sampler}) ->
@@ -217,13 +221,16 @@ named(Peer, Number) when is_number(Number) -> [{Peer, Number}];
 named(Peer, Numbers) -> [{list_to_atom(lists:concat([Peer, "_", Name])), Number} || {Name, Number} <- Numbers].
 
 number(Name, Ratio, Target, Samples) ->
-    {Median, _, _} = Spread = spread([value(Ratio, Round) || Round <- Samples]),
+    Values = [{Mark, value(Ratio, Round)} || {Mark, Round} <- Samples],
+    {Median, _, _} = Spread = spread([Value || {_, Value} <- Values]),
     Met = case Target of
         {at_most, Limit} -> Median =< Limit;
         {at_least, Limit} -> Median >= Limit;
         none -> none
     end,
-    #{name => Name, ratio => Ratio, target => Target, value => Spread, met => Met}.
+    Marks = [{Mark, length(Of), element(1, spread(Of))}
+             || Mark <- [together, apart], Of <- [[Value || {Marked, Value} <- Values, Marked =:= Mark]], Of =/= []],
+    #{name => Name, ratio => Ratio, target => Target, value => Spread, marks => Marks, met => Met}.
 
 value({'/', A, B}, Round) -> value(A, Round) / value(B, Round);
 value({'-', A, B}, Round) -> value(A, Round) - value(B, Round);
@@ -246,7 +253,8 @@ conditions(Rounds, Ms) ->
      {"Commit", [line("git rev-parse --short HEAD 2>/dev/null || echo none"),
                  case line("git status --porcelain") of "" -> ""; _ -> " and changes" end,
                  ", ", Time]},
-     {"Rounds", io_lib:format("~b of ~b ms for each peer", [Rounds, Ms])}].
+     {"Rounds", [io_lib:format("~b of ~b ms for each peer", [Rounds, Ms]),
+                 case bench_cores:wanted() of any -> ""; Wanted -> [", cores ", atom_to_list(Wanted)] end]}].
 
 %% Both sides have to be the same Python, or the comparison says nothing.
 python_version() ->

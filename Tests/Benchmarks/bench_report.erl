@@ -29,10 +29,11 @@ json(Conditions, Results) ->
 
 %% One table of ratios, which is what counts, and one of the samples behind them.
 tables(Results) ->
-    [[["number", "ratio", "median", "min .. max", "target", "met"]
-      | [[[atom_to_list(Name), python(Result)], ratio(Ratio), figure(Median), range(Value), target(Target), met(Met)]
+    [[["number", "ratio", "median", "min .. max", "cores together", "apart", "target", "met"]
+      | [[[atom_to_list(Name), python(Result)], ratio(Ratio), figure(Median), range(Value),
+          marked(together, Marks), marked(apart, Marks), target(Target), met(Met)]
          || #{numbers := Numbers} = Result <- Results,
-            #{name := Name, ratio := Ratio, value := {Median, _, _} = Value,
+            #{name := Name, ratio := Ratio, value := {Median, _, _} = Value, marks := Marks,
               target := Target, met := Met} <- Numbers]],
      [["benchmark", "peer", "median", "min .. max", "unit"]
       | [[[atom_to_list(Name), python(Result)], atom_to_list(Peer), figure(Median), range(Value), Unit]
@@ -55,6 +56,13 @@ ratio(Peer) -> atom_to_list(Peer).
 
 operand(Peer) when is_atom(Peer) -> atom_to_list(Peer);
 operand(Ratio) -> "(" ++ ratio(Ratio) ++ ")".
+
+%% The median of the rounds in which the processors were there, and how many they were.
+marked(Mark, Marks) ->
+    case lists:keyfind(Mark, 1, Marks) of
+        {Mark, Rounds, Median} -> io_lib:format("~s (~b)", [figure(Median), Rounds]);
+        false -> ""
+    end.
 
 target(none) -> "";
 target({at_most, Limit}) -> io_lib:format("at most ~p", [Limit]);
@@ -91,8 +99,9 @@ result(#{name := Name, unit := Unit, peers := Peers, numbers := Numbers} = Resul
               {peers, {object, [{Peer, spread(Value)} || {Peer, Value} <- Peers]}},
               {numbers, [number(Number) || Number <- Numbers]}]}.
 
-number(#{name := Name, ratio := Ratio, value := Value, target := Target, met := Met}) ->
+number(#{name := Name, ratio := Ratio, value := Value, marks := Marks, target := Target, met := Met}) ->
     {object, [{name, Name}, {ratio, ratio(Ratio)}, {value, spread(Value)},
+              {cores, {object, [{Mark, {object, [{rounds, Rounds}, {median, Median}]}} || {Mark, Rounds, Median} <- Marks]}},
               {target, case Target of
                   none -> null;
                   {Bound, Limit} -> {object, [{Bound, Limit}]}

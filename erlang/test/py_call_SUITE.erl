@@ -24,7 +24,8 @@ all() ->
      spawn_call_with_kwargs_and_context, spawner_dies, version_is_of_this_python, contexts_by_index,
      start_contexts_adds, wrong_number_of_contexts, stop_contexts_and_start_again, dup_fd, dup_fd_is_close_on_exec,
      dup_fd_errors, send_and_whereis, send_errors, send_is_not_possible_to_names, answers_reach_their_callers,
-     calls_leave_nothing_in_mailboxes, error_of_conversion_is_an_error_of_the_call].
+     calls_leave_nothing_in_mailboxes, small_answers_are_kept_for_who_looks, answers_to_who_waits_are_messages,
+     large_answers_are_messages, quick_calls_need_no_messages, error_of_conversion_is_an_error_of_the_call].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
 
@@ -496,7 +497,69 @@ error_of_conversion_is_an_error_of_the_call(_Config) ->
     ?assertMatch({error, #{type := 'ValueError', message := <<_, _/binary>>}},
                  py:call(?HELPERS, self_list, [], #{}, #{error => map})).
 
+%% The way of answers: a caller looks for a while, and then waits for a message
+
+small_answers_are_kept_for_who_looks(_Config) ->
+    [begin
+         Call = ask(Code),
+         ?assertEqual({ok, Value}, looked_for(Call)),
+         ?assertEqual(pending, causeway_nif:look(Call)),
+         ?assertEqual(pending, causeway_nif:expect(Call)),
+         ?assertEqual(sent, causeway_nif:cancel(Call)),
+         ?assertEqual(0, messages())
+     end || {Code, Value} <- [{<<"4.0">>, 4.0}, {<<"None">>, none}, {<<"2 ** 4096">>, 1 bsl 4096}, {<<"'x' * 10**6">>, binary:copy(<<"x">>, 1000000)},
+                              {<<"(1, [2, {3: b'4'}])">>, {1, [2, #{3 => <<"4">>}]}}]].
+
+answers_to_who_waits_are_messages(_Config) ->
+    {ok, Event} = py:eval(<<"__import__('threading').Event()">>),
+    {ok, Native} = py_call:home(Event),
+    Tag = make_ref(),
+    Call = causeway_nif:ask(Native, {Tag, {call_method, Event, wait, [], #{}}}, 0, 10000),
+    ?assertEqual(pending, causeway_nif:look(Call)),
+    ?assertEqual(pending, causeway_nif:expect(Call)),
+    {ok, none} = py:call_method(Event, set, []),
+    ?assertEqual({ok, true}, receive {Tag, Answer} -> Answer end),
+    ?assertEqual(pending, causeway_nif:look(Call)).
+
+%% A copy of them would hold up a scheduler.
+large_answers_are_messages(_Config) ->
+    {ok, Native} = py_call:native(py:context(1)),
+    Tag = make_ref(),
+    Call = causeway_nif:ask(Native, {Tag, {eval, <<"list(range(1000))">>, #{}}}, 0, 10000),
+    ?assertEqual({ok, lists:seq(0, 999)}, receive {Tag, Answer} -> Answer end),
+    ?assertEqual(pending, causeway_nif:expect(Call)).
+
+quick_calls_need_no_messages(_Config) ->
+    Calls = 100,
+    causeway_ct:wait_until(fun() -> messages_of(Calls, fun() -> {ok, 4.0} = py:call(math, sqrt, [16]) end) < Calls end).
+
 %% Helpers
+
+ask(Code) ->
+    {ok, Native} = py_call:native(py:context(1)),
+    causeway_nif:ask(Native, {make_ref(), {eval, Code, #{}}}, 0, 10000).
+
+looked_for(Call) ->
+    case causeway_nif:look(Call) of
+        pending -> looked_for(Call);
+        Answer -> Answer
+    end.
+
+%% How many messages a process gets that does something so many times.
+messages_of(Times, Fun) ->
+    {Process, Monitor} = spawn_monitor(fun() ->
+        receive go -> ok end,
+        lists:foreach(fun(_) -> Fun() end, lists:seq(1, Times))
+    end),
+    1 = erlang:trace(Process, true, ['receive']),
+    Process ! go,
+    receive {'DOWN', Monitor, process, Process, Reason} -> ?assertEqual(normal, Reason) end,
+    Delivered = erlang:trace_delivered(Process),
+    receive {trace_delivered, Process, Delivered} -> ok end,
+    length([Message || {trace, _, 'receive', Message} <- causeway_ct:mailbox()]) - 1.
+
+messages() ->
+    element(2, process_info(self(), message_queue_len)).
 
 object_of(Expression) ->
     {ok, Object} = py:eval(Expression),

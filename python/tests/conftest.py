@@ -39,7 +39,7 @@ def holdings():
 
 
 def children(task):
-    """How many children a thread has: none if it has ended since it was listed, as those of a node do at any time."""
+    """How many children a thread has: none if it has ended since it was listed, as those of a node do."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return len(Path(f"/proc/self/task/{task}/children").read_text().split())
     return 0

@@ -17,6 +17,14 @@ final class Call: Resource, @unchecked Sendable {
         static let cancelled: UInt8 = 3
     }
 
+    /// How the caller learns of the answer. It looks for it for a short while, in which a small one is kept for it; then
+    /// it says that it waits for a message.
+    private enum Delivery {
+        static let message: UInt8 = 0
+        static let looking: UInt8 = 1
+        static let kept: UInt8 = 2
+    }
+
     /// How errors are wanted.
     enum ErrorForm: Int { case pair = 0, map = 1 }
 
@@ -41,6 +49,9 @@ final class Call: Resource, @unchecked Sendable {
     /// Where it is queued. No cycle lasts: a context lets go of every call that is over.
     let context: Context
     private let state = Atomic<UInt8>(State.queued)
+    private let delivery: Atomic<UInt8>
+    /// A result in `environment`, which belongs to the caller once it is kept.
+    private var kept: Term
     /// A task of the context's event loop answers it.
     let isTask = Atomic<Bool>(false)
     /// Held while the terms move.
@@ -48,7 +59,8 @@ final class Call: Resource, @unchecked Sendable {
 
     init(
         caller: ErlNifPid, beneficiary: ErlNifPid? = nil, environment: consuming Environment, tag: Term,
-        request: Term, errorForm: ErrorForm, deadline: Int64, isDetached: Bool, context: Context
+        request: Term, errorForm: ErrorForm, deadline: Int64, isDetached: Bool, isLookedFor: Bool = false,
+        context: Context
     ) {
         self.caller = caller
         self.beneficiary = beneficiary ?? caller
@@ -59,6 +71,8 @@ final class Call: Resource, @unchecked Sendable {
         self.deadline = deadline
         self.isDetached = isDetached
         self.context = context
+        delivery = Atomic(isLookedFor ? Delivery.looking : Delivery.message)
+        kept = tag
     }
 
     /// Takes the call to be run; false when it was cancelled while it was queued.
@@ -114,6 +128,30 @@ final class Call: Resource, @unchecked Sendable {
         return makeTuple(environment.pointer, copy, result)
     }
 
+    /// Keeps a small result, which was made in `environment`, for a caller that still looks for it. By whom has claimed the
+    /// answer; false when the caller wants a message.
+    func keep(_ result: Term) -> Bool {
+        guard delivery.load(ordering: .relaxed) == Delivery.looking else { return false }
+        kept = result
+        return exchangeDelivery(Delivery.looking, Delivery.kept)
+    }
+
+    /// The result that was kept for the caller, once; nil while there is none.
+    func takeKept(_ env: EnvPointer?) -> Term? {
+        guard delivery.load(ordering: .acquiring) == Delivery.kept else { return nil }
+        delivery.store(Delivery.message, ordering: .relaxed)
+        let result = enif_make_copy(env, kept)
+        // Made by this scheduler, if the caller has not moved, and freed by it: no other thread has to. It is done with
+        // the GIL otherwise, and whoever reads the request looks under it whether the call is over.
+        environment.clear()
+        return result
+    }
+
+    /// The caller looks no more, and a message comes; unless a result was kept, which it gets here.
+    func expectMessage(_ env: EnvPointer?) -> Term? {
+        exchangeDelivery(Delivery.looking, Delivery.message) ? nil : takeKept(env)
+    }
+
     /// Lets go of the arguments: what their terms refer to is not held by the call any more. On the context's thread,
     /// with the GIL, when they are converted.
     func forgetArguments() {
@@ -155,6 +193,10 @@ final class Call: Resource, @unchecked Sendable {
     }
 
     override func unreferenced(_ env: EnvPointer?) { if !isDetached { _ = cancel() } }
+
+    private func exchangeDelivery(_ old: UInt8, _ new: UInt8) -> Bool {
+        delivery.compareExchange(expected: old, desired: new, ordering: .acquiringAndReleasing).exchanged
+    }
 
     private func move(from old: UInt8, to new: UInt8) -> Bool {
         state.compareExchange(expected: old, desired: new, ordering: .sequentiallyConsistent).exchanged

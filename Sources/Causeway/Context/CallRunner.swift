@@ -10,6 +10,8 @@ final class CallRunner {
     let state: ModuleState
     /// Up to how many bytes of a request its answer is made where the request lives.
     private static let smallRequest = 4096
+    /// Up to how many terms a result may have that its caller copies on a scheduler.
+    private static let smallResult = 64
     /// Answers to large requests are made here, one after the other: sending one clears it.
     private let answers = Environment()
 
@@ -79,7 +81,7 @@ final class CallRunner {
         // Whoever else answers it may be reading its environment: that is freed with the call then.
         guard call.claimAnswer() else { return answers.clear() }
         if result.isBesideRequest {
-            if call.isDetached { return }
+            if call.isDetached || result.isSmall && call.keep(result.term) { return }
             let message = makeTuple(call.environment.pointer, call.tag, result.term)
             send(to: call.caller, call.environment, message)
         } else {
@@ -100,6 +102,8 @@ final class CallRunner {
         /// comes from the scheduler of the caller, who will free it. What one thread makes and another frees goes
         /// a long way in the BEAM: a fifth of a small call. With a large request the caller would get that back.
         let isBesideRequest: Bool
+        /// So small that a copy costs less than a message.
+        var isSmall = false
     }
 
     /// What a call comes to; nil where a task of the event loop answers it.
@@ -107,7 +111,7 @@ final class CallRunner {
         do throws(PythonError) {
             let (form, request) = unwrapped(call)
             guard let value = try evaluate(request, of: call) else {
-                return Result(term: atoms.ok, isBesideRequest: isSmallRequest)
+                return Result(term: atoms.ok, isBesideRequest: isSmallRequest, isSmall: true)
             }
             switch form {
             case .task:
@@ -198,7 +202,9 @@ final class CallRunner {
         let isBeside = isSmallRequest
         let env = environment(for: call, isBeside)
         var encoder = Encoder(env: env, state: state)
-        return Result(term: makeTuple(env, atoms.ok, try encode(&encoder)), isBesideRequest: isBeside)
+        let term = makeTuple(env, atoms.ok, try encode(&encoder))
+        return Result(
+            term: term, isBesideRequest: isBeside, isSmall: encoder.terms <= CallRunner.smallResult)
     }
 
     /// As soon as the request is decoded.

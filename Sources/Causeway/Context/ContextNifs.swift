@@ -72,15 +72,23 @@ var contextNifs: [ErlNifFunc] {
         /// submit(Context | {Context, …}, {Tag, Request} | {Tag, Request, OnBehalfOf}, ErrorForm, Milliseconds | infinity)
         ///     -> Call | full | closed | badarg
         /// The answer is the message `{Tag, Result}`. Of several contexts the one with the least to do is taken.
-        nif("submit", 4) { env, _, arguments in submit(env, arguments, isDetached: false) },
+        nif("submit", 4) { env, _, arguments in submit(env, arguments, .message) },
+        /// ask(Context | {Context, …}, {Tag, Request}, ErrorForm, Milliseconds | infinity) -> Call | full | closed | badarg
+        /// The same for a caller that looks for the answer first. A small one is kept for it until `expect`.
+        nif("ask", 4) { env, _, arguments in submit(env, arguments, .look) },
+        /// look(Call) -> Result | pending. By the process that has asked.
+        nif("look", 1) { env, _, arguments in
+            withCall(env, arguments) { call, env in call.takeKept(env) ?? atoms.pending }
+        },
+        /// expect(Call) -> Result | pending. After `pending` the answer is a message.
+        nif("expect", 1) { env, _, arguments in
+            withCall(env, arguments) { call, env in call.expectMessage(env) ?? atoms.pending }
+        },
         /// cast(Context | {Context, …}, Request) -> ok | full | closed | badarg
-        nif("cast", 2) { env, _, arguments in submit(env, arguments, isDetached: true) },
+        nif("cast", 2) { env, _, arguments in submit(env, arguments, .none) },
         /// cancel(Call) -> cancelled | sent. After `sent` the answer is in the mailbox or on its way.
         nif("cancel", 1) { env, _, arguments in
-            guard let arguments, let call = resourceTypes.call.object(env, arguments[0]) else {
-                return enif_make_badarg(env)
-            }
-            return call.cancel() ? atoms.cancelled : atoms.sent
+            withCall(env, arguments) { call, _ in call.cancel() ? atoms.cancelled : atoms.sent }
         },
     ]
 }
@@ -94,10 +102,22 @@ private func withContext(
     return body(context, env)
 }
 
+private func withCall(
+    _ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, _ body: (Call, EnvPointer?) -> Term
+) -> Term {
+    guard let arguments, let call = resourceTypes.call.object(env, arguments[0]) else {
+        return enif_make_badarg(env)
+    }
+    return body(call, env)
+}
+
+/// How the caller gets the answer.
+private enum AnswerForm { case message, look, none }
+
 /// What Erlang's `receive … after` takes at most, in milliseconds.
 private let longestTimeout = 0xFFFF_FFFF
 
-private func submit(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, isDetached: Bool) -> Term {
+private func submit(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, _ answer: AnswerForm) -> Term {
     guard let arguments, let context = leastLoaded(env, arguments[0]) else { return enif_make_badarg(env) }
     let environment = Environment()
     var caller = ErlNifPid()
@@ -108,7 +128,7 @@ private func submit(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, isDet
     var request = environment.copy(arguments[1])
     var form = Call.ErrorForm.pair
     var deadline = Int64.max
-    if !isDetached {
+    if answer != .none {
         var count: Int32 = 0
         var pair: UnsafePointer<Term>?
         guard enif_get_tuple(environment.pointer, request, &count, &pair) != 0, count >= 2, let pair,
@@ -129,9 +149,10 @@ private func submit(_ env: EnvPointer?, _ arguments: UnsafePointer<Term>?, isDet
     }
     let call = Call(
         caller: caller, beneficiary: beneficiary, environment: environment, tag: tag, request: request,
-        errorForm: form, deadline: deadline, isDetached: isDetached, context: context)
+        errorForm: form, deadline: deadline, isDetached: answer == .none, isLookedFor: answer == .look,
+        context: context)
     let term: Term
-    if isDetached {
+    if answer == .none {
         term = atoms.ok
     } else {
         guard let made = resourceTypes.call.makeTerm(env, call) else { return enif_make_badarg(env) }

@@ -15,7 +15,8 @@ struct Encoder {
 
     let env: EnvPointer?
     let state: ModuleState
-    private var terms: Int
+    /// How many it has made.
+    private(set) var terms: Int
     private let stack: ThreadStack
 
     init(env: EnvPointer?, state: ModuleState) {

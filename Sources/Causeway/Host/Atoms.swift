@@ -31,6 +31,7 @@ struct Atoms: Sendable {
     var full: Term = 0
     var closed: Term = 0
     var cancelled: Term = 0
+    var pending: Term = 0
     var sent: Term = 0
     var timeout: Term = 0
     var causeway: Term = 0
@@ -174,6 +175,7 @@ struct Atoms: Sendable {
         full = atom("full")
         closed = atom("closed")
         cancelled = atom("cancelled")
+        pending = atom("pending")
         sent = atom("sent")
         timeout = atom("timeout")
         causeway = atom("causeway")

@@ -10,7 +10,10 @@ struct Load: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "causeway-load",
         abstract: "What the benchmarks load servers with, and what they compare with.",
-        subcommands: [PingPong.self, Churn.self, Hold.self, Echo.self, Pipe.self, Condition.self])
+        subcommands: [
+            PingPong.self, Churn.self, Hold.self, Echo.self, Pipe.self, Condition.self,
+            Cores.self,
+        ])
 }
 
 /// Where the server is, and how long to load it.

@@ -110,7 +110,7 @@ private final class Turn: @unchecked Sendable {
 }
 
 /// A thread that runs a closure.
-private final class Thread {
+final class Thread {
     private var thread = pthread_t()
 
     init(_ body: @escaping @Sendable () -> Void) {
