@@ -11,7 +11,7 @@
 -export([is_object/1, object_context/1]).
 -export([callbacks_update/1, callback_begin/1, callback_answer/2]).
 -export([output_taken/1, output_level/1]).
--export([submit/4, ask/4, look/1, expect/1, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1]).
+-export([submit/4, ask/4, look/1, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1]).
 -export([channel_new/1, channel_send/2, channel_has_room/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3,
          channel_finish/1, channel_close/1, channel_abort/2, channel_info/1]).
 -export([cbor_encode/1, cbor_decode/1]).
@@ -32,7 +32,7 @@
 -nifs([start_python/2, python_version/0, duplicate/1, close/1, context_threads/0,
        context_start/5, context_stop/1, context_watch/1, context_wake/1, context_interrupt/1,
        context_stats/1, context_diagnose/2, stream_outbox/0, stream_take/1, is_object/1, object_context/1, callbacks_update/1, callback_begin/1, callback_answer/2,
-       output_taken/1, output_level/1, submit/4, ask/4, look/1, expect/1, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1, channel_new/1,
+       output_taken/1, output_level/1, submit/4, ask/4, look/1, cast/2, cancel/1, handoff/4, handoff_duplicate/4, handoff_check/2, context_drain/1, channel_new/1,
        channel_send/2, channel_has_room/2, channel_receive/1, channel_receive_many/3, channel_wait/3, channel_notify/3, channel_finish/1,
        channel_close/1, channel_abort/2, channel_info/1,
        process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
@@ -201,18 +201,14 @@ context_stats(_Context) -> erlang:nif_error(not_loaded).
       Tagged :: {Tag :: reference(), Request :: tuple()} | {Tag :: reference(), Request :: tuple(), OnBehalfOf :: pid()}.
 submit(_Contexts, _TaggedRequest, _ErrorForm, _Timeout) -> erlang:nif_error(not_loaded).
 
-%% @doc The same for a caller that {@link look/1}s for the answer first: a small one is kept for it until {@link expect/1},
-%% any other comes as a message in any case.
+%% @doc The same for a caller that {@link look/1}s for the answer first.
 -spec ask(context() | tuple(), {Tag :: reference(), Request :: tuple()}, 0 | 1, timeout()) -> call() | full | closed.
 ask(_Contexts, _TaggedRequest, _ErrorForm, _Timeout) -> erlang:nif_error(not_loaded).
 
-%% @doc The result that was kept for the calling process, which has asked.
--spec look(call()) -> pending | term().
+%% @doc The result of a call that the calling process has asked for. After `pending' it is to look again; after `wait' the
+%% answer is the message `{Tag, Result}', as every one that is not small.
+-spec look(call()) -> pending | wait | term().
 look(_Call) -> erlang:nif_error(not_loaded).
-
-%% @doc The same for the last time: after `pending' the answer is the message `{Tag, Result}'.
--spec expect(call()) -> pending | term().
-expect(_Call) -> erlang:nif_error(not_loaded).
 
 %% @doc Queues a call that nobody waits for.
 -spec cast(context() | tuple(), tuple()) -> ok | full | closed.

@@ -16,9 +16,6 @@
 -type options() :: #{timeout => timeout(), error => pair | map, result => term | ref}.
 
 -define(HANDLE(Tag), {?MODULE, Tag}).
-%% How often a caller looks for an answer before it waits for a message: for some 10 microseconds where there is no other
-%% process to run.
--define(LOOKS, 20).
 
 %% @doc Sends a request and waits for its answer.
 %%
@@ -37,21 +34,19 @@ run(Target, Request, Options) ->
             %% The call is given up with the last reference to it: the guard keeps this one until the answer is
             %% there. That always comes, for a call whose time is over too: a timer here would cost more
             %% than all else that is done for a small call on this side.
-            case look(Call, ?LOOKS) of
-                pending -> receive {Tag, Result} when is_reference(Call) -> Result end;
+            case look(Call) of
+                wait -> receive {Tag, Result} when is_reference(Call) -> Result end;
                 Answer -> Answer
             end
     end.
 
 %% Other processes have their turn between two looks, and where there are enough of them the answer is there at the next
 %% one. A message that is not needed is half of a small call: it is made, sent, received and freed by three threads.
-look(Call, 0) ->
-    causeway_nif:expect(Call);
-look(Call, Looks) ->
+look(Call) ->
     erlang:yield(),
     case causeway_nif:look(Call) of
-        pending -> look(Call, Looks - 1);
-        Answer -> Answer
+        pending -> look(Call);
+        AnswerOrWait -> AnswerOrWait
     end.
 
 %% @doc Sends a request; {@link await/2} waits for the answer, in the same process.

@@ -18,7 +18,7 @@ final class Call: Resource, @unchecked Sendable {
     }
 
     /// How the caller learns of the answer. It looks for it for a short while, in which a small one is kept for it; then
-    /// it says that it waits for a message.
+    /// it waits for a message.
     private enum Delivery {
         static let message: UInt8 = 0
         static let looking: UInt8 = 1
@@ -52,6 +52,8 @@ final class Call: Resource, @unchecked Sendable {
     private let delivery: Atomic<UInt8>
     /// A result in `environment`, which belongs to the caller once it is kept.
     private var kept: Term
+    /// How often the caller still looks. Its own.
+    private var looks = 0
     /// A task of the context's event loop answers it.
     let isTask = Atomic<Bool>(false)
     /// Held while the terms move.
@@ -73,6 +75,7 @@ final class Call: Resource, @unchecked Sendable {
         self.context = context
         delivery = Atomic(isLookedFor ? Delivery.looking : Delivery.message)
         kept = tag
+        if isLookedFor { looks = context.looks.load(ordering: .relaxed) }
     }
 
     /// Takes the call to be run; false when it was cancelled while it was queued.
@@ -136,20 +139,22 @@ final class Call: Resource, @unchecked Sendable {
         return exchangeDelivery(Delivery.looking, Delivery.kept)
     }
 
-    /// The result that was kept for the caller, once; nil while there is none.
-    func takeKept(_ env: EnvPointer?) -> Term? {
-        guard delivery.load(ordering: .acquiring) == Delivery.kept else { return nil }
+    /// The result that was kept for the caller, once. After `wait` it has looked often enough, and a message comes.
+    func look(_ env: EnvPointer?) -> Term {
+        let state = delivery.load(ordering: .acquiring)
+        guard state == Delivery.looking else { return state == Delivery.kept ? takeKept(env) : atoms.wait }
+        looks -= 1
+        if looks > 0 { return atoms.pending }
+        return exchangeDelivery(Delivery.looking, Delivery.message) ? atoms.wait : takeKept(env)
+    }
+
+    private func takeKept(_ env: EnvPointer?) -> Term {
         delivery.store(Delivery.message, ordering: .relaxed)
         let result = enif_make_copy(env, kept)
         // Made by this scheduler, if the caller has not moved, and freed by it: no other thread has to. It is done with
         // the GIL otherwise, and whoever reads the request looks under it whether the call is over.
         environment.clear()
         return result
-    }
-
-    /// The caller looks no more, and a message comes; unless a result was kept, which it gets here.
-    func expectMessage(_ env: EnvPointer?) -> Term? {
-        exchangeDelivery(Delivery.looking, Delivery.message) ? nil : takeKept(env)
     }
 
     /// Lets go of the arguments: what their terms refer to is not held by the call any more. On the context's thread,

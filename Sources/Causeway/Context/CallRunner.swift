@@ -26,7 +26,8 @@ final class CallRunner {
         count(context.statistics.calls)
         let outerActivity = context.activity
         context.activity = call.number
-        let outerStart = context.busySince.exchange(monotonicNanoseconds(), ordering: .relaxed)
+        let start = monotonicNanoseconds()
+        let outerStart = context.busySince.exchange(start, ordering: .relaxed)
         context.isBusy.store(true, ordering: .relaxed)
         let outerBytes = state.decodedBytes
         state.decodedBytes = 0
@@ -41,7 +42,7 @@ final class CallRunner {
         context.isBusy.store(false, ordering: .relaxed)
         context.busySince.store(outerStart, ordering: .relaxed)
         context.endInterruption()
-        if let result { answer(call, result) }
+        if let result, !answer(call, result) { context.learn(monotonicNanoseconds() - start) }
     }
 
     /// Answers a call by what its task has come to. Where that has printed, the lines go first.
@@ -77,11 +78,16 @@ final class CallRunner {
         }
     }
 
-    private func answer(_ call: Call, _ result: Result) {
+    /// Whether the caller had no need of a message.
+    @discardableResult
+    private func answer(_ call: Call, _ result: Result) -> Bool {
         // Whoever else answers it may be reading its environment: that is freed with the call then.
-        guard call.claimAnswer() else { return answers.clear() }
+        guard call.claimAnswer() else {
+            answers.clear()
+            return true
+        }
         if result.isBesideRequest {
-            if call.isDetached || result.isSmall && call.keep(result.term) { return }
+            if call.isDetached || result.isSmall && call.keep(result.term) { return true }
             let message = makeTuple(call.environment.pointer, call.tag, result.term)
             send(to: call.caller, call.environment, message)
         } else {
@@ -93,6 +99,7 @@ final class CallRunner {
             // The caller may hold the call until its heap is collected, which can be long.
             call.environment.clear()
         }
+        return call.isDetached
     }
 
     /// `{ok, Value}` or an error.

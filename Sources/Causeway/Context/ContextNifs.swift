@@ -74,16 +74,10 @@ var contextNifs: [ErlNifFunc] {
         /// The answer is the message `{Tag, Result}`. Of several contexts the one with the least to do is taken.
         nif("submit", 4) { env, _, arguments in submit(env, arguments, .message) },
         /// ask(Context | {Context, …}, {Tag, Request}, ErrorForm, Milliseconds | infinity) -> Call | full | closed | badarg
-        /// The same for a caller that looks for the answer first. A small one is kept for it until `expect`.
+        /// The same for a caller that looks for the answer first, until it is told to wait.
         nif("ask", 4) { env, _, arguments in submit(env, arguments, .look) },
-        /// look(Call) -> Result | pending. By the process that has asked.
-        nif("look", 1) { env, _, arguments in
-            withCall(env, arguments) { call, env in call.takeKept(env) ?? atoms.pending }
-        },
-        /// expect(Call) -> Result | pending. After `pending` the answer is a message.
-        nif("expect", 1) { env, _, arguments in
-            withCall(env, arguments) { call, env in call.expectMessage(env) ?? atoms.pending }
-        },
+        /// look(Call) -> Result | pending | wait. By the process that has asked; after `wait` the answer is a message.
+        nif("look", 1) { env, _, arguments in withCall(env, arguments) { call, env in call.look(env) } },
         /// cast(Context | {Context, …}, Request) -> ok | full | closed | badarg
         nif("cast", 2) { env, _, arguments in submit(env, arguments, .none) },
         /// cancel(Call) -> cancelled | sent. After `sent` the answer is in the mailbox or on its way.
