@@ -66,12 +66,14 @@ blocking_read_times_out(Config) ->
     ?assertEqual({ok, 1}, py:eval(Context, <<"1">>)),
     [{ok, none} = py:call(os, close, [Fd]) || Fd <- [Read, Write]].
 
-%% They go on to their own end, which is the only one that they have; the caller does not wait for that.
-%% Each in a context of its own, all at once.
+%% They go on to their own end, which is the only one that they have; the caller does not wait for that. Each is in a
+%% context of its own, all at once.
 waits_in_native_code_time_out(_Config) ->
     Waits = [{Code, spawn_monitor(fun() -> native_wait_times_out(Code) end)}
              || Code <- [<<"threading.Event().wait(0.5)">>, <<"lock.acquire(timeout=0.5)">>, <<"threading.Semaphore(0).acquire(timeout=0.5)">>,
-                         <<"c = threading.Condition()\nwith c: c.wait(0.5)">>, <<"thread.join(0.5)">>, <<"queue.Queue().get(timeout=0.5)">>,
+                         <<"c = threading.Condition()\nwith c: c.wait(0.5)">>, <<"queue.Queue().get(timeout=0.5)">>,
+                         <<"thread = threading.Thread(target=select.select, args=([], [], [], 30), daemon=True)\n"
+                           "thread.start()\nthread.join(0.5)">>,
                          <<"queue.SimpleQueue().get(timeout=0.5)">>, <<"concurrent.futures.Future().result(0.5)">>,
                          <<"select.select([], [], [], 0.5)">>, <<"ours.recv(1)">>, <<"subprocess.run(['sleep', '0.5'])">>,
                          <<"asyncio.run(asyncio.sleep(0.5))">>]],
@@ -81,8 +83,7 @@ waits_in_native_code_time_out(_Config) ->
 native_wait_times_out(Code) ->
     Context = context(),
     ok = py:exec(Context, <<"import asyncio, concurrent.futures, queue, select, socket, subprocess, threading\n"
-                            "lock = threading.Lock()\nlock.acquire()\nours, theirs = socket.socketpair()\nours.settimeout(0.5)\n"
-                            "thread = threading.Thread(target=select.select, args=([], [], [], 30), daemon=True)\nthread.start()\n">>),
+                            "lock = threading.Lock()\nlock.acquire()\nours, theirs = socket.socketpair()\nours.settimeout(0.5)\n">>),
     ?assertEqual({error, timeout}, py:exec(Context, Code, 50)),
     ?assertEqual({ok, 1}, py:eval(Context, <<"1">>)),
     ok = py_context:stop(Context).
