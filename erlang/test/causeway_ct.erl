@@ -67,7 +67,8 @@ python_dir() ->
 %% @doc The directories that another node needs in its code path.
 -spec ebin_dirs() -> [file:filename()].
 ebin_dirs() ->
-    [filename:dirname(code:which(Module)) || Module <- [causeway_app, ?MODULE]].
+    Tests = filename:dirname(code:which(?MODULE)),
+    [filename:dirname(code:which(causeway_app)), Tests, filename:join(Tests, "once")].
 
 %% @doc Waits until something holds, at most 30 seconds; the last resort where there is no event to wait for.
 -spec wait_until(fun(() -> boolean())) -> ok.

@@ -63,8 +63,8 @@ large_values_are_freed(Config) ->
     ok = py:exec(Context, <<"import erlang\ndef size(n): return len(erlang.call('grow', n))\n">>),
     [{ok, 100000} = py:call(Context, '__main__', size, [100000]) || _ <- lists:seq(1, 5)],
     Memory = causeway_ct:rss(),
-    %% 300 answers of 4 MB.
-    [{ok, 100000} = py:call(Context, '__main__', size, [100000]) || _ <- lists:seq(1, 300)],
+    %% 150 answers of 4 MB.
+    [{ok, 100000} = py:call(Context, '__main__', size, [100000]) || _ <- lists:seq(1, 150)],
     ?assert(causeway_ct:rss() < Memory + (200 bsl 20)),
     ok = py:unregister_function(grow).
 

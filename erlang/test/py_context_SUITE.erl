@@ -320,18 +320,18 @@ lock_is_measured(_Config) ->
     Times = fun(Context) -> maps:with([gil_wait_us, gil_hold_us], py_context:stats(Context)) end,
     #{gil_hold_us := HeldBefore} = Times(Holding),
     #{gil_wait_us := WaitedBefore} = Times(Waiting),
-    Holder = py:spawn_call(Holding, ?HELPERS, hold_gil, [self(), 1000000]),
+    Holder = py:spawn_call(Holding, ?HELPERS, hold_gil, [self(), 500000]),
     ok = causeway_ct:expect(<<"running">>),
     ?assertEqual({ok, 4.0}, py:call(Waiting, math, sqrt, [16])),
     ?assertEqual({ok, <<"held">>}, py:await(Holder)),
     %% A call is answered a moment before its turn is over.
-    ok = causeway_ct:wait_until(fun() -> maps:get(gil_hold_us, Times(Holding)) - HeldBefore >= 1000000 end),
+    ok = causeway_ct:wait_until(fun() -> maps:get(gil_hold_us, Times(Holding)) - HeldBefore >= 500000 end),
     ok = causeway_ct:wait_until(fun() -> maps:get(gil_wait_us, Times(Waiting)) - WaitedBefore >= 100000 end),
     #{gil_hold_us := Before} = Times(Waiting),
-    ok = py:register_function(a_moment, fun([]) -> receive after 1000 -> ok end end),
+    ok = py:register_function(a_moment, fun([]) -> receive after 500 -> ok end end),
     ?assertEqual({ok, <<"ok">>}, py:eval(Waiting, <<"__import__('erlang').call('a_moment')">>)),
     {ok, 1} = py:eval(Waiting, <<"1">>),
-    ?assert(maps:get(gil_hold_us, Times(Waiting)) - Before < 900000),
+    ?assert(maps:get(gil_hold_us, Times(Waiting)) - Before < 400000),
     ok = py:unregister_function(a_moment),
     [ok = py_context:stop(Context) || Context <- [Holding, Waiting]].
 

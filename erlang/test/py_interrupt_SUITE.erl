@@ -3,7 +3,7 @@
 
 -compile([export_all, nowarn_export_all]).
 
--import(causeway_ct, [context/1]).
+-import(causeway_ct, [context/0, context/1]).
 
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
@@ -66,20 +66,27 @@ blocking_read_times_out(Config) ->
     ?assertEqual({ok, 1}, py:eval(Context, <<"1">>)),
     [{ok, none} = py:call(os, close, [Fd]) || Fd <- [Read, Write]].
 
-%% They go on to their own end, which is the only one that they have; the caller does not wait for that.
-waits_in_native_code_time_out(Config) ->
-    Context = context(Config),
+%% They go on to their own end, which is the only one that they have; the caller does not wait for that. Each is in a
+%% context of its own, all at once.
+waits_in_native_code_time_out(_Config) ->
+    Waits = [{Code, spawn_monitor(fun() -> native_wait_times_out(Code) end)}
+             || Code <- [<<"threading.Event().wait(0.5)">>, <<"lock.acquire(timeout=0.5)">>, <<"threading.Semaphore(0).acquire(timeout=0.5)">>,
+                         <<"c = threading.Condition()\nwith c: c.wait(0.5)">>, <<"queue.Queue().get(timeout=0.5)">>,
+                         <<"thread = threading.Thread(target=select.select, args=([], [], [], 30), daemon=True)\n"
+                           "thread.start()\nthread.join(0.5)">>,
+                         <<"queue.SimpleQueue().get(timeout=0.5)">>, <<"concurrent.futures.Future().result(0.5)">>,
+                         <<"select.select([], [], [], 0.5)">>, <<"ours.recv(1)">>, <<"subprocess.run(['sleep', '0.5'])">>,
+                         <<"asyncio.run(asyncio.sleep(0.5))">>]],
+    [receive {'DOWN', Monitor, process, Pid, Reason} -> ?assertEqual({Code, normal}, {Code, Reason}) end
+     || {Code, {Pid, Monitor}} <- Waits].
+
+native_wait_times_out(Code) ->
+    Context = context(),
     ok = py:exec(Context, <<"import asyncio, concurrent.futures, queue, select, socket, subprocess, threading\n"
-                            "lock = threading.Lock()\nlock.acquire()\nours, theirs = socket.socketpair()\nours.settimeout(0.5)\n"
-                            "thread = threading.Thread(target=select.select, args=([], [], [], 30), daemon=True)\nthread.start()\n">>),
-    [begin
-         ?assertEqual({Code, {error, timeout}}, {Code, py:exec(Context, Code, 50)}),
-         ?assertEqual({Code, {ok, 1}}, {Code, py:eval(Context, <<"1">>)})
-     end || Code <- [<<"threading.Event().wait(0.5)">>, <<"lock.acquire(timeout=0.5)">>, <<"threading.Semaphore(0).acquire(timeout=0.5)">>,
-                     <<"c = threading.Condition()\nwith c: c.wait(0.5)">>, <<"thread.join(0.5)">>, <<"queue.Queue().get(timeout=0.5)">>,
-                     <<"queue.SimpleQueue().get(timeout=0.5)">>, <<"concurrent.futures.Future().result(0.5)">>,
-                     <<"select.select([], [], [], 0.5)">>, <<"ours.recv(1)">>, <<"subprocess.run(['sleep', '0.5'])">>,
-                     <<"asyncio.run(asyncio.sleep(0.5))">>]].
+                            "lock = threading.Lock()\nlock.acquire()\nours, theirs = socket.socketpair()\nours.settimeout(0.5)\n">>),
+    ?assertEqual({error, timeout}, py:exec(Context, Code, 50)),
+    ?assertEqual({ok, 1}, py:eval(Context, <<"1">>)),
+    ok = py_context:stop(Context).
 
 timeout_of_eval_and_exec(Config) ->
     Context = context(Config),

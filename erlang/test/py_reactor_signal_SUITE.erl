@@ -80,7 +80,7 @@ signals_itself_without_end(Config) ->
     ok = py:register_function(nothing, fun([]) -> {ok, Root} = py:call(Context, math, sqrt, [16]), Root end),
     use('SignalsItself'),
     Client = connected(Config),
-    ?assertEqual(<<"done">>, ask(Client, <<"100000">>, 4)),
+    ?assertEqual(<<"done">>, ask(Client, <<"30000">>, 4)),
     ok = py:unregister_function(nothing).
 
 signal_for_unknown_descriptors(_Config) ->

@@ -6,6 +6,8 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -define(HELPERS, stream_helpers).
+%% Messages of others in a mailbox: as many as take a while to count.
+-define(OTHERS, 30000).
 
 suite() -> [{timetrap, {seconds, 60}}].
 
@@ -143,7 +145,7 @@ full_mailbox_of_others(_Config) ->
     Test = self(),
     Consumer = spawn_link(fun() -> consume_when_told(Test) end),
     Other = lists:seq(1, 30),
-    [Consumer ! {other, N, Other} || N <- lists:seq(1, 100000)],
+    [Consumer ! {other, N, Other} || N <- lists:seq(1, ?OTHERS)],
     {ok, Reference} = py:stream_start(?HELPERS, count_up, [], #{owner => Consumer, window => 10}),
     [{Reference, Stream}] = ets:lookup(py_streams, Reference),
     Cost = lists:min([element(1, timer:tc(fun() -> process_info(Consumer, messages) end)) || _ <- lists:seq(1, 3)]),
@@ -167,7 +169,7 @@ full_mailbox_of_others(_Config) ->
 consume_when_told(Test) ->
     receive
         {Test, Reference, Number} ->
-            [receive {other, N, _} -> ok end || N <- lists:seq(1, 100000)],
+            [receive {other, N, _} -> ok end || N <- lists:seq(1, ?OTHERS)],
             [receive {py_stream, Reference, {data, N}} -> ok end || N <- lists:seq(1, Number)],
             Test ! {consumed, Number},
             receive never -> ok end

@@ -12,11 +12,16 @@ import pytest
 RUNNER = Path(__file__).with_name("asyncio_of_cpython.py")
 # They sleep most of the time.
 AT_ONCE = 4
+# Those first that take longest.
 MODULES = [
+    "test_tasks",
+    "test_subprocess",
+    "test_ssl",
+    "test_events",
+    "test_sslproto",
     "test_base_events",
     "test_buffered_proto",
     "test_context",
-    "test_events",
     "test_futures",
     "test_locks",
     "test_pep492",
@@ -25,12 +30,8 @@ MODULES = [
     "test_sendfile",
     "test_server",
     "test_sock_lowlevel",
-    "test_ssl",
-    "test_sslproto",
     "test_streams",
-    "test_subprocess",
     "test_taskgroups",
-    "test_tasks",
     "test_threads",
     "test_timeouts",
     "test_unix_events",
