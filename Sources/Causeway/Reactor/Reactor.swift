@@ -1,3 +1,4 @@
+import CPlatform
 import CPython
 import Glibc
 import Python
@@ -145,10 +146,18 @@ final class Reactor {
         case .writing, .draining:
             if event.isWritable { add(.writable, of: connection) }
         case .waitingForSignal:
-            // The kernel tells of a peer that is gone whatever it was asked; the protocol's next write
-            // finds out by itself. Until then the connection is out of the poller, or it would spin.
-            if event.isHungUp { leavePoller(connection) }
+            // The kernel tells of a peer that is gone whatever it was asked.
+            if event.isHungUp { hungUp(connection) }
         }
+    }
+
+    /// The peer of a connection that waits for a signal takes nothing any more, and sends nothing.
+    private func hungUp(_ connection: Connection) {
+        // Or the poller would tell again and again.
+        leavePoller(connection)
+        // What it has sent before is still to be read, when the protocol wants to. Datagrams have other peers.
+        guard connection.kind == .stream, cplatform_readable_bytes(connection.fd) <= 0 else { return }
+        add(.endOfStream, of: connection)
     }
 
     /// Notes what is to be done under the GIL.
@@ -568,6 +577,15 @@ final class Reactor {
 
     private func tellIfDrained() {
         if isDraining, connections.count == 0, adopted == 0 { host?.drained() }
+    }
+
+    /// The objects that it refers to, but for those of what was handed over and has not begun.
+    func forEachObject(_ body: (PyPointer?) -> Void) {
+        body(factory)
+        for connection in connections.elements {
+            body(connection.protocolObject)
+            body(connection.factory)
+        }
     }
 
     /// Ends everything, also what was handed over and never begun.
