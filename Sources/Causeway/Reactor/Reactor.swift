@@ -535,6 +535,7 @@ final class Reactor {
         connections.remove(connection.token)
         if connection.kind == .listener { return closeListener(connection) }
         tellOfEnd(connection)
+        calls.forget(connection.protocolObject, connection.fd)
         ProtocolObject.detach(connection.protocolObject)
         connection.closeDescriptor()
         host?.ended(connection.protocolObject)

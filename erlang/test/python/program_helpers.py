@@ -40,7 +40,7 @@ async def inherited():
     os.write(writing, b"passed")
     os.close(writing)
     try:
-        text = await output("sh", "-c", f"cat <&{reading}", pass_fds=(reading,))
+        text = await output("sh", "-c", f"cat /dev/fd/{reading}", pass_fds=(reading,))
         os.set_inheritable(reading, True)
         listing = await output("ls", "/proc/self/fd", close_fds=False, stderr=asyncio.subprocess.DEVNULL)
         return text, str(reading) in listing.decode().split()
