@@ -215,7 +215,7 @@ class _Guarded:
         return self.returncode
 
     def wait(self, timeout=None):
-        """Hold up the loop until the program has ended, or raise subprocess.TimeoutExpired after some seconds."""
+        """Hold up the loop until it has ended. Raises subprocess.TimeoutExpired after so many seconds."""
         end = None if timeout is None else time.monotonic() + timeout
         poller = select.poll()
         poller.register(self._native.fileno(), select.POLLIN)
@@ -428,8 +428,8 @@ def _refuse(options):
             raise TypeError(f"{name!r} is no option of a program")
         if value not in _UNUSED[name]:
             raise ValueError(
-                f"{name} is not supported inside the BEAM, where a guardian starts the program, in a session of "
-                "its own"
+                f"{name} is not supported inside the BEAM, where a guardian starts the program, "
+                "in a session of its own"
             )
 
 

@@ -2,8 +2,8 @@
 
 usage: python asyncio_of_cpython.py MODULE [EXCLUDED_TEST...]
 
-A test is excluded by `Class.method`, `Class.*`, or by its method alone. Inside the BEAM it is a module of which
-`run` is called.
+A test is excluded by `Class.method`, `Class.*`, or by its method alone. Inside the BEAM this is a module of
+which `run` is called.
 """
 
 import asyncio

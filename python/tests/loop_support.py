@@ -1,4 +1,4 @@
-"""What the suites of event loops share: a protocol that notes what it is told, and a connection that it serves."""
+"""What the suites of event loops share: a protocol that notes what it is told, and a pair that has it."""
 
 import asyncio
 import socket

@@ -339,7 +339,7 @@ def test_asyncio_protocols_need_a_loop(caplog):
 
 
 def test_a_loop_that_is_dropped():
-    """It is collected with its connections, although their protocols refer to it, and says so as asyncio's do."""
+    """It is collected with its connections, whose protocols refer to it, and says so as asyncio's do."""
 
     class OfLoop(Told):
         def connection_made(self, fd, client_info):

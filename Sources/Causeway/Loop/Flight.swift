@@ -114,7 +114,9 @@ extension LoopCore {
     /// Gives back to the transports what is not written.
     func land() throws(PythonError) {
         guard hasFlights else { return }
-        if flights.count == 1, datagramFlights.isEmpty, let only = flights.popLast() { return try only.land() }
+        if flights.count == 1, datagramFlights.isEmpty, let only = flights.popLast() {
+            return try only.land()
+        }
         let landed = flights
         let landedDatagrams = datagramFlights
         flights.removeAll(keepingCapacity: true)

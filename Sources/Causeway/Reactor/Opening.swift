@@ -98,7 +98,8 @@ extension Reactor {
         defer { inbox.activity.store(outer, ordering: .relaxed) }
         do throws(PythonError) {
             try inCallback(connection) { () throws(PythonError) in
-                try calls.begin(connection.protocolObject, connection.fd, connection.overrides, isServed: true)
+                try calls.begin(
+                    connection.protocolObject, connection.fd, connection.overrides, isServed: true)
             }
             if connection.isToBeClosed { return close(connection) }
             // A server that speaks first has filled its write_buffer.

@@ -35,7 +35,7 @@ async def descriptors():
 
 
 async def inherited():
-    """What a program reads of a descriptor that it has as this process has it, and which it has of all others."""
+    """What a program reads of a descriptor that it is passed; and whether it has one that is inheritable."""
     reading, writing = os.pipe()
     os.write(writing, b"passed")
     os.close(writing)
@@ -49,7 +49,7 @@ async def inherited():
 
 
 async def refused():
-    """Programs where their helper cannot be started, and where it cannot fork; and after each of them another."""
+    """Programs where their helper cannot be started, or cannot fork; and after each of them another."""
     limits = resource.getrlimit(resource.RLIMIT_NPROC)
     none = (0, limits[1])
     resource.setrlimit(resource.RLIMIT_NPROC, none)
