@@ -28,7 +28,9 @@ extern int memfd_create(const char *, unsigned int);
 
 /* --- descriptors that travel -------------------------------------------------------------------- */
 
-enum { cplatform_most_descriptors = 8, cplatform_path_only = 010000000 /* O_PATH */ };
+/* 7 for what every program may have, and those that it is to inherit beside. */
+enum { cplatform_most_inherited = 64, cplatform_most_descriptors = 7 + cplatform_most_inherited,
+       cplatform_path_only = 010000000 /* O_PATH */ };
 
 static inline int cplatform_socketpair(int *ends) {
     return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends);
@@ -179,6 +181,10 @@ struct cplatform_launch {
     /* The directory to start from, and where to go from there; NULL to stay. */
     int directory;
     const char *change_to;
+    /* What it inherits beside those, and by which numbers above 2. */
+    int *inherited;
+    const int *inherited_as;
+    int inherited_count;
     /* Open cgroup.procs files. */
     const int *cgroups;
     int cgroup_count;
@@ -235,6 +241,17 @@ static int cplatform_launched(void *argument) {
     /* After that, which would undo it. */
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     if (getppid() != launch->parent) _exit(127);
+    step = cplatform_step_descriptors;
+    /* Last, as they may take the numbers of what was used so far; and first out of each other's way. */
+    int above = 3;
+    for (int index = 0; index < launch->inherited_count; index++)
+        if (launch->inherited_as[index] >= above) above = launch->inherited_as[index] + 1;
+    for (int index = 0; index < launch->inherited_count; index++) {
+        launch->inherited[index] = fcntl(launch->inherited[index], F_DUPFD_CLOEXEC, above);
+        if (launch->inherited[index] < 0) goto failed;
+    }
+    for (int index = 0; index < launch->inherited_count; index++)
+        if (dup2(launch->inherited[index], launch->inherited_as[index]) < 0) goto failed;
     step = cplatform_step_exec;
     execve(launch->path, launch->arguments, launch->environment);
     if (errno == ENOEXEC) execve("/bin/sh", launch->shell_arguments, launch->environment);

@@ -1,3 +1,5 @@
+import CPlatform
+
 /// What a program is started with, as a node asks a guardian for it. Texts are bytes as the system has them.
 public struct ProcessRequest: Equatable, Sendable {
     /// What the program's descriptors 0 to 2 are.
@@ -110,6 +112,10 @@ public struct ProcessRequest: Equatable, Sendable {
     public var delayToKill: UInt32 = 500
     /// Its standard input, output and error.
     public var input = Stdio.passed, output = Stdio.passed, error = Stdio.passed
+    /// By which numbers, above 2, it has the descriptors that come with the request after all others.
+    public var inherited: [Int32] = []
+    /// How many these are at most.
+    public static let mostInherited = Int(cplatform_most_inherited)
     /// Its controlling terminal, whose end comes with the request; nil for none.
     public var terminal: Terminal?
     /// Its control group.
@@ -137,6 +143,7 @@ extension ProcessRequest {
         wire.put(limits) { $1.write(to: &$0) }
         wire.put(delayToKill)
         for stdio in [input, output, error] { stdio.write(to: &wire) }
+        wire.put(inherited) { $0.put($1) }
         wire.put(terminal) {
             $0.put($1.rows)
             $0.put($1.columns)
@@ -164,6 +171,7 @@ extension ProcessRequest {
         input = try Stdio(from: &wire)
         output = try Stdio(from: &wire)
         error = try Stdio(from: &wire)
+        inherited = try wire.list { wire throws(WireError) in try wire.number() }
         terminal = try wire.optional { wire throws(WireError) in
             Terminal(rows: try wire.number(), columns: try wire.number())
         }

@@ -12,6 +12,8 @@ struct Launch {
     private let terminal: SharedDescriptor?
     /// What becomes its descriptors 0 to 2.
     private var stdio: [SharedDescriptor] = []
+    /// What it has beside those.
+    private let inherited: [SharedDescriptor]
 
     /// `passed` are the ends of those that come with the request.
     init(
@@ -21,7 +23,12 @@ struct Launch {
         self.directory = directory
         identity = try Identity(request)
         limits = try Launch.limits(request)
-        var left = passed
+        guard request.inherited.allSatisfy({ $0 > 2 && $0 < .max }) else {
+            throw Failure(.descriptors, EBADF)
+        }
+        var left = passed.dropLast(request.inherited.count)
+        inherited = Array(passed.suffix(request.inherited.count))
+        guard inherited.count == request.inherited.count else { throw Failure(.descriptors, EBADF) }
         terminal = request.terminal == nil ? nil : left.popFirst()
         let each: [(ProcessRequest.Stdio, GuardianEvent.Step)] = [
             (request.input, .input), (request.output, .output), (request.error, .error),
@@ -117,8 +124,25 @@ struct Launch {
         launch.mask = request.mask.map(Int64.init) ?? -1
         launch.has_nice = request.nice == nil ? 0 : 1
         launch.nice = request.nice ?? 0
+        var inheritedNumbers = inherited.map(\.number)
+        launch.inherited_count = Int32(clamping: inheritedNumbers.count)
         // The new process has our memory until it executes; then we go on.
-        let pid = memberNumbers.withUnsafeBufferPointer { members in
+        let pid = inheritedNumbers.withUnsafeMutableBufferPointer { inherited in
+            request.inherited.withUnsafeBufferPointer { numbers in
+                launch.inherited = inherited.baseAddress
+                launch.inherited_as = numbers.baseAddress
+                return start(&launch, memberNumbers, groups)
+            }
+        }
+        for member in members { member.close() }
+        if launch.failed_step == 0 { return pid }
+        if pid > 0 { _ = try? retryingOnInterrupt { waitpid(pid, nil, 0) } }
+        let step = UInt8(exactly: launch.failed_step).flatMap(GuardianEvent.Step.init(rawValue:)) ?? .clone
+        throw Failure(step, launch.failed_errno, detail(step, launch.failed_errno))
+    }
+
+    private func start(_ launch: inout cplatform_launch, _ members: [Int32], _ groups: [UInt32]) -> pid_t {
+        members.withUnsafeBufferPointer { members in
             limits.withUnsafeBufferPointer { limits in
                 groups.withUnsafeBufferPointer { groups in
                     launch.cgroups = members.baseAddress
@@ -130,16 +154,11 @@ struct Launch {
                 }
             }
         }
-        for member in members { member.close() }
-        if launch.failed_step == 0 { return pid }
-        if pid > 0 { _ = try? retryingOnInterrupt { waitpid(pid, nil, 0) } }
-        let step = UInt8(exactly: launch.failed_step).flatMap(GuardianEvent.Step.init(rawValue:)) ?? .clone
-        throw Failure(step, launch.failed_errno, detail(step, launch.failed_errno))
     }
 
     /// Closes all that the program has by now.
     func close() {
-        for descriptor in stdio { descriptor.close() }
+        for descriptor in stdio + inherited { descriptor.close() }
         terminal?.close()
         directory.close()
     }

@@ -19,6 +19,7 @@ struct ProcessMessageTests {
         request.nice = -20
         request.limits = [.init(name: Array("nofile".utf8), soft: 10, hard: .max)]
         request.delayToKill = .max
+        request.inherited = [3, .max]
         request.input = .terminal
         request.terminal = .init(rows: 1, columns: .max)
         request.output = .file(path: Array("/tmp/out".utf8), isAppended: true)

@@ -60,5 +60,9 @@ handle_info(_Message, State) ->
     {noreply, State}.
 
 failed(Reason) ->
-    Text = unicode:characters_to_binary(["the helper ", path(), " could not be started: make build makes it"]),
+    Text = unicode:characters_to_binary(["the helper ", path(), " could not be started: ", why(Reason)]),
     {error, {helper, Reason, Text}}.
+
+why(enoent) -> "there is no such file, which make native makes";
+why(eagain) -> "there may be no more processes or threads (RLIMIT_NPROC, or a limit of the control group)";
+why(Reason) -> file:format_error(Reason).

@@ -32,8 +32,8 @@ open([Command, Arguments, Options, Streams, Ended]) ->
 helper([]) ->
     case causeway_process_helper:start() of
         ok -> ok;
-        {error, {helper, Reason, Text}} -> {error, Reason, Text};
-        {error, Reason} -> failed(Reason)
+        {error, {_, Reason, Text}} -> {error, Reason, Text};
+        {error, {Reason, Text}} -> {error, Reason, Text}
     end.
 
 run([Command, Arguments, Options]) ->

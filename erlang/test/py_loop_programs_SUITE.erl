@@ -10,9 +10,9 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [streams, protocol, descriptors, ends, errors, options, many, left_behind, dead_caller, interrupted, context_stops,
+    [streams, protocol, descriptors, inherited, ends, errors, options, many, left_behind, dead_caller, interrupted, context_stops,
      context_killed, loop_that_ends, loop_that_is_left_open, other_modes, helper_that_is_killed, guardian_that_is_killed, fork_is_refused,
-     nothing_is_left, node_that_is_killed].
+     helper_that_is_missing, no_process_left, nothing_is_left, node_that_is_killed].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
 
@@ -53,6 +53,9 @@ protocol(Config) ->
 descriptors(Config) ->
     ?assertEqual({ok, [0, 1, 2, 3]}, task(Config, descriptors, [])).
 
+inherited(Config) ->
+    ?assertEqual({ok, {<<"passed">>, true}}, task(Config, inherited, [])).
+
 ends(Config) ->
     ?assertEqual({ok, -15}, task(Config, ended_by, [<<"terminate">>])),
     ?assertEqual({ok, -9}, task(Config, ended_by, [<<"kill">>])),
@@ -68,8 +71,8 @@ errors(Config) ->
                                      {<<"FileNotFoundError">>, <<"true">>, #{env => #{<<"PATH">> => <<"/nowhere">>}}},
                                      {<<"ValueError">>, <<"true">>, #{env => #{<<"A=">> => <<"b">>}}},
                                      {<<"ValueError">>, <<"a", 0, "b">>, #{}},
-                                     {<<"ValueError">>, <<"true">>, #{pass_fds => {1}}},
-                                     {<<"ValueError">>, <<"true">>, #{close_fds => false}},
+                                     {<<"OSError">>, <<"true">>, #{pass_fds => [1000000]}},
+                                     {<<"ValueError">>, <<"true">>, #{pass_fds => lists:seq(3, 100)}},
                                      {<<"ValueError">>, <<"true">>, #{process_group => 5}},
                                      {<<"TypeError">>, <<"true">>, #{colour => red}}]].
 
@@ -90,13 +93,16 @@ left_behind(Config) ->
     {ok, Number} = task(Config, leave_behind, []),
     ok = process_ct:gone([Number]).
 
-%% The task of a caller that dies is cancelled, and the program ends with it.
+%% The task of a caller that dies is cancelled. As asyncio has it, the program is not the task's: it ends with the loop.
 dead_caller(Config) ->
     Context = causeway_ct:context(Config),
     Test = self(),
-    Caller = spawn(fun() -> py:async_await(py:async_call(Context, ?HELPERS, wait_for_it, [Test])) end),
+    Caller = spawn(fun() -> py:async_await(py:async_call(Context, ?HELPERS, wait_and_tell, [Test])) end),
     Both = started(),
     exit(Caller, kill),
+    ok = causeway_ct:expect(cancelled),
+    [?assert(process_ct:is_alive(Number)) || Number <- Both],
+    ok = py_context:stop(Context),
     ok = process_ct:gone(Both).
 
 interrupted(Config) ->
@@ -197,6 +203,40 @@ fork_is_refused(Config) ->
     {ok, Text} = task(Config, fork, []),
     ?assertMatch(<<"fork() is refused inside the BEAM", _/binary>>, Text),
     ?assertEqual({ok, 3}, task(Config, pick, [3])).
+
+%% The library of a node is there, and the executable that starts programs is not.
+helper_that_is_missing(Config) ->
+    Application = filename:join(proplists:get_value(priv_dir, Config), "causeway"),
+    [Ebin | _] = causeway_ct:ebin_dirs(),
+    Private = filename:dirname(unicode:characters_to_list(causeway_process_stream:guardian_path())),
+    ok = filelib:ensure_path(filename:join(Application, "priv")),
+    ok = file:make_symlink(Ebin, filename:join(Application, "ebin")),
+    {ok, Names} = file:list_dir(Private),
+    [ok = file:make_symlink(filename:join(Private, Name), filename:join([Application, "priv", Name]))
+     || Name <- Names, Name =/= "causeway-spawn"],
+    Code = io_lib:format("true = code:add_patha(~p), ~ts", [filename:join(Application, "ebin"), programs("failure, [<<\"true\">>]")]),
+    {0, Output} = causeway_ct:run_node(lists:flatten(Code), []),
+    ct:log("~ts", [Output]),
+    ?assertMatch({match, _}, re:run(Output, "FileNotFoundError.*causeway-spawn could not be started: there is no such file.* {ok,5}")).
+
+%% As somebody who may have so many processes and no more; root may always. Loop and node go on.
+no_process_left(_Config) ->
+    case nobody_ct:run(programs("refused, []")) of
+        {0, Output} ->
+            ct:log("~ts", [Output]),
+            ?assertMatch({match, _}, re:run(Output, "BlockingIOError.*could not be started: there may be no more.*,3,"
+                                                    ".*BlockingIOError.*guardian of the program could not be forked: Resource.*,4]} {ok,5}"));
+        {skip, _} = Skip -> Skip
+    end.
+
+%% What a node prints that calls a coroutine function, and then Python once more.
+programs(Call) ->
+    lists:flatten(io_lib:format(
+        "{ok, _} = application:ensure_all_started(causeway), {ok, Context} = py_context:start_link(#{}), "
+        "{ok, none} = py:call(Context, sys, 'path.insert', [0, ~p]), "
+        "Told = py:async_await(py:async_call(Context, program_helpers, ~ts)), "
+        "io:format(\"~~0p ~~0p~~n\", [Told, py:async_await(py:async_call(Context, asyncio, sleep, [0, 5]))]), halt().",
+        [causeway_ct:python_dir(), Call])).
 
 nothing_is_left(Config) ->
     Round = fun() -> {ok, true} = task(Config, many, [10]), {ok, _} = task(Config, both, [<<"cat">>, {bytes, <<"in">>}]) end,

@@ -69,14 +69,19 @@ stopped(Context) ->
 
 %% A loop serves protocols of the reactor
 
+%% The client of a connection that a task has adopted.
+adopted(Context) ->
+    {Client, Server} = tcp_pair(),
+    {ok, none} = py:async_await(py:async_call(Context, ?HELPERS, adopt, [duplicate(Server)])),
+    ok = gen_tcp:close(Server),
+    told(made),
+    Client.
+
 reactor_protocol_in_a_task(Config) ->
     leaves_nothing(
       fun() ->
           Context = context(Config, "Told"),
-          {Client, Server} = tcp_pair(),
-          {ok, none} = py:async_await(py:async_call(Context, ?HELPERS, adopt, [duplicate(Server)])),
-          ok = gen_tcp:close(Server),
-          told(made),
+          Client = adopted(Context),
           ?assertEqual(<<"ping">>, ask(Client, <<"ping">>)),
           ?assertEqual(large(), ask(Client, large())),
           %% The task has ended; protocols start others.
@@ -115,10 +120,7 @@ killed_owner_of_reactor_protocols(Config) ->
     leaves_nothing(
       fun() ->
           Context = context(Config, "Told"),
-          {Client, Server} = tcp_pair(),
-          {ok, none} = py:async_await(py:async_call(Context, ?HELPERS, adopt, [duplicate(Server)])),
-          ok = gen_tcp:close(Server),
-          told(made),
+          Client = adopted(Context),
           exit(Context, kill),
           receive {'EXIT', Context, killed} -> ok end,
           ?assertEqual(<<>>, read_all(Client)),

@@ -216,6 +216,8 @@ broken_pipe_is_an_exception(Config) ->
     Client = connected(Config),
     ok = gen_tcp:send(Client, <<"go">>),
     Fd = receive {<<"writing">>, Number} -> Number after 10000 -> error(causeway_ct:mailbox()) end,
+    %% With something to be read yet it is not ended at once.
+    ok = gen_tcp:send(Client, <<"more">>),
     ok = inet:setopts(Client, [{linger, {true, 0}}]),
     ok = gen_tcp:close(Client),
     {ok, true} = py:call('erlang.reactor', signal_write_ready, [Fd]),

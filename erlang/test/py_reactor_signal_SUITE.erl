@@ -12,7 +12,7 @@
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
-    [async_pending, async_pending_with_dead_peer, data_waits_for_the_signal, signals_itself_without_end, buffer_that_a_thread_fills,
+    [async_pending, async_pending_with_dead_peer, async_pending_with_unread_data, data_waits_for_the_signal, signals_itself_without_end, buffer_that_a_thread_fills,
      signal_for_unknown_descriptors, actions_that_are_equal, get_protocol_knows_who_serves,
      close_connection_from_a_call, closed_while_its_data_waits, reused_numbers, read_and_write_by_hand].
 
@@ -34,15 +34,34 @@ async_pending(Config) ->
          ok = causeway_ct:expect({<<"signalled">>, true})
      end || Data <- [<<"one">>, <<"two">>, <<"three">>]].
 
+%% Nobody will get what it writes: it need not wait for the signal.
 async_pending_with_dead_peer(Config) ->
     use('Waiting'),
     Client = connected(Config),
     ok = gen_tcp:send(Client, <<"wait">>),
     Fd = receive {<<"waiting">>, Number} -> Number after 10000 -> error(causeway_ct:mailbox()) end,
-    ok = inet:setopts(Client, [{linger, {true, 0}}]),
-    ok = gen_tcp:close(Client),
+    ok = reset(Client),
+    ok = expect_lost(),
+    {ok, false} = py:call('erlang.reactor', signal_write_ready, [Fd]).
+
+%% What the peer has sent before is read all the same.
+async_pending_with_unread_data(Config) ->
+    use('Waiting'),
+    Client = connected(Config),
+    ok = gen_tcp:send(Client, <<"one">>),
+    Fd = receive {<<"waiting">>, Number} -> Number after 10000 -> error(causeway_ct:mailbox()) end,
+    receive {<<"made">>, Fd, _} -> ok end,
+    ok = gen_tcp:send(Client, <<"two">>),
+    ok = reset(Client),
+    [{ok, 4.0} = py:call(causeway_ct:context(Config), math, sqrt, [16]) || _ <- lists:seq(1, 10)],
+    ?assertEqual([], causeway_ct:mailbox()),
     {ok, true} = py:call('erlang.reactor', signal_write_ready, [Fd]),
+    ok = causeway_ct:expect({<<"waiting">>, Fd}),
     ok = expect_lost().
+
+reset(Client) ->
+    ok = inet:setopts(Client, [{linger, {true, 0}}]),
+    ok = gen_tcp:close(Client).
 
 %% Until write_ready has been called nothing is read.
 data_waits_for_the_signal(Config) ->

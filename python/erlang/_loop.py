@@ -35,8 +35,8 @@ class EventLoop(_causeway.EventLoop, asyncio.SelectorEventLoop):
     Streams of TCP and Unix sockets, datagrams and pipes are read and written without Python's lock; what a
     turn of the loop has written goes out at its end, together.
 
-    A program that it has started ends, where it still runs, with the loop, and with the task that has started
-    it if that is cancelled. Inside the BEAM a guardian starts it, as those of ``erlang.process``.
+    A program that it has started ends with the loop, where it still runs. Inside the BEAM a guardian starts
+    it, as those of ``erlang.process``.
 
     Where it takes a protocol factory, as in ``create_server``, ``create_connection`` and
     ``create_datagram_endpoint``, that may also make protocols of :mod:`erlang.reactor`. Their transports have

@@ -4,7 +4,8 @@ Inside the BEAM a guardian starts them, as those of ``erlang.process``, so that 
 loop, the context or the node: the loop watches the connection to the guardian, and no child is one of the
 node's. In a plain python3 ``subprocess`` starts them, and a pidfd tells of their end.
 
-Either way a program ends with its loop, and where the task that has started it is cancelled.
+Either way a program belongs to its loop, and ends with it at the latest. What becomes of the task that has
+started it is no affair of the program's, as in asyncio's own loops.
 """
 
 import asyncio
@@ -12,8 +13,10 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import signal
 import subprocess
+import time
 from asyncio import base_subprocess, events, unix_events
 
 import _causeway
@@ -21,6 +24,8 @@ import _causeway
 # How often, and for how many seconds each time, the helper is waited for that is busy with others.
 _TRIES = 10_000
 _PAUSE = 0.001
+#: For how many milliseconds at once a program is waited for without a loop: a call may be interrupted then.
+_LOOK = 50
 #: For how many seconds a child that was killed is waited for where the loop is closed.
 _LAST_WAIT = 5
 _NULL, _AS_OUTPUT = -1, -2
@@ -46,7 +51,7 @@ async def make_transport(loop, protocol, args, shell, stdin, stdout, stderr, buf
     transport = kind(
         loop, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter=waiter, extra=extra, **options
     )
-    transport.begin(asyncio.current_task(loop))
+    transport.begin()
     try:
         await waiter
     except (SystemExit, KeyboardInterrupt):
@@ -59,32 +64,18 @@ async def make_transport(loop, protocol, args, shell, stdin, stdout, stderr, buf
 
 
 class _Common(base_subprocess.BaseSubprocessTransport):
-    _task = None
-
-    def begin(self, task):
-        """Watch the program, for as long as the loop is open and the task is not cancelled."""
+    def begin(self):
+        """Watch the program, for as long as the loop is open."""
         self._loop._programs.add(self)
-        self._task = task
-        task.add_done_callback(self._task_is_done)
         self._watch()
-
-    def _task_is_done(self, task):
-        if task.cancelled():
-            self.close()
 
     def _call_connection_lost(self, exc):
         loop, program = self._loop, self._proc
         try:
             super()._call_connection_lost(exc)
         finally:
-            self._leave(loop)
+            loop._programs.discard(self)
             self._let_go(program)
-
-    def _leave(self, loop):
-        loop._programs.discard(self)
-        task, self._task = self._task, None
-        if task is not None:
-            task.remove_done_callback(self._task_is_done)
 
     def abandon(self):
         """The loop is closed: end the program, close what is open, and tell nobody."""
@@ -97,7 +88,7 @@ class _Common(base_subprocess.BaseSubprocessTransport):
                 connected.pipe._abandon()
             if file is not None:
                 file.close()
-        self._leave(loop)
+        loop._programs.discard(self)
 
 
 class ChildTransport(_Common, unix_events._UnixSubprocessTransport):  # type: ignore[name-defined]
@@ -169,7 +160,8 @@ class GuardedTransport(_Common):
 class _Guarded:
     """What a transport has of a program, in the place of a ``subprocess.Popen``."""
 
-    def __init__(self, loop, native, files):
+    def __init__(self, loop, native, args, files):
+        self.args = args
         self.stdin, self.stdout, self.stderr = files
         self.pid = None
         self.returncode = None
@@ -180,6 +172,10 @@ class _Guarded:
         loop._add_reader(native.fileno(), self._told)
 
     def _told(self):
+        self._take(self._tell)
+
+    def _take(self, tell):
+        """Take what the guardian has told so far; a transport is told by ``tell(returncode)``."""
         while event := self._native.event():
             match event:
                 case ("started", pid):
@@ -188,10 +184,10 @@ class _Guarded:
                 case ("failed", step, number, detail):
                     self._settle((step, number, os.fsdecode(detail)))
                 case ("exited", returncode, _):
-                    self._exited(returncode)
+                    self._exited(returncode, tell)
                 case _:
                     # It has told before how it has ended, unless its guardian was killed, and it too.
-                    self._exited(-signal.SIGKILL)
+                    self._exited(-signal.SIGKILL, tell)
                     self.close()
                     return
 
@@ -199,14 +195,14 @@ class _Guarded:
         if not self.started.done():
             self.started.set_result(failure)
 
-    def _exited(self, returncode):
+    def _exited(self, returncode, tell):
         if self.returncode is not None:
             return
         self.returncode = returncode
         if self.pid is None:
             self._settle(("start", 0, "the guardian of the program was killed"))
         elif self._transport is not None:
-            self._transport._process_exited(returncode)
+            tell(returncode)
 
     def tell(self, transport):
         """Have a transport told of the end."""
@@ -218,9 +214,30 @@ class _Guarded:
     def poll(self):
         return self.returncode
 
+    def wait(self, timeout=None):
+        """Hold up the loop until it has ended. Raises subprocess.TimeoutExpired after so many seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        poller = select.poll()
+        poller.register(self._native.fileno(), select.POLLIN)
+        while self.returncode is None:
+            if end is not None and time.monotonic() >= end:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            poller.poll(_LOOK)
+            self._take(self._tell_soon)
+        return self.returncode
+
+    def _tell(self, returncode):
+        self._transport._process_exited(returncode)
+
+    def _tell_soon(self, returncode):
+        self._loop.call_soon(self._transport._process_exited, returncode)
+
     def send_signal(self, number):
         if self.returncode is None:
             self._native.send_signal(number, False)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
 
     def kill(self):
         self._native.send_signal(signal.SIGKILL, True)
@@ -247,6 +264,8 @@ async def _launch(
     pipesize=-1,
     start_new_session=True,
     restore_signals=True,
+    pass_fds=(),
+    close_fds=True,
     **others,
 ):
     """Start a program, which has a session of its own and the default actions of all signals."""
@@ -268,11 +287,13 @@ async def _launch(
         None if extra_groups is None else [_account(each) for each in extra_groups],
     )
     texts = [key + b"=" + value for key, value in environment.items()]
+    inherited = _inherited(pass_fds, close_fds)
     with _Streams(streams, pipesize) as opened:
+        descriptors = opened.theirs + inherited
         native = await _started(
-            loop, path, arguments, texts, directory, accounts, None if umask < 0 else umask, opened.theirs
+            loop, path, arguments, texts, directory, accounts, None if umask < 0 else umask, descriptors
         )
-        program = _Guarded(loop, native, opened.take_ours())
+        program = _Guarded(loop, native, args, opened.take_ours())
     try:
         failure = await program.started
     except BaseException:
@@ -287,7 +308,29 @@ async def _launch(
             raise OSError(number, os.strerror(number), os.fspath(name))
         case "cd":
             raise OSError(number, os.strerror(number), os.fspath(cwd))
-    raise OSError(number, detail or f"{step}: {os.strerror(number)}")
+    what = _STEPS.get(step, step)
+    raise OSError(number, detail or f"{what}: {os.strerror(number)}")
+
+
+#: What could not be done, as it is told.
+_STEPS = {
+    "fork": "the guardian of the program could not be forked",
+    "clone": "the program could not be forked",
+    "descriptors": "the program could not get its descriptors",
+}
+
+
+def _inherited(pass_fds, close_fds):
+    """The descriptors above 2 that a program has as this process has them."""
+    if pass_fds or close_fds:
+        return sorted({number for number in map(int, pass_fds) if number > 2})
+    inherited = []
+    for number in map(int, os.listdir("/proc/self/fd")):
+        # One of them may be closed by now: that of the listing.
+        with contextlib.suppress(OSError):
+            if number > 2 and os.get_inheritable(number):
+                inherited.append(number)
+    return inherited
 
 
 def _drop(program):
@@ -308,15 +351,16 @@ async def _started(loop, *request):
         if native is not None:
             return native
         await _start_helper()
-    raise RuntimeError("the helper causeway-spawn does not get on")
+    raise OSError(errno.EAGAIN, "the helper causeway-spawn does not get on")
 
 
 async def _start_helper():
     from erlang._loop import async_call
 
     match await async_call("_causeway_process_helper"):
-        case ("error", _, text):
-            raise RuntimeError(text)
+        case ("error", reason, text):
+            # The system's reasons have the names that C has for them.
+            raise OSError(getattr(errno, str(reason).upper(), errno.EIO), text)
 
 
 class _Streams:
@@ -372,8 +416,6 @@ class _Streams:
 #: What ``subprocess`` takes and a guardian does not, with the values that ask for nothing.
 _UNUSED = {
     "preexec_fn": (None,),
-    "close_fds": (True,),
-    "pass_fds": ((),),
     "process_group": (None, -1, 0),
     "startupinfo": (None,),
     "creationflags": (0,),
@@ -386,8 +428,8 @@ def _refuse(options):
             raise TypeError(f"{name!r} is no option of a program")
         if value not in _UNUSED[name]:
             raise ValueError(
-                f"{name} is not supported inside the BEAM, where a guardian starts the program: "
-                "it has a session of its own, and none of the node's descriptors"
+                f"{name} is not supported inside the BEAM, where a guardian starts the program, "
+                "in a session of its own"
             )
 
 

@@ -2,11 +2,13 @@
 
 usage: python asyncio_of_cpython.py MODULE [EXCLUDED_TEST...]
 
-A test is excluded by `Class.method`, or by its method alone.
+A test is excluded by `Class.method`, `Class.*`, or by its method alone. Inside the BEAM this is a module of
+which `run` is called.
 """
 
 import asyncio
 import faulthandler
+import io
 import sys
 import unittest
 
@@ -24,11 +26,14 @@ def tests(suite, excluded):
     for test in suite:
         if isinstance(test, unittest.TestSuite):
             yield from tests(test, excluded)
-        elif not excluded & {test._testMethodName, f"{type(test).__name__}.{test._testMethodName}"}:
-            yield test
+        else:
+            of, name = type(test).__name__, test._testMethodName
+            if not excluded & {name, f"{of}.{name}", f"{of}.*"}:
+                yield test
 
 
-def main(module, *excluded):
+def run(module, *excluded):
+    """Run a module; how many tests there were, and what is said of those that failed."""
     for holder in (asyncio, asyncio.unix_events):
         holder.SelectorEventLoop = Loop
         holder.EventLoop = Loop
@@ -36,10 +41,17 @@ def main(module, *excluded):
     if policy is not None:
         policy._loop_factory = Loop
     loaded = unittest.defaultTestLoader.loadTestsFromName(f"test.test_asyncio.{module}")
-    faulthandler.dump_traceback_later(100, exit=True)
     suite = unittest.TestSuite(tests(loaded, set(excluded)))
-    result = unittest.TextTestRunner(verbosity=1, buffer=True).run(suite)
-    sys.exit(0 if result.wasSuccessful() and result.testsRun else 1)
+    said = io.StringIO()
+    result = unittest.TextTestRunner(said, verbosity=1, buffer=True).run(suite)
+    return result.testsRun, "" if result.wasSuccessful() else said.getvalue()
+
+
+def main(module, *excluded):
+    faulthandler.dump_traceback_later(100, exit=True)
+    count, failures = run(module, *excluded)
+    print(failures, file=sys.stderr)
+    sys.exit(0 if count and not failures else 1)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Protocols of erlang.reactor that an event loop serves, and those of asyncio where only a reactor is."""
 
 import asyncio
+import gc
 import logging
 import os
 import socket
 import ssl
 import threading
+import weakref
 
 import pytest
 
@@ -334,3 +336,33 @@ def test_asyncio_protocols_need_a_loop(caplog):
     with ours, theirs, pytest.raises(TypeError, match=r"see erlang\.server"):
         reactor.init_connection(ours.fileno(), {})
     reactor.set_protocol_factory(None)
+
+
+def test_a_loop_that_is_dropped():
+    """It is collected with its connections, whose protocols refer to it, and says so as asyncio's do."""
+
+    class OfLoop(Told):
+        def connection_made(self, fd, client_info):
+            super().connection_made(fd, client_info)
+            self.loop = asyncio.get_running_loop()
+
+    async def begin():
+        ours, theirs = socket.socketpair()
+        _, protocol = await server.adopt(ours.detach(), OfLoop)
+        return weakref.ref(protocol), theirs, protocol.events
+
+    def drop():
+        loop = erlang.new_event_loop()
+        return weakref.ref(loop), *loop.run_until_complete(begin())
+
+    gc.collect()
+    before = descriptors()
+    loop, protocol, theirs, events = drop()
+    with pytest.warns(ResourceWarning, match="unclosed event loop"):
+        gc.collect()
+    assert loop() is None
+    assert protocol() is None
+    assert events == ["made", "lost"]
+    assert theirs.recv(1) == b""
+    theirs.close()
+    assert descriptors() == before

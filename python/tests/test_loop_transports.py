@@ -8,6 +8,7 @@ import socket
 import threading
 
 import pytest
+from loop_support import Collector
 
 import erlang
 
@@ -282,36 +283,12 @@ def test_datagrams_survive_an_end_of_the_loop(kind):
 # --- pipes
 
 
-class Reader(asyncio.Protocol):
-    def __init__(self):
-        self.data = b""
-        self.events = []
-        self.over = asyncio.get_running_loop().create_future()
-
-    def data_received(self, data):
-        assert type(data) is bytes
-        self.data += data
-
-    def eof_received(self):
-        self.events.append("eof")
-        return True
-
-    def pause_writing(self):
-        self.events.append("pause")
-
-    def resume_writing(self):
-        self.events.append("resume")
-
-    def connection_lost(self, exception):
-        self.over.set_result(exception)
-
-
 async def pipe():
     """The transports of both ends of a pipe, and their protocols."""
     loop = asyncio.get_running_loop()
     reading, writing = os.pipe()
-    reader, received = await loop.connect_read_pipe(Reader, os.fdopen(reading, "rb", 0))
-    writer, written = await loop.connect_write_pipe(Reader, os.fdopen(writing, "wb", 0))
+    reader, received = await loop.connect_read_pipe(Collector, os.fdopen(reading, "rb", 0))
+    writer, written = await loop.connect_write_pipe(Collector, os.fdopen(writing, "wb", 0))
     return reader, received, writer, written
 
 
@@ -362,9 +339,9 @@ def test_what_is_no_pipe(tmp_path):
         with open(tmp_path / "file", "wb") as file:
             for connect in (loop.connect_read_pipe, loop.connect_write_pipe):
                 with pytest.raises(ValueError, match="only for pipes"):
-                    await connect(Reader, file)
+                    await connect(Collector, file)
         with open(os.devnull, "wb", 0) as null:
-            transport, protocol = await loop.connect_write_pipe(Reader, null)
+            transport, protocol = await loop.connect_write_pipe(Collector, null)
             transport.write(b"x" * 1_000_000)
             transport.close()
             assert await protocol.over is None

@@ -11,26 +11,37 @@ struct Chunk {
     var count: Int
 }
 
-/// What one transport writes at the end of a turn, without the GIL. Nobody else has its chunks meanwhile.
+/// What one transport writes at the end of a turn, without the GIL. Nobody else looks at it meanwhile.
+///
+/// The transport keeps it, with the memory of its array: one that is made for each turn costs more than all the rest.
 struct Flight {
     /// How many pieces one system call takes.
     private static let pieces = 64
 
-    let transport: StreamTransport
-    let fd: Int32
-    let isSocket: Bool
-    var chunks: [Chunk]
+    var chunks: [Chunk] = []
     /// How many of them are written.
-    var written = 0
-    var bytes = 0
-    var error: Errno?
+    private(set) var written = 0
+    private(set) var bytes = 0
+    private(set) var error: Errno?
     /// Something is to be done as soon as it is written.
-    let isAwaited: Bool
+    private var isAwaited = false
+
+    /// Gets what is to be written.
+    mutating func takeOff(_ waiting: inout [Chunk], isAwaited: Bool) {
+        swap(&chunks, &waiting)
+        written = 0
+        bytes = 0
+        error = nil
+        self.isAwaited = isAwaited
+    }
+
+    /// Whether nothing is to be done at once.
+    var isDone: Bool { !isAwaited && error == nil && written == chunks.count }
 
     /// Writes what there is room for.
-    mutating func fly() {
+    mutating func fly(_ fd: Int32, isSocket: Bool) {
         while written < chunks.count {
-            let transfer = writeSome()
+            let transfer = writeSome(fd, isSocket)
             switch transfer {
             case .bytes(let count): advance(count)
             case .wouldBlock, .noMemory: return
@@ -42,7 +53,7 @@ struct Flight {
     }
 
     @inline(__always)
-    private func writeSome() -> Transfer {
+    private func writeSome(_ fd: Int32, _ isSocket: Bool) -> Transfer {
         let left = chunks.count - written
         if left == 1 {
             let chunk = chunks[written]
@@ -80,6 +91,7 @@ extension LoopCore {
     /// Takes what is to be written from the transports.
     func takeOff() {
         guard !dirty.isEmpty else { return }
+        if dirty.count == 1, let only = dirty.popLast() { return only.takeOff() }
         for transport in dirty { transport.takeOff() }
         dirty.removeAll(keepingCapacity: true)
     }
@@ -87,13 +99,10 @@ extension LoopCore {
     /// Writes. True where nothing is to be done at once because of that.
     func fly() -> Bool {
         var isDone = true
-        for index in flights.indices {
-            flights[index].fly()
-            let flight = flights[index]
+        for transport in flights {
+            transport.fly()
             // Where it is not all written, the transport is to ask for room first.
-            if flight.isAwaited || flight.error != nil || flight.written < flight.chunks.count {
-                isDone = false
-            }
+            if !transport.hasFlown { isDone = false }
         }
         for index in datagramFlights.indices {
             datagramFlights[index].fly()
@@ -105,13 +114,16 @@ extension LoopCore {
     /// Gives back to the transports what is not written.
     func land() throws(PythonError) {
         guard hasFlights else { return }
+        if flights.count == 1, datagramFlights.isEmpty, let only = flights.popLast() {
+            return try only.land()
+        }
         let landed = flights
         let landedDatagrams = datagramFlights
         flights.removeAll(keepingCapacity: true)
         datagramFlights.removeAll(keepingCapacity: true)
         var raised: Exception?
-        for flight in landed {
-            do throws(PythonError) { try flight.transport.land(flight) } catch { keep(&raised) }
+        for transport in landed {
+            do throws(PythonError) { try transport.land() } catch { keep(&raised) }
         }
         for flight in landedDatagrams {
             do throws(PythonError) { try flight.transport.land(flight) } catch { keep(&raised) }

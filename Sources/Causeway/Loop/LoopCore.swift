@@ -63,7 +63,7 @@ final class LoopCore: @unchecked Sendable {
     /// Transports that have something to write.
     var dirty: [LoopTransport] = []
     /// What is being written, without the GIL.
-    var flights: [Flight] = []
+    var flights: [StreamTransport] = []
     var datagramFlights: [DatagramFlight] = []
     /// Datagrams that were read.
     var datagrams: [ReceivedDatagram] = []
@@ -309,13 +309,15 @@ final class LoopCore: @unchecked Sendable {
     }
 
     private func deliver() throws(PythonError) {
+        // With one connection there is one, which is not copied then.
+        if delivered == 0, deliveries.count == 1, let only = deliveries.popLast() { try deliver(only) }
         while delivered < deliveries.count {
             let delivery = deliveries[delivered]
             delivered += 1
             try deliver(delivery)
         }
-        deliveries.removeAll(keepingCapacity: true)
-        datagrams.removeAll(keepingCapacity: true)
+        if !deliveries.isEmpty { deliveries.removeAll(keepingCapacity: true) }
+        if !datagrams.isEmpty { datagrams.removeAll(keepingCapacity: true) }
         delivered = 0
         arena.empty()
     }

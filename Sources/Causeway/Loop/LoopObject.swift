@@ -86,6 +86,7 @@ struct LoopObject {
             see(watch.reader)
             see(watch.writer)
         }
+        core.served?.forEachObject { see($0) }
         return result
     }
 

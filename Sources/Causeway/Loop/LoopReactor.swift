@@ -29,6 +29,9 @@ final class LoopReactor: ReactorHost {
     var mustLookAgain: Bool { reactor.isStarved }
     static let respite: Int64 = 5_000_000
 
+    /// The objects of its connections, for the collector of cycles.
+    func forEachObject(_ body: (PyPointer?) -> Void) { reactor.forEachObject(body) }
+
     /// Takes ownership of a descriptor where it does not throw. With the GIL.
     func serve(_ fd: Int32, info: PyPointer, factory: PyPointer) throws(PythonError) {
         do throws(Errno) {

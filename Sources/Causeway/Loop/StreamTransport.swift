@@ -16,6 +16,10 @@ final class StreamTransport: LoopTransport {
     /// Data that was read before reading was paused.
     private var held: [PyPointer] = []
     private var chunks: [Chunk] = []
+    /// What is being written.
+    private var flight = Flight()
+    /// The poller was asked to tell of room.
+    private var isRoomAwaited = false
     /// What `sendfile` waits for.
     var isWriteAwaited = false
 
@@ -210,45 +214,57 @@ final class StreamTransport: LoopTransport {
     }
 
     override func writeNow() throws(PythonError) {
-        guard var flight = flight() else { return }
-        flight.fly()
-        try land(flight)
+        guard beginFlight() else { return }
+        fly()
+        try land()
     }
 
-    override func takeOff() { if let flight = flight() { core.flights.append(flight) } }
+    override func takeOff() { if beginFlight() { core.flights.append(self) } }
 
-    /// Gives what is to be written to who writes it.
-    private func flight() -> Flight? {
+    /// Whether there is something to be written, which is on its way then.
+    private func beginFlight() -> Bool {
         isDirty = false
-        guard !isInFlight, lost == 0, !chunks.isEmpty else { return nil }
+        guard !isInFlight, lost == 0, !chunks.isEmpty else { return false }
         isInFlight = true
-        let isAwaited =
-            isClosing || hasEnded || isProtocolPaused || isWriteAwaited || size > LoopTransport.high
-        defer { chunks = [] }
-        return Flight(transport: self, fd: fd, isSocket: isSocket, chunks: chunks, isAwaited: isAwaited)
+        flight.takeOff(
+            &chunks,
+            isAwaited: isClosing || hasEnded || isProtocolPaused || isWriteAwaited
+                || size > LoopTransport.high)
+        return true
     }
+
+    /// Writes. Needs no GIL.
+    func fly() { flight.fly(fd, isSocket: isSocket) }
+
+    /// Whether nothing is to be done at once after that.
+    var hasFlown: Bool { flight.isDone }
 
     /// Takes back what was not written.
-    func land(_ flight: Flight) throws(PythonError) {
+    func land() throws(PythonError) {
         isInFlight = false
-        let done = flight.chunks[..<flight.written]
-        defer { for chunk in done { Py_DecRef(chunk.object) } }
-        let rest = flight.chunks[flight.written...]
-        guard lost == 0 else {
-            for chunk in rest { Py_DecRef(chunk.object) }
-            return
+        let error = flight.error
+        if lost == 0 {
+            let left = flight.chunks.count - flight.written
+            size -= flight.bytes
+            needsRoom = left > 0 && error == nil
+            if left > 0 {
+                chunks.insert(contentsOf: flight.chunks[flight.written...], at: 0)
+                flight.chunks.removeLast(left)
+            }
         }
-        size -= flight.bytes
-        chunks.insert(contentsOf: rest, at: 0)
-        if let error = flight.error {
-            needsRoom = false
+        // Only now: a class that extends `bytes` may write where its objects end.
+        while let chunk = flight.chunks.popLast() { Py_DecRef(chunk.object) }
+        guard lost == 0 else { return }
+        if let error {
             _ = osError(error.code)
             return try fatal(
                 direction == .both
                     ? "Fatal write error on socket transport" : "Fatal write error on pipe transport")
         }
-        needsRoom = !rest.isEmpty
-        if needsRoom { try updateWatch() } else { try updateWatchIfAny() }
+        if needsRoom || isRoomAwaited {
+            isRoomAwaited = needsRoom
+            if needsRoom { try updateWatch() } else { try updateWatchIfAny() }
+        }
         if !needsRoom, !chunks.isEmpty { markDirty() }
         try resumeProtocolIfEmpty()
         guard chunks.isEmpty, lost == 0 else { return }

@@ -9,7 +9,7 @@ enum ProgramModule {
         [
             method(
                 "_launch",
-                "_launch($module, loop, path, arguments, environment, directory, accounts, umask, stdio, /)\n--\n\nHave a program started by a guardian; None where the helper that does so does not run.\n\nTexts are bytes, accounts is (user, group, groups), each a number, bytes or None, and stdio has three descriptors, -1 for /dev/null, and -2 for where standard output goes. Raises BlockingIOError where the helper is busy."
+                "_launch($module, loop, path, arguments, environment, directory, accounts, umask, stdio, /)\n--\n\nHave a program started by a guardian; None where the helper that does so does not run.\n\nTexts are bytes, accounts is (user, group, groups), each a number, bytes or None, and stdio has three descriptors, -1 for /dev/null, and -2 for where standard output goes, and those that it inherits beside. Raises BlockingIOError where the helper is busy."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     try ErlangModule.requireBeam("_launch")
@@ -109,8 +109,15 @@ enum ProgramModule {
             }
             return number
         }
-        guard numbers.count == 3 else { throw valueError("three descriptors are needed") }
-        let kinds = numbers.map { (number: Int32) -> ProcessRequest.Stdio in
+        let inherited = Array(numbers.dropFirst(3))
+        guard numbers.count >= 3, inherited.allSatisfy({ $0 > 2 }) else {
+            throw valueError("three descriptors are needed, and above 2 those that are inherited")
+        }
+        guard inherited.count <= ProcessRequest.mostInherited else {
+            throw valueError("a program inherits at most \(ProcessRequest.mostInherited) descriptors")
+        }
+        request.inherited = inherited
+        let kinds = numbers.prefix(3).map { (number: Int32) -> ProcessRequest.Stdio in
             number >= 0 ? .passed : number == -2 ? .sameAsOutput : .null
         }
         (request.input, request.output, request.error) = (kinds[0], kinds[1], kinds[2])

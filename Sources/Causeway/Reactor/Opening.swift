@@ -98,7 +98,8 @@ extension Reactor {
         defer { inbox.activity.store(outer, ordering: .relaxed) }
         do throws(PythonError) {
             try inCallback(connection) { () throws(PythonError) in
-                try calls.begin(connection.protocolObject, connection.fd, connection.overrides)
+                try calls.begin(
+                    connection.protocolObject, connection.fd, connection.overrides, isServed: true)
             }
             if connection.isToBeClosed { return close(connection) }
             // A server that speaks first has filled its write_buffer.
@@ -128,7 +129,12 @@ extension Reactor {
         // block this thread. The call that looks costs a tenth of one that accepts.
         try? listener.makeNonBlocking()
         for _ in 0..<Reactor.acceptsPerEvent {
-            guard inbox.reserve() else { return pause(listener) }
+            // The last place is not taken, not even for a moment, unless somebody waits for it: a handoff that
+            // comes then would be refused.
+            if !inbox.reserve(leaving: 1) {
+                guard isAwaited(listener) else { return }
+                guard inbox.reserve() else { return pause(listener) }
+            }
             var address = SocketAddress()
             let fd = address.fill { cplatform_accept(listener.fd, $0, $1) }
             if fd >= 0 {
@@ -151,6 +157,12 @@ extension Reactor {
                 return
             }
         }
+    }
+
+    /// Whether there is a connection to accept.
+    private func isAwaited(_ listener: Connection) -> Bool {
+        var look = pollfd(fd: listener.fd, events: Int16(truncatingIfNeeded: POLLIN), revents: 0)
+        return Glibc.poll(&look, 1, 0) > 0
     }
 
     /// What is to be done about a listener that could not accept.

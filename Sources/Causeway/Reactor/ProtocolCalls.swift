@@ -40,16 +40,18 @@ struct ProtocolCalls {
 
     func isProtocol(_ made: PyPointer) -> Bool { cpython_is_subtype_of(made, state.protocolType) != 0 }
 
-    /// Tells a protocol that its connection begins.
-    func begin(_ protocolObject: PyPointer, _ fd: Int32, _ overrides: Overrides = .connectionMade)
-        throws(PythonError)
-    {
+    /// Tells a protocol that its connection begins. Who serves it holds it until `forget`; one that is driven by hand
+    /// is held by its place in the table.
+    func begin(
+        _ protocolObject: PyPointer, _ fd: Int32, _ overrides: Overrides = .connectionMade,
+        isServed: Bool = false
+    ) throws(PythonError) {
         guard let info = protocolObject.cast(to: ProtocolObject.self).pointee.clientInfo else {
             throw runtimeError("client_info was deleted")
         }
         // The method may put another dict in its place.
         let held = Object(retaining: info)
-        try register(protocolObject, fd)
+        try register(protocolObject, fd, isServed: isServed)
         guard overrides.contains(.connectionMade) else { return }
         let number = try Object(PyLong_FromLong(Int(fd)))
         _ = try Object(
@@ -118,16 +120,35 @@ struct ProtocolCalls {
     func find(_ fd: Int32) throws(PythonError) -> Object? {
         let key = try Object(PyLong_FromLong(Int(fd)))
         if let found = PyDict_GetItemWithError(state.protocols, key.pointer) {
-            return Object(retaining: found)
+            return Object(retaining: served(found) ?? found)
         }
         if PyErr_Occurred() != nil { throw PythonError() }
         return nil
     }
 
-    private func register(_ protocolObject: PyPointer, _ fd: Int32) throws(PythonError) {
+    private func register(_ protocolObject: PyPointer, _ fd: Int32, isServed: Bool) throws(PythonError) {
         let key = try Object(PyLong_FromLong(Int(fd)))
-        guard PyDict_SetItem(state.protocols, key.pointer, protocolObject) == 0 else { throw PythonError() }
+        // A reference would keep a loop that nobody closes for ever, with all that its protocols refer to.
+        let value =
+            try isServed ? Object(PyLong_FromVoidPtr(protocolObject)) : Object(retaining: protocolObject)
+        guard PyDict_SetItem(state.protocols, key.pointer, value.pointer) == 0 else { throw PythonError() }
         protocolObject.cast(to: ProtocolObject.self).pointee.registered = fd
+    }
+
+    /// The protocol that somebody serves, by what is in the table; nil for one that is there itself.
+    private func served(_ entry: PyPointer) -> PyPointer? {
+        guard cpython_is_subtype_of(entry, state.protocolType) == 0 else { return nil }
+        // Sound: it is forgotten before who serves it lets go of it.
+        return PyLong_AsVoidPtr(entry)?.assumingMemoryBound(to: PyObject.self)
+    }
+
+    /// Forgets a protocol that is served no more, whatever it has done to itself.
+    func forget(_ protocolObject: PyPointer, _ fd: Int32) {
+        guard let key = PyLong_FromLong(Int(fd)) else { return PyErr_Clear() }
+        defer { Py_DecRef(key) }
+        guard let entry = PyDict_GetItemWithError(state.protocols, key), served(entry) == protocolObject
+        else { return PyErr_Clear() }
+        unregister(fd)
     }
 
     /// Forgets the protocol of a descriptor; to be done before the number can be used again.

@@ -71,13 +71,13 @@ final class ReactorInbox: Sendable {
     /// Whether there is a place for one more connection now.
     var hasRoom: Bool { connections.load(ordering: .relaxed) < maximumConnections }
 
-    /// Takes a place for one more connection; false where there is none. Before it is queued, so that the limit
-    /// holds however many come at once.
-    func reserve() -> Bool {
+    /// Takes a place for one more connection, where so many are left then; false where there is none. Before it is
+    /// queued, so that the limit holds however many come at once.
+    func reserve(leaving others: Int = 0) -> Bool {
         var taken = connections.load(ordering: .relaxed)
         // Never above the limit, not even for a moment: a listener that looks then would find no room, and nobody
         // would tell it of the room that there was.
-        while taken < maximumConnections {
+        while taken < maximumConnections - others {
             let (isExchanged, found) = connections.weakCompareExchange(
                 expected: taken, desired: taken + 1, ordering: .relaxed)
             if isExchanged { return true }

@@ -5,28 +5,15 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--define(NOBODY, "65534").
-
 suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
     [other_users, itself, priorities_and_limits, directories_and_files, control_groups, terminal, node_killed].
 
 init_per_suite(Config) ->
-    case {os:cmd("id -u"), os:find_executable("setpriv")} of
-        {"0\n", false} -> {skip, "setpriv, by which a node is started as somebody else, is missing"};
-        {"0\n", _} -> with_python([os:getenv("CAUSEWAY_PYTHON", "python3"), "/usr/bin/python3"], Config);
-        {_, _} -> Config
-    end.
-
-%% One that nobody may execute: any will do.
-with_python([], _Config) ->
-    {skip, "no Python and no build that nobody may execute"};
-with_python([Python | Others], Config) ->
-    ok = application:set_env(causeway, python_of_nobody, Python),
-    case evaluated("ok") of
-        {ok, ok} -> Config;
-        {error, _} -> with_python(Others, Config)
+    case nobody_ct:run("halt().") of
+        {skip, _} = Skip -> Skip;
+        {0, _} -> Config
     end.
 
 end_per_suite(_Config) -> ok.
@@ -35,8 +22,7 @@ end_per_suite(_Config) -> ok.
 evaluated(Expression) ->
     Code = ["{ok, _} = application:ensure_all_started(causeway), S = causeway_process_stream, ",
             "io:format(\"result ~0p.~n\", [begin ", Expression, " end]), halt()."],
-    Port = start(lists:flatten(Code)),
-    case output(Port, <<>>) of
+    case nobody_ct:run(lists:flatten(Code)) of
         {0, Output} ->
             case re:run(Output, "result (.*)\n", [{capture, all_but_first, list}]) of
                 {match, [Text]} ->
@@ -46,29 +32,6 @@ evaluated(Expression) ->
             end;
         {_, Output} ->
             {error, Output}
-    end.
-
-start(Code) ->
-    Paths = lists:append([["-pa", Path] || Path <- causeway_ct:ebin_dirs()]),
-    Node = [os:find_executable("erl"), "-noshell" | Paths] ++ ["-eval", Code],
-    [Program | Arguments] = case os:cmd("id -u") of
-                                "0\n" -> [os:find_executable("setpriv"), "--reuid=" ?NOBODY, "--regid=" ?NOBODY, "--clear-groups" | Node];
-                                _ -> Node
-                            end,
-    open_port({spawn_executable, Program},
-              [{args, Arguments}, {cd, "/"}, {env, [{"HOME", "/tmp"}, {"ERL_CRASH_DUMP_SECONDS", "0"} | python()]}, exit_status, stderr_to_stdout, binary]).
-
-python() ->
-    case application:get_env(causeway, python_of_nobody) of
-        {ok, Python} -> [{"CAUSEWAY_PYTHON", Python}];
-        undefined -> []
-    end.
-
-output(Port, Output) ->
-    receive
-        {Port, {data, Data}} -> output(Port, <<Output/binary, Data/binary>>);
-        {Port, {exit_status, Status}} -> {Status, Output}
-    after 30000 -> {timeout, Output}
     end.
 
 other_users(_Config) ->
@@ -120,7 +83,7 @@ terminal(_Config) ->
 
 node_killed(_Config) ->
     Script = "trap '' TERM; echo $$; setsid sh -c 'trap \\\"\\\" TERM; echo $$; while :; do sleep 0.01; done' & while :; do sleep 0.01; done",
-    Port = start("{ok, _} = application:ensure_all_started(causeway), "
+    Port = nobody_ct:start("{ok, _} = application:ensure_all_started(causeway), "
                  "{ok, H} = causeway_process_stream:open(\"sh\", [\"-c\", \"" ++ Script ++ "\"]), "
                  "(fun Print() -> receive {H, {data, Data}} -> io:put_chars([\"@\", Data]), Print() end end)()."),
     {os_pid, Node} = erlang:port_info(Port, os_pid),

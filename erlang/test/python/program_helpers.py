@@ -34,6 +34,43 @@ async def descriptors():
     return sorted(map(int, listing.split()))
 
 
+async def inherited():
+    """What a program reads of a descriptor that it is passed; and whether it has one that is inheritable."""
+    reading, writing = os.pipe()
+    os.write(writing, b"passed")
+    os.close(writing)
+    try:
+        text = await output("sh", "-c", f"cat /dev/fd/{reading}", pass_fds=(reading,))
+        os.set_inheritable(reading, True)
+        listing = await output("ls", "/proc/self/fd", close_fds=False, stderr=asyncio.subprocess.DEVNULL)
+        return text, str(reading) in listing.decode().split()
+    finally:
+        os.close(reading)
+
+
+async def refused():
+    """Programs where their helper cannot be started, or cannot fork; and after each of them another."""
+    limits = resource.getrlimit(resource.RLIMIT_NPROC)
+    none = (0, limits[1])
+    resource.setrlimit(resource.RLIMIT_NPROC, none)
+    answers = [await failure("true")]
+    resource.setrlimit(resource.RLIMIT_NPROC, limits)
+    answers.append(await pick(3))
+    process = await asyncio.create_subprocess_exec("cat", stdin=PIPE)
+    helper = parent(parent(process.pid))
+    resource.prlimit(helper, resource.RLIMIT_NPROC, none)
+    answers.append(await failure("true"))
+    resource.prlimit(helper, resource.RLIMIT_NPROC, limits)
+    answers.append(await pick(4))
+    await process.communicate(b"")
+    return answers
+
+
+def parent(process):
+    with open(f"/proc/{process}/stat") as file:
+        return int(file.read().rpartition(") ")[2].split()[1])
+
+
 async def ended_by(method):
     process = await asyncio.create_subprocess_exec("sleep", "1000")
     getattr(process, method)()
@@ -68,6 +105,15 @@ async def wait_for_it(test):
     await process.communicate()
 
 
+async def wait_and_tell(test):
+    """The same; it tells Erlang of its cancellation, too."""
+    try:
+        await wait_for_it(test)
+    except asyncio.CancelledError:
+        erlang.send(test, erlang.atom("cancelled"))
+        raise
+
+
 def run(function, *arguments):
     return erlang.run(globals()[function](*arguments))
 
@@ -75,9 +121,7 @@ def run(function, *arguments):
 async def code_of(test):
     """How a program ends that Erlang ends, by what looks after it."""
     process = await asyncio.create_subprocess_exec("sleep", "1000")
-    with open(f"/proc/{process.pid}/stat") as file:
-        parent = int(file.read().rpartition(") ")[2].split()[1])
-    erlang.send(test, (erlang.atom("parent"), parent))
+    erlang.send(test, (erlang.atom("parent"), parent(process.pid)))
     return await process.wait()
 
 
