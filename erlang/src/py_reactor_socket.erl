@@ -353,8 +353,9 @@ take_suspended(Kind, Native, {_, _, {Server, Core}} = Socket, Options, Fd, Info)
             Result
     end.
 
-%% Where the rest of a packet is or was waited for, the module socket may have what came of that (OTP 27 does), and gives it
-%% to this process only: that goes to what it has read. Returns what it waits for, if that does not come any more.
+%% Where the rest of a packet is or was waited for, the module socket may have what came of that, and gives it to this
+%% process only: that goes to what it has read. Returns what it waits for, if that does not come any more. It is so from
+%% OTP 27 on, where the process may read ahead; before that, what it has read is all.
 end_read(datagrams, _Server, _Core) ->
     nothing;
 end_read(stream, Server, Core) ->
@@ -367,7 +368,7 @@ end_read(stream, Server, Core) ->
                                   end),
     receive {Tag, Ended} -> Ended after 0 -> nothing end.
 
-without_read({State, {Parameters, #{buffer := Buffer} = Data}}, Core) ->
+without_read({State, {Parameters, #{buffer := Buffer, read_ahead := _} = Data}}, Core) ->
     Ended = cancelled(State, Core),
     Bytes = received(socket:recv(Core, 0, [], nowait), Core),
     {Ended, {State, {Parameters, Data#{buffer := joined(Bytes, Buffer)}}}};

@@ -364,8 +364,10 @@ python_there(_Config) ->
     {ok, Stream} = ?R:call_stream(<<"there_endless">>, none),
     {chunk, _} = ?S:recv(Stream, 5000),
     Test = self(),
+    {ok, Made} = erpc:call(Node, py, call, [rpc_three_way, made, []]),
     Reader = spawn(fun() -> Test ! {outcome, py:call(rpc_three_way, outcome, [<<"there_endless">>])} end),
-    causeway_ct:wait_until(fun() -> erpc:call(Node, py, call, [rpc_three_way, made, []]) > {ok, 1000} end),
+    %% More than the stream that nobody reads has room for.
+    causeway_ct:wait_until(fun() -> erpc:call(Node, py, call, [rpc_three_way, made, []]) > {ok, Made + 5000} end),
     ok = peer:stop(Peer),
     receive
         {outcome, Outcome} -> ?assertEqual({ok, <<"disconnected">>}, Outcome)
