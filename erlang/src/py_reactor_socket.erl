@@ -332,8 +332,9 @@ take_server(Kind, Native, {_, _, {Server, _}} = Socket, Fd, Info) ->
 server_options(stream, Socket) -> inet:getopts(Socket, [packet]);
 server_options(datagrams, _Socket) -> {ok, []}.
 
-take_suspended(Kind, Native, {_, _, {Server, _}} = Socket, Options, Fd, Info) ->
+take_suspended(Kind, Native, {_, _, {Server, Core}} = Socket, Options, Fd, Info) ->
     Messages = messages(Socket),
+    Ended = end_read(Kind, Server, Core),
     Result = case {bytes(Messages, Options), server_buffer(Kind, Server)} of
                  {{ok, Data}, {ok, More}} ->
                      give(Native, Fd, Info, <<Data/binary, More/binary>>, fun() -> finish(Server) end);
@@ -348,8 +349,63 @@ take_suspended(Kind, Native, {_, _, {Server, _}} = Socket, Options, Fd, Info) ->
         {error, _} ->
             put_back(Messages),
             ok = sys:resume(Server),
+            ok = look_again(Server, Core, Ended),
             Result
     end.
+
+%% Where the rest of a packet is or was waited for, the module socket may have what came of that, and gives it to this
+%% process only: that goes to what it has read. Returns what it waits for, if that does not come any more. It is so from
+%% OTP 27 on, where the process may read ahead; before that, what it has read is all.
+end_read(datagrams, _Server, _Core) ->
+    nothing;
+end_read(stream, Server, Core) ->
+    Caller = self(),
+    Tag = make_ref(),
+    _ = sys:replace_state(Server, fun(State) ->
+                                          {Ended, Changed} = without_read(State, Core),
+                                          Caller ! {Tag, Ended},
+                                          Changed
+                                  end),
+    receive {Tag, Ended} -> Ended after 0 -> nothing end.
+
+without_read({State, {Parameters, #{buffer := Buffer, read_ahead := _} = Data}}, Core) ->
+    Ended = cancelled(State, Core),
+    Bytes = received(socket:recv(Core, 0, [], nowait), Core),
+    {Ended, {State, {Parameters, Data#{buffer := joined(Bytes, Buffer)}}}};
+without_read(State, _Core) ->
+    {nothing, State}.
+
+cancelled({recv, {select_info, _, Handle} = Select}, Core) ->
+    case socket:cancel(Core, Select) of
+        ok -> Handle;
+        %% It has been told already.
+        {error, _} -> nothing
+    end;
+cancelled(_State, _Core) ->
+    nothing.
+
+received({ok, Bytes}, _Core) ->
+    Bytes;
+received({select, {{select_info, _, _} = Select, Bytes}}, Core) ->
+    _ = socket:cancel(Core, Select),
+    Bytes;
+received({select, Select}, Core) ->
+    _ = socket:cancel(Core, Select),
+    <<>>;
+received({error, {_Reason, Bytes}}, _Core) when is_binary(Bytes) ->
+    Bytes;
+received({error, _}, _Core) ->
+    <<>>.
+
+joined(<<>>, Buffer) -> Buffer;
+joined(Bytes, <<>>) -> Bytes;
+joined(Bytes, Buffer) -> [Bytes | Buffer].
+
+%% It goes on as if there were something to read.
+look_again(_Server, _Core, nothing) -> ok;
+look_again(Server, Core, Handle) ->
+    Server ! {'$socket', Core, select, Handle},
+    ok.
 
 server_buffer(datagrams, _Server) ->
     {ok, <<>>};

@@ -242,9 +242,12 @@ run_node(Code, Environment) ->
 %% @doc The same with arguments of the emulator.
 -spec run_node(string(), [{string(), string() | false}], [string()]) -> {non_neg_integer() | timeout, binary()}.
 run_node(Code, Environment, Arguments) ->
+    %% For a pattern of a binary in a `receive' erl_eval needs a module more; where OTP 27 loads it there, the process has
+    %% a broken heap afterwards.
+    Loaded = "{module, eval_bits} = code:ensure_loaded(eval_bits), " ++ Code,
     Paths = lists:append([["-pa", Directory] || Directory <- ebin_dirs()]),
     Port = open_port({spawn_executable, os:find_executable("erl")},
-                     [{args, ["-noshell" | Paths] ++ Arguments ++ ["-eval", Code]},
+                     [{args, ["-noshell" | Paths] ++ Arguments ++ ["-eval", Loaded]},
                       {env, Environment}, exit_status, stderr_to_stdout, binary]),
     {os_pid, Process} = erlang:port_info(Port, os_pid),
     collect(Port, Process, []).

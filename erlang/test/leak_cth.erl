@@ -31,7 +31,9 @@ post_end_per_suite(_Suite, _Config, Return, Before) ->
     _ = application:stop(causeway),
     case settles(Before) orelse collect_in_python() andalso settles(Before) of
         true -> {Return, Before};
-        false -> {{fail, {left_in_the_node, more(Before), descriptors, files(), processes, unnamed()}}, Before}
+        false ->
+            Left = {left_in_the_node, more(Before), descriptors, files(), processes, unnamed(), tables, tables()},
+            {{fail, Left}, Before}
     end.
 
 settles(Before) ->
@@ -75,7 +77,7 @@ counts() ->
               context_threads => causeway_ct:context_threads(),
               ports => length(erlang:ports()) - Resolver,
               processes => length(unnamed()),
-              tables => length(ets:all()) - 2 * Resolver},
+              tables => length(tables())},
     maps:map(fun(_Kind, Number) -> max(0, Number) end, Kinds).
 
 %% Where the processes began that have no name, and where they are. Servers of OTP that are started when they are needed first have one.
@@ -84,6 +86,11 @@ unnamed() ->
      || Process <- processes(),
         [{registered_name, []}, {initial_call, Start}, {current_function, Current}, {dictionary, Dictionary}]
             <- [process_info(Process, [registered_name, initial_call, current_function, dictionary])]].
+
+%% The tables of such processes.
+tables() ->
+    [ets:info(Table, name) || Table <- ets:all(), Owner <- [ets:info(Table, owner)], is_pid(Owner),
+                              process_info(Owner, registered_name) =:= []].
 
 %% What the open descriptors are of. Common Test has logs open, which are others before and after a suite.
 files() ->

@@ -72,7 +72,7 @@ wrong_arguments(_Config) ->
     ?assertMatch({error, {gather_failed, [{1, {badarg, _}}]}}, py:async_gather([{?HELPERS, add}])),
     ?assertMatch({error, {badarg, _}}, py_event_loop:create_task(?HELPERS, add, [1], [])),
     ?assertMatch({error, {badarg, _}}, py_event_loop:create_task(?HELPERS, add, [1], #{context => here})),
-    ?assertMatch({error, {badarg, _}}, py_event_loop:create_task(?HELPERS, add, [1], #{detached => maybe})),
+    ?assertMatch({error, {badarg, _}}, py_event_loop:create_task(?HELPERS, add, [1], #{detached => perhaps})),
     ?assertMatch({error, {badarg, _}},
                  py_event_loop:create_task(?HELPERS, add, [1], #{detached => true, timeout => 1})),
     ?assertMatch({error, {badarg, _}}, py_event_loop:create_task(?HELPERS, add, [1], #{colour => red})),

@@ -394,7 +394,7 @@ million_outstanding(_Config) ->
                                              =:= #{outstanding => Number, queued_bytes => 0} end),
     Full = memory(Here),
     ct:log("bytes each: ~p", [(Full - Before) / Number]),
-    ?assert(Full - Before < Number * 200),
+    ?assert(Full - Before < Number * 220),
     unlink(Caller),
     exit(Caller, kill),
     ok = ?CT:wait_info(Here, outstanding, 0),

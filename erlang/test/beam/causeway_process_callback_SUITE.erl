@@ -101,8 +101,8 @@ messages(_Config) ->
     Handle = shell("read x; echo $x; read x"),
     gen_server:cast(Handle, hello),
     ok = causeway_ct:expect({cast, hello}),
-    Handle ! {anything, else},
-    ok = causeway_ct:expect({info, {anything, else}}),
+    Handle ! {anything, at_all},
+    ok = causeway_ct:expect({info, {anything, at_all}}),
     %% It has no owner to be changed.
     Handle ! {self(), {connect, self()}},
     %% Anybody may command and close it.

@@ -25,7 +25,12 @@ def import_and_call(name, *arguments):
 
 
 def import_anew(directory, names):
-    """Import modules as if it were for the first time."""
+    """Import modules as if it were for the first time.
+
+    What is compiled is not kept: importlib opens such files by os.open, and an interruption between that and the block
+    that closes them would leave descriptors.
+    """
+    sys.dont_write_bytecode = True
     if directory not in sys.path:
         sys.path.insert(0, directory)
     for name in names:

@@ -1,0 +1,66 @@
+%% @doc What `make bench-check' fails for: the ratios of a run that was made up, against thresholds that were.
+-module(bench_check_SUITE).
+
+-export([all/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
+-export([worse_by_more_than_15_percent/1, what_has_no_threshold/1, thresholds_are_of_targets/1]).
+
+-include_lib("common_test/include/ct.hrl").
+-include_lib("stdlib/include/assert.hrl").
+
+all() -> [worse_by_more_than_15_percent, what_has_no_threshold, thresholds_are_of_targets].
+
+init_per_suite(Config) ->
+    Benchmarks = filename:join(root(), "Tests/Benchmarks"),
+    case filelib:is_file(filename:join(Benchmarks, "bench_check.erl")) of
+        false ->
+            {skip, "the benchmarks are not in the copy of the application"};
+        true ->
+            {ok, Module, Code} = compile:file(filename:join(Benchmarks, "bench_check"), [binary]),
+            {module, Module} = code:load_binary(Module, "", Code),
+            Directory = filename:join(?config(priv_dir, Config), "bench"),
+            File = filename:join(Directory, "Tests/Benchmarks/thresholds.config"),
+            ok = filelib:ensure_dir(File),
+            ok = file:write_file(File, "{rate, 2.0}.\n{time, 0.5}.\n"),
+            [{directory, Directory}, {benchmarks, Benchmarks} | Config]
+    end.
+
+end_per_suite(_Config) ->
+    true = code:delete(bench_check).
+
+%% It reads its file from where `make' is called.
+init_per_testcase(_Case, Config) ->
+    {ok, Before} = file:get_cwd(),
+    ok = file:set_cwd(?config(directory, Config)),
+    [{before, Before} | Config].
+
+end_per_testcase(_Case, Config) ->
+    ok = file:set_cwd(?config(before, Config)).
+
+%% A rate that fell, and a time that rose, are both worse.
+worse_by_more_than_15_percent(_Config) ->
+    [?assertEqual({Name, Median, Worse}, {Name, Median, length(bench_check:worse([result(Name, Median, Bound)]))})
+     || {Name, Bound, Median, Worse} <- [{rate, at_least, 1.69, 1}, {rate, at_least, 1.71, 0}, {rate, at_least, 9.0, 0},
+                                         {time, at_most, 0.60, 1}, {time, at_most, 0.58, 0}, {time, at_most, 0.1, 0}]],
+    ?assertMatch([_, _], bench_check:worse([result(rate, 1.0, at_least), result(time, 1.0, at_most)])),
+    [Line] = bench_check:worse([result(rate, 1.0, at_least)]),
+    ?assertEqual("rate: 1.000, and 2.000 before", lists:flatten(Line)).
+
+what_has_no_threshold(_Config) ->
+    ?assertEqual([], bench_check:worse([result(other, 0.1, at_least), #{name => idle, unavailable => "no Python"},
+                                        #{name => broken, error => killed}])).
+
+%% Each line of the file is of a ratio that a run has: others would never be looked at.
+thresholds_are_of_targets(Config) ->
+    [{ok, Thresholds}, {ok, Targets}] =
+        [file:consult(filename:join(?config(benchmarks, Config), File)) || File <- ["thresholds.config", "targets.config"]],
+    Compared = [Name || {Name, _, {'/', _, _}, {_, _}} <- Targets],
+    ?assertEqual([], [Name || {Name, _} <- Thresholds, not lists:member(Name, Compared)]).
+
+%% Four levels above this suite's source, which may be behind a link.
+root() ->
+    {source, Source} = lists:keyfind(source, 1, ?MODULE:module_info(compile)),
+    lists:foldl(fun(_, Path) -> filename:dirname(Path) end, Source, [suite, beam, test, erlang]).
+
+result(Name, Median, Bound) ->
+    #{name => Name, numbers => [#{name => Name, ratio => {'/', ours, peer}, value => {Median, Median, Median},
+                                  target => {Bound, 1.0}}]}.
