@@ -217,10 +217,10 @@ receiver_that_gives_up_leaves_nothing(_Config) ->
     no_messages().
 
 window(_Config) ->
-    {A, B} = pair(#{window => 100}),
-    ok = ?S:send(A, binary:copy(<<"x">>, 60)),
-    ?assertEqual({error, would_block}, ?S:send(A, binary:copy(<<"x">>, 41), raw, 0)),
-    ok = ?S:send(A, binary:copy(<<"x">>, 40), raw, 0),
+    {A, B} = pair(#{window => 200}),
+    ok = ?S:send(A, binary:copy(<<"x">>, 120)),
+    ?assertEqual({error, would_block}, ?S:send(A, binary:copy(<<"x">>, 81), raw, 0)),
+    ok = ?S:send(A, binary:copy(<<"x">>, 80), raw, 0),
     ?assertEqual({error, would_block}, ?S:send(A, <<>>, raw, 0)),
     ?assertEqual({error, timeout}, ?S:send(A, <<"x">>, raw, 10)),
     ?assertEqual({error, would_block}, ?S:send(A, term, msgpack, 0)),
@@ -228,11 +228,12 @@ window(_Config) ->
     ok = ?S:send(B, <<"x">>, raw, 0),
     {chunk, _} = ?S:recv(B),
     ok = ?S:send(A, <<"x">>, raw, 0),
-    ?assertMatch(#{inbox_size := 2, inbox_bytes := 41, seq_in := 3}, ?S:info(B)),
-    ?assertMatch(#{seq_out := 3, window := 100}, ?S:info(A)),
-    %% Many that are empty are not without limit.
-    {C, _} = pair(#{window => 100}),
-    ?assertEqual(100, fill(C, 0)).
+    ?assertMatch(#{inbox_size := 2, inbox_bytes := 144, seq_in := 3}, ?S:info(B)),
+    ?assertMatch(#{seq_out := 3, window := 200}, ?S:info(A)),
+    %% Many that are small are not without limit.
+    {C, D} = pair(#{window => 6400}),
+    ?assertEqual(100, fill(C, 0)),
+    ?assertMatch(#{inbox_bytes := 6400}, ?S:info(D)).
 
 fill(Stream, Number) ->
     case ?S:send(Stream, <<>>, raw, 0) of
@@ -277,7 +278,7 @@ sender_that_dies_sends_nothing(_Config) ->
     ?assertEqual({error, timeout}, ?S:recv(B, 20)).
 
 many_at_once(_Config) ->
-    {A, B} = pair(#{window => 1000}),
+    {A, B} = pair(#{window => 16000}),
     Chunks = [<<Number:32>> || Number <- lists:seq(1, 5000)],
     Sender = await(fun() -> ?S:send_many(A, Chunks) end),
     ?assertEqual([{chunk, Chunk} || Chunk <- Chunks], collect(B, 5000)),
@@ -294,7 +295,7 @@ many_at_once(_Config) ->
 collect(_Stream, 0) ->
     [];
 collect(Stream, Number) ->
-    {ok, Items} = ?S:recv_many(Stream, 512),
+    {ok, Items} = ?S:recv_many(Stream, 8192),
     Items ++ collect(Stream, Number - length(Items)).
 
 owner_ends(_Config) ->
@@ -372,7 +373,7 @@ info(_Config) ->
     ?assertEqual(#{id => id, role => client, mode => bidi, peer => {local, B}, inbox_size => 0, inbox_bytes => 0,
                    window => 262144, waiters => 0, closed_recv => false, closed_send => false, seq_out => 1, seq_in => 0,
                    reply => undefined}, ?S:info(A)),
-    ?assertMatch(#{role := server, inbox_size := 1, inbox_bytes := 3, seq_in := 1}, ?S:info(B)).
+    ?assertMatch(#{role := server, inbox_size := 1, inbox_bytes := 64, seq_in := 1}, ?S:info(B)).
 
 deadline(_Config) ->
     A = half(#{deadline => 20}),
@@ -395,7 +396,7 @@ active_all(_Config) ->
     no_messages().
 
 active_number(_Config) ->
-    {A, B} = pair(#{window => 4}),
+    {A, B} = pair(#{window => 256}),
     ok = ?S:active(B, 2),
     [ok = ?S:send(A, <<Number>>) || Number <- lists:seq(1, 6)],
     ?assertEqual([{chunk, <<1>>}, {chunk, <<2>>}, passive], [told(B), told(B), told(B)]),
