@@ -8,7 +8,8 @@
          close/1, close_settles_own_waiters/1, close_settles_waiting_receivers/1, abort/1, abort_is_sticky/1,
          chunks_before_the_error/1, cancel/1, reply/1, reply_overtakes_nothing/1, delivered_reply_overwrites/1,
          reply_waiters/1, receivers_are_served_in_order/1, receiver_that_dies_loses_nothing/1,
-         receiver_that_gives_up_leaves_nothing/1, window/1, sender_waits_for_room/1, sender_that_dies_sends_nothing/1,
+         receiver_that_gives_up_leaves_nothing/1, window/1, sender_waits_for_room/1, sender_is_patient_for_a_moment/1,
+         sender_that_dies_sends_nothing/1,
          many_at_once/1, owner_ends/1, killed_half/1, ends_by_itself/1, answers_when_ended/1, re_pairing/1,
          info/1, deadline/1, active_all/1, active_number/1, active_once/1, active_error/1, controlling_process/1,
          delivered/1, unknown_requests/1, memory_is_flat/1]).
@@ -20,6 +21,7 @@ all() ->
      close_settles_own_waiters, close_settles_waiting_receivers, abort, abort_is_sticky, chunks_before_the_error, cancel,
      reply, reply_overtakes_nothing, delivered_reply_overwrites, reply_waiters, receivers_are_served_in_order,
      receiver_that_dies_loses_nothing, receiver_that_gives_up_leaves_nothing, window, sender_waits_for_room,
+     sender_is_patient_for_a_moment,
      sender_that_dies_sends_nothing, many_at_once, owner_ends, killed_half, ends_by_itself, answers_when_ended,
      re_pairing, info, deadline, active_all, active_number, active_once, active_error, controlling_process, delivered,
      unknown_requests, memory_is_flat].
@@ -268,6 +270,40 @@ full() ->
     {A, B} = pair(#{window => 1}),
     ok = ?S:send(A, <<"full">>),
     {A, B}.
+
+%% It looks whether there is room now before it waits, but not for long where others want to run.
+sender_is_patient_for_a_moment(_Config) ->
+    {A, _B} = full(),
+    1 = erlang:trace_pattern({causeway_nif, rpc_has_room, 2}, true, []),
+    [begin
+         Others = [spawn_link(fun Spin() -> Spin() end) || _ <- lists:seq(1, Spinning)],
+         {Sender, Monitor} = spawn_monitor(fun() -> receive go -> exit(Send(A)) end end),
+         1 = erlang:trace(Sender, true, [call, running]),
+         Sender ! go,
+         receive {'DOWN', Monitor, process, Sender, Result} -> ?assertMatch({error, timeout}, Result) end,
+         Delivered = erlang:trace_delivered(Sender),
+         receive {trace_delivered, Sender, Delivered} -> ok end,
+         [begin unlink(Other), exit(Other, kill) end || Other <- Others],
+         {Looks, Turns} = looks_and_turns(Sender, 0, 0),
+         ?assert(Looks >= 1),
+         ?assert(Spinning =:= 0 orelse Turns < 30, Turns)
+     end || Spinning <- [0, 32],
+            Send <- [fun(Stream) -> ?S:send(Stream, <<"y">>, raw, 1) end,
+                     fun(Stream) -> ?S:send(Stream, term, msgpack, 1) end,
+                     fun(Stream) ->
+                         {error, Reason, [<<"y">>]} = ?S:send_many(Stream, [<<"y">>], 1),
+                         {error, Reason}
+                     end]],
+    1 = erlang:trace_pattern({causeway_nif, rpc_has_room, 2}, false, []),
+    no_messages().
+
+looks_and_turns(Process, Looks, Turns) ->
+    receive
+        {trace, Process, call, {causeway_nif, rpc_has_room, _}} -> looks_and_turns(Process, Looks + 1, Turns);
+        {trace, Process, in, _} -> looks_and_turns(Process, Looks, Turns + 1);
+        {trace, Process, out, _} -> looks_and_turns(Process, Looks, Turns)
+    after 0 -> {Looks, Turns}
+    end.
 
 sender_that_dies_sends_nothing(_Config) ->
     {A, B} = full(),
