@@ -280,7 +280,8 @@ arrived(Result, Number, Bytes, #state{calls = Calls} = State) ->
             State
     end.
 
-%% Chunks are missing there. Of a connection that has ended it is told otherwise.
+%% Chunks are missing there. Of a connection that ends it is told otherwise.
+not_taken({failed, _Flags, <<"rejecting request: runstate.", _/binary>>}, _Stream) -> ok;
 not_taken({failed, _Flags, Text}, Stream) -> causeway_rpc_stream:abort(Stream, <<"refused">>, Text);
 not_taken({error, busy}, Stream) -> causeway_rpc_stream:abort(Stream, <<"refused">>, <<"too much waits to be written">>);
 not_taken(_Taken, _Stream) -> ok.

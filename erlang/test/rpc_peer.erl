@@ -1,7 +1,7 @@
 %% @doc A bare packet connection as the peer of a connection of streaming calls, which may do what it may not.
 -module(rpc_peer).
 
--export([connect/0, connect/1, close/1, sockets/0, serve_held/1, open/1, open/3, opening/3, data/3, send/4, frame/3, error_frame/0,
+-export([connect/0, connect/1, close/1, flush/0, sockets/0, serve_held/1, open/1, open/3, opening/3, data/3, send/4, frame/3, error_frame/0,
          all_of/1]).
 
 -define(R, causeway_rpc).
@@ -47,6 +47,8 @@ close({Connection, Peer}) ->
     causeway_ct:wait_until(fun() -> not is_process_alive(Connection) end),
     flush().
 
+%% @doc Empties the mailbox.
+-spec flush() -> ok.
 flush() -> receive _ -> flush() after 0 -> ok end.
 
 %% @doc Two connected sockets.

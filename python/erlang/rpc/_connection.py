@@ -24,6 +24,8 @@ _OPEN, _END, _ERROR = 0x27, 0x29, 0x2A
 _ON_THE_WAY = 4
 # More room than anybody has.
 _MOST_ROOM = 1 << 40
+# Those of calls that the other side opens.
+_NUMBERS = range(0, 1 << 32, 2)
 MAX_CALLS = 1024
 _open: weakref.WeakSet = weakref.WeakSet()
 
@@ -124,15 +126,14 @@ class Connection:
     def _opened(self, stream, accepted, answer):
         if not accepted:
             raise self._unopened(stream, RpcError("unavailable", answer.decode("utf-8", "replace")))
-        try:
-            answer = cbor.loads(answer)
-            if "error" not in answer:
-                stream._half.grant(min(answer["window"], _MOST_ROOM))
+        match _loads(answer):
+            case {"error": reason}:
+                raise self._unopened(stream, of_reason(reason))
+            case {"window": int(window)} if window > 0:
+                stream._half.grant(min(window, _MOST_ROOM))
                 return stream
-        except (ValueError, TypeError, KeyError):
-            text = "the other side has answered what is no answer"
-            raise self._unopened(stream, RpcError("unavailable", text)) from None
-        raise self._unopened(stream, of_reason(answer["error"]))
+        text = "the other side has answered what is no answer"
+        raise self._unopened(stream, RpcError("unavailable", text))
 
     def _unopened(self, stream, error):
         stream._half.leave()
@@ -170,12 +171,13 @@ class Connection:
         if max(self._link.calls_of_peer(), self._serving) >= self._max_calls:
             text = f"{self._max_calls} calls are open over this connection already"
             return cbor.dumps({"error": {"code": "too_many_calls", "message": text}})
-        number = opening["stream_id"]
+        number, window = opening["stream_id"], opening["window"]
         # Calls of this side have odd ones.
-        if not isinstance(number, int) or number % 2 or self._link.halves(number):
-            text = "a call has a stream_id that is even and that no other call has"
+        is_free = isinstance(number, int) and number in _NUMBERS and not self._link.halves(number)
+        if not is_free or not isinstance(window, int) or window < 1:
+            text = "a call has a window, and a stream_id that is even and that no other call has"
             return cbor.dumps({"error": {"code": "badarg", "message": text}})
-        stream = self._stream(number, min(opening["window"], _MOST_ROOM))
+        stream = self._stream(number, min(window, _MOST_ROOM))
         deadline = opening.get("deadline_ms")
         if deadline is not None:
             _deadlines.start(stream, deadline / 1000)
@@ -231,6 +233,13 @@ class Connection:
 
     def __exit__(self, *_exception):
         self.close()
+
+
+def _loads(answer):
+    try:
+        return cbor.loads(answer)
+    except ValueError:
+        return None
 
 
 def _positive(name, number):
