@@ -381,7 +381,9 @@ public final class ByteQueue: Sendable {
                 return .sent
             }
         case .writable:
-            if contents.end == nil, contents.senders.first == nil, hasRoom(max(1, least), contents) { return .ready }
+            if contents.end == nil, contents.senders.first == nil, hasRoom(max(1, least), contents) {
+                return .ready
+            }
         }
         guard let end = contents.end else { return nil }
         return end == .closed ? .closed : .aborted

@@ -153,6 +153,7 @@ def test_room_without_end_is_not_used():
 
 def test_wrong_limits():
     one, _two = socket.socketpair()
-    for wrong, error in ((0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError), (None, TypeError)):
+    cases = [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError), (None, TypeError)]
+    for wrong, error in cases:
         with pytest.raises(error, match="max_calls must be"):
             rpc.connect(one, max_calls=wrong)
