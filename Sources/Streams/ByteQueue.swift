@@ -49,10 +49,15 @@ public final class ByteQueue: Sendable {
 
     /// How many bytes may be queued; 0 is no limit.
     public let limit: Int
+    /// What a small message counts as: it takes more memory than its bytes.
+    private let least: Int
     private let contents = Mutex(Contents())
 
-    /// An empty queue.
-    public init(limit: Int) { self.limit = limit }
+    /// An empty queue, where each message counts as `least` bytes at least.
+    public init(limit: Int, least: Int = 0) {
+        self.limit = limit
+        self.least = least
+    }
 
     deinit {
         contents.withLock { contents in
@@ -80,7 +85,7 @@ public final class ByteQueue: Sendable {
 
     /// Whether a message of so many bytes could be sent now, or would be refused.
     public func hasRoom(for count: Int) -> Bool {
-        contents.withLock { $0.end != nil || ($0.senders.first == nil && hasRoom(count, $0)) }
+        contents.withLock { $0.end != nil || ($0.senders.first == nil && hasRoom(max(count, least), $0)) }
     }
 
     // MARK: At once
@@ -134,11 +139,11 @@ public final class ByteQueue: Sendable {
                 var room = bytes
                 var copied = 0
                 while taken.count < count, let next = contents.messages.first,
-                    (next.count <= room && copied <= copies - next.copiedCount)
+                    (weight(next) <= room && copied <= copies - next.copiedCount)
                         || (atLeastOne && taken.isEmpty),
                     let message = take(&contents)
                 {
-                    room -= message.count
+                    room -= weight(message)
                     copied += message.copiedCount
                     taken.append(message)
                 }
@@ -259,6 +264,8 @@ public final class ByteQueue: Sendable {
 
     // MARK: Under the lock
 
+    private func weight(_ message: Payload) -> Int { max(message.count, least) }
+
     private func hasRoom(_ count: Int, _ contents: borrowing Contents) -> Bool {
         // What is larger than the whole budget has its turn when there is nothing else; after it not even an empty
         // one has room.
@@ -268,12 +275,12 @@ public final class ByteQueue: Sendable {
 
     /// Whether a message can be sent now without going before others.
     private func hasTurn(_ message: Payload, _ contents: borrowing Contents) -> Bool {
-        contents.senders.first == nil && hasRoom(message.count, contents)
+        contents.senders.first == nil && hasRoom(weight(message), contents)
     }
 
     private func accept(_ message: Payload, _ contents: inout Contents, _ woken: inout Woken) {
         contents.info.messagesIn += 1
-        contents.info.bytesIn += message.count
+        contents.info.bytesIn += weight(message)
         message.place = contents.info.messagesIn
         if let receiver = receiver(for: message, &contents, &woken) {
             count(out: message, &contents)
@@ -281,7 +288,7 @@ public final class ByteQueue: Sendable {
             return
         }
         contents.messages.append(message)
-        contents.info.size += message.count
+        contents.info.size += weight(message)
         contents.peak = max(contents.peak, contents.info.size)
         while let waiter = contents.readable.popFirst() { woken.settle(waiter, .ready) }
     }
@@ -297,7 +304,7 @@ public final class ByteQueue: Sendable {
 
     private func take(_ contents: inout Contents) -> Payload? {
         guard let message = contents.messages.popFirst() else { return nil }
-        contents.info.size -= message.count
+        contents.info.size -= weight(message)
         count(out: message, &contents)
         if contents.messages.isEmpty { emptied(&contents) }
         return message
@@ -318,7 +325,7 @@ public final class ByteQueue: Sendable {
 
     private func count(out message: Payload, _ contents: inout Contents) {
         contents.info.messagesOut += 1
-        contents.info.bytesOut += message.count
+        contents.info.bytesOut += weight(message)
     }
 
     private func putBack(_ message: Payload, _ contents: inout Contents, _ woken: inout Woken) {
@@ -327,9 +334,9 @@ public final class ByteQueue: Sendable {
             return woken.settle(receiver, .message(message))
         }
         contents.messages.putBack(message)
-        contents.info.size += message.count
+        contents.info.size += weight(message)
         contents.info.messagesOut -= 1
-        contents.info.bytesOut -= message.count
+        contents.info.bytesOut -= weight(message)
         while let waiter = contents.readable.popFirst() { woken.settle(waiter, .ready) }
     }
 
@@ -342,7 +349,7 @@ public final class ByteQueue: Sendable {
     private func admit(_ contents: inout Contents, _ woken: inout Woken) {
         if contents.end != nil { return }
         while let sender = contents.senders.first {
-            guard let message = sender.message, hasRoom(message.count, contents) else { return }
+            guard let message = sender.message, hasRoom(weight(message), contents) else { return }
             if sender.purpose == .offer {
                 if !sender.isSettled { woken.settle(sender, .ready) }
                 return
@@ -351,7 +358,7 @@ public final class ByteQueue: Sendable {
             woken.settle(sender, .sent)
             accept(message, &contents, &woken)
         }
-        guard contents.writable.first != nil, hasRoom(1, contents) else { return }
+        guard contents.writable.first != nil, hasRoom(max(1, least), contents) else { return }
         while let waiter = contents.writable.popFirst() { woken.settle(waiter, .ready) }
     }
 
@@ -374,7 +381,9 @@ public final class ByteQueue: Sendable {
                 return .sent
             }
         case .writable:
-            if contents.end == nil, contents.senders.first == nil, hasRoom(1, contents) { return .ready }
+            if contents.end == nil, contents.senders.first == nil, hasRoom(max(1, least), contents) {
+                return .ready
+            }
         }
         guard let end = contents.end else { return nil }
         return end == .closed ? .closed : .aborted

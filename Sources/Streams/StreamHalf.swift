@@ -70,6 +70,9 @@ public final class StreamHalf: Sendable {
         fileprivate init(_ value: any Value) { self.value = value }
     }
 
+    /// What a small chunk takes of a window: it has a piece of memory of its own.
+    public static let leastWeight = 64
+
     /// The chunks that came.
     public let inbox: ByteQueue
     /// It never holds anything: it is closed as soon as there is something to say of the reply, for those who wait.
@@ -82,7 +85,7 @@ public final class StreamHalf: Sendable {
     /// `window`: how many bytes may wait here. `whenOver` is called once, without a lock, when nothing can happen any
     /// more: both directions are over, what came is taken, the reply is settled.
     public init(window: Int, whenOver: @escaping @Sendable (_ origin: Origin) -> Void) {
-        inbox = ByteQueue(limit: window)
+        inbox = ByteQueue(limit: window, least: StreamHalf.leastWeight)
         self.whenOver = whenOver
     }
 
@@ -96,7 +99,7 @@ public final class StreamHalf: Sendable {
 
     /// Has what is sent put into an outbox, which is returned.
     public func attachOutbox(window: Int) -> ByteQueue {
-        let outbox = ByteQueue(limit: window)
+        let outbox = ByteQueue(limit: window, least: StreamHalf.leastWeight)
         state.withLock { state in
             state.target = .outbox(outbox)
             if state.isSendingClosed { outbox.close() }
@@ -142,6 +145,11 @@ public final class StreamHalf: Sendable {
         }
         sent.add(result.0, ordering: .relaxed)
         return result
+    }
+
+    /// Whether a chunk of so many bytes could be sent now, or would be refused.
+    public func hasRoom(for count: Int) -> Bool {
+        state.withLock { $0.isSendingClosed || $0.target?.queue.hasRoom(for: count) ?? true }
     }
 
     /// Begins to wait for room; the waiter carries the chunk. Nil where it can never be sent.
@@ -363,4 +371,9 @@ public final class StreamHalf: Sendable {
         (info.isSendingClosed, info.reply) = state.withLock { ($0.isSendingClosed, $0.reply) }
         return info
     }
+}
+
+extension Payload {
+    /// How much of a window it takes as a chunk.
+    public var chunkWeight: Int { owner is StreamHalf.ReplyMark ? 0 : max(count, StreamHalf.leastWeight) }
 }

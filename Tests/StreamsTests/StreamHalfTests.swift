@@ -21,7 +21,7 @@ private struct Pair {
     let server: StreamHalf
     let over = (client: Counter(), server: Counter())
 
-    init(window: Int = 64) {
+    init(window: Int = 512) {
         let (first, second) = over
         client = StreamHalf(window: window) { _ in first.increment() }
         server = StreamHalf(window: window) { _ in second.increment() }
@@ -69,7 +69,7 @@ struct StreamHalfTests {
 
     @Test("who has no other half cannot send, and can close")
     func alone() {
-        let half = StreamHalf(window: 64) { _ in }
+        let half = StreamHalf(window: 512) { _ in }
         #expect(half.sends(1) == .noPeer)
         #expect(half.closeSending())
         #expect(!half.closeSending())
@@ -79,7 +79,7 @@ struct StreamHalfTests {
 
     @Test("there is room for a window of bytes, and again as far as they are taken")
     func window() {
-        let pair = Pair(window: 16)
+        let pair = Pair(window: 128)
         #expect([pair.client.sends(1), pair.client.sends(2), pair.client.sends(3)] == [.sent, .sent, .busy])
         #expect(pair.server.sends(4) == .sent)
         let (count, sending) = pair.client.send([Payload(number: 5)])
@@ -90,9 +90,24 @@ struct StreamHalfTests {
         #expect([pair.server.next, pair.server.next, pair.server.next] == ["2", "3", "empty"])
     }
 
+    @Test("a small chunk takes 64 bytes of the window, a larger one what it has")
+    func smallChunks() {
+        let pair = Pair(window: 256)
+        #expect((1...5).map { pair.client.sends($0, count: 8) } == [.sent, .sent, .sent, .sent, .busy])
+        #expect(pair.server.info.inboxBytes == 256)
+        #expect(!pair.client.hasRoom(for: 0))
+        #expect([pair.server.next, pair.server.next] == ["1", "2"])
+        #expect(pair.client.hasRoom(for: 128) && !pair.client.hasRoom(for: 129))
+        #expect(pair.client.sends(6, count: 100) == .sent)
+        #expect(pair.server.info.inboxBytes == 228)
+        pair.client.closeSending()
+        // It would be refused.
+        #expect(pair.client.hasRoom(for: 129))
+    }
+
     @Test("who waits for room is woken when something is taken, and in vain when either side closes")
     func waitForRoom() throws {
-        let pair = Pair(window: 8)
+        let pair = Pair(window: 64)
         #expect(pair.client.sends(1) == .sent)
         let woken = Counter()
         let waiters = [2, 3].map { number in
@@ -202,8 +217,8 @@ struct StreamHalfTests {
 
     @Test("what is sent waits in an outbox, the reply and the end after it")
     func outbox() throws {
-        let half = StreamHalf(window: 16) { _ in }
-        let outbox = half.attachOutbox(window: 16)
+        let half = StreamHalf(window: 128) { _ in }
+        let outbox = half.attachOutbox(window: 128)
         #expect([half.sends(1), half.sends(2), half.sends(3)] == [.sent, .sent, .busy])
         half.setReply(Named("fine"))
         half.closeSending()
@@ -217,8 +232,8 @@ struct StreamHalfTests {
 
     @Test("a reply that is given after the end of what is sent is passed on as well")
     func lateReply() throws {
-        let half = StreamHalf(window: 16) { _ in }
-        let outbox = half.attachOutbox(window: 16)
+        let half = StreamHalf(window: 128) { _ in }
+        let outbox = half.attachOutbox(window: 128)
         half.closeSending()
         #expect(outbox.next() == .closed)
         half.setReply(Named("late"))
@@ -230,8 +245,8 @@ struct StreamHalfTests {
 
     @Test("what is in the outbox is passed on before an error, and not when the half is gone")
     func endedOutbox() {
-        let half = StreamHalf(window: 16) { _ in }
-        let outbox = half.attachOutbox(window: 16)
+        let half = StreamHalf(window: 128) { _ in }
+        let outbox = half.attachOutbox(window: 128)
         _ = [half.sends(1), half.sends(2)]
         half.abort(Named("no"))
         #expect(outbox.next() == .message(1))
@@ -241,7 +256,7 @@ struct StreamHalfTests {
 
     @Test("what is delivered from elsewhere needs no room, and is dropped after the end")
     func delivery() {
-        let half = StreamHalf(window: 8) { _ in }
+        let half = StreamHalf(window: 64) { _ in }
         for number in 0..<3 { half.deliver(Payload(number: number)) }
         half.deliverEnd()
         half.deliver(Payload(number: 3))

@@ -17,8 +17,8 @@
 -export([cbor_encode/1, cbor_decode/1]).
 -export([packet_decode/2, packet_head/2]).
 -export([wire_open/2, wire_read/3, wire_gather/3, wire_fill/2, wire_write/2, wire_close_output/1, wire_close/1]).
--export([rpc_new/1, rpc_pair/2, rpc_send/2, rpc_send_many/2, rpc_deliver/2, rpc_deliver_many/2, rpc_receive/1,
-         rpc_receive_many/2, rpc_wait/3, rpc_finish/1, rpc_reply/1, rpc_set_reply/2, rpc_end/2, rpc_event/2, rpc_attach/2,
+-export([rpc_new/1, rpc_pair/2, rpc_send/2, rpc_has_room/2, rpc_send_many/2, rpc_deliver/2, rpc_deliver_many/2,
+         rpc_receive/1, rpc_receive_many/2, rpc_wait/3, rpc_finish/1, rpc_reply/1, rpc_set_reply/2, rpc_end/2, rpc_event/2, rpc_attach/2,
          rpc_outbox/2, rpc_info/1]).
 -export([process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
          process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
@@ -39,8 +39,8 @@
        process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
        process_end/1, process_close/1, cbor_encode/1, cbor_decode/1, packet_decode/2, packet_head/2,
        wire_open/2, wire_read/3, wire_gather/3, wire_fill/2, wire_write/2, wire_close_output/1, wire_close/1,
-       rpc_new/1, rpc_pair/2, rpc_send/2, rpc_send_many/2, rpc_deliver/2, rpc_deliver_many/2, rpc_receive/1,
-       rpc_receive_many/2, rpc_wait/3, rpc_finish/1, rpc_reply/1, rpc_set_reply/2, rpc_end/2, rpc_event/2, rpc_attach/2,
+       rpc_new/1, rpc_pair/2, rpc_send/2, rpc_has_room/2, rpc_send_many/2, rpc_deliver/2, rpc_deliver_many/2,
+       rpc_receive/1, rpc_receive_many/2, rpc_wait/3, rpc_finish/1, rpc_reply/1, rpc_set_reply/2, rpc_end/2, rpc_event/2, rpc_attach/2,
        rpc_outbox/2, rpc_info/1]).
 
 -opaque context() :: reference().
@@ -407,6 +407,10 @@ rpc_pair(_First, _Second) -> erlang:nif_error(not_loaded).
 %% @doc Sends a chunk, if there is room.
 -spec rpc_send(reference(), chunk()) -> ok | busy | closed | no_peer | badarg.
 rpc_send(_Half, _Chunk) -> erlang:nif_error(not_loaded).
+
+%% @doc Whether a chunk of so many bytes could be sent now, or would be refused.
+-spec rpc_has_room(reference(), Bytes :: non_neg_integer()) -> boolean() | badarg.
+rpc_has_room(_Half, _Bytes) -> erlang:nif_error(not_loaded).
 
 %% @doc Sends what there is room for, but not too much at once. Tells how many chunks those were, and the rest.
 -spec rpc_send_many(reference(), [chunk()]) -> {non_neg_integer(), ok | busy | closed | no_peer, [chunk()]} | badarg.

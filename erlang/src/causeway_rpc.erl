@@ -6,7 +6,8 @@
 %% A handler runs in a process of its own, which owns the other half. It is
 %% <ul>
 %% <li>`fun(Stream, Args)', which sends, receives and replies as it likes. When it returns, the stream is closed;</li>
-%% <li>`fun(Args)', whose result is the reply;</li>
+%% <li>`fun(Args)', whose result is the reply. When the call is over before, its process is ended by the exit
+%% `{shutdown, {call_over, Reason}}';</li>
 %% <li>a module of the behaviour {@link causeway_rpc_provider};</li>
 %% <li>`{python, Module, Function}': the items of a generator are sent, `bytes' and text as bytes and others as terms; the
 %% result of another function is the reply. It is called with Args.</li>
@@ -61,7 +62,8 @@ connect(Transport) ->
 %% advertised here: to a node, or to a Python with `erlang.rpc', without Erlang distribution.
 %%
 %% It goes over what {@link causeway_packet_connection:start_link/2} takes, with its options; with `serve => false' the
-%% other side calls nothing. It is linked to the caller, and {@link causeway_rpc_connection:close/1} ends it.
+%% other side calls nothing. It may have `max_calls' open at once, 1,024 unless said otherwise, or `infinity': more are
+%% refused with the code `too_many_calls'. The connection is linked to the caller, and {@link causeway_rpc_connection:close/1} ends it.
 -spec connect(causeway_packet_transport:transport(), map()) -> {ok, pid()} | {error, term()}.
 connect(Transport, Options) when is_map(Options) ->
     causeway_rpc_connection:start_link(Transport, Options).

@@ -12,31 +12,56 @@
 
 %% How many windows may be on the way: see causeway_rpc_link.
 -define(ON_THE_WAY, 4).
+%% How many bytes of a call may be on the way or wait to be written, however much room the other side gives.
+-define(AHEAD, 4194304).
+-define(MOST_ROOM, 1 bsl 40).
+-define(MAX_CALLS, 1024).
 
 -record(state, {packets :: pid() | undefined,
                 serve :: boolean(),
+                max_calls :: pos_integer() | infinity,
+                %% How many calls the other side has open, and the processes that serve them: one may go on for a while.
+                theirs = 0 :: non_neg_integer(),
+                handlers = #{} :: #{reference() => Number :: non_neg_integer()},
                 next = 1 :: pos_integer(),
                 %% By the numbers that come.
                 calls = #{} :: #{non_neg_integer() => call()},
                 numbers = #{} :: #{pid() => non_neg_integer()},
                 %% Calls whose opening was not answered yet.
-                opening = #{} :: #{reference() => {gen_server:from(), pid()}}}).
+                opening = #{} :: #{reference() => {gen_server:from(), pid()}},
+                %% Chunks that the other side has not said it has.
+                sending = #{} :: #{reference() => {Number :: non_neg_integer(), Bytes :: non_neg_integer()}}}).
 
 %% What comes: the number of the next chunk, for how many bytes there is room, and whether an end or a reply has come.
+%% What goes: for how many bytes the other side has room which the half was not told of, and of how many it was told that
+%% have not arrived there.
 -record(call, {stream :: pid(),
                seq = 0 :: non_neg_integer(),
                room :: integer(),
+               room_there = 0 :: non_neg_integer(),
+               ahead = 0 :: integer(),
                is_ended = false :: boolean(),
                is_replied = false :: boolean()}).
 
--type call() :: #call{} | {opening, causeway_packet_connection:from()} | cancelled.
+-type call() :: #call{} | {opening, causeway_packet_connection:from(), Handler :: reference()} | {cancelled, Handler :: reference()}.
 
 %% @doc Makes a connection, which is linked to the caller, of what {@link causeway_packet_connection:start_link/2} takes.
 -spec start_link(causeway_packet_transport:transport(), map()) -> {ok, pid()} | {error, term()}.
 start_link(Transport, Options) ->
-    {ok, Connection} = gen_server:start_link(?MODULE, maps:get(serve, Options, true), []),
+    Own = maps:merge(#{serve => true, max_calls => ?MAX_CALLS}, maps:with([serve, max_calls], Options)),
+    case Own of
+        #{serve := Serve} when not is_boolean(Serve) ->
+            {error, {badarg, <<"serve must be true or false">>}};
+        #{max_calls := Most} when not (is_integer(Most) andalso Most > 0 orelse Most =:= infinity) ->
+            {error, {badarg, <<"max_calls must be a number of calls, from 1, or infinity">>}};
+        #{} ->
+            start_link(Transport, Own, maps:without([serve, max_calls], Options))
+    end.
+
+start_link(Transport, Own, Options) ->
+    {ok, Connection} = gen_server:start_link(?MODULE, Own, []),
     Handler = fun(Type, _Flags, Payload, From) -> handle(Type, Payload, From, Connection) end,
-    Packets = (maps:without([serve], Options))#{handler => Handler, workers => 0, owner => Connection},
+    Packets = Options#{handler => Handler, workers => 0, owner => Connection},
     case causeway_packet_connection:start(Transport, Packets) of
         {ok, Pid} ->
             ok = gen_server:call(Connection, {packets, Pid}),
@@ -89,14 +114,15 @@ handle(Type, Payload, From, Connection) ->
 %% In its own process
 
 %% @private
-init(Serve) ->
-    {ok, #state{serve = Serve}}.
+init(#{serve := Serve, max_calls := Most}) ->
+    {ok, #state{serve = Serve, max_calls = Most}}.
 
 %% @private
 handle_call({packets, Packets}, _From, State) ->
     _ = monitor(process, Packets),
     {reply, ok, State#state{packets = Packets}};
-handle_call({open, Client, Request}, From, #state{next = Number} = State) ->
+handle_call({open, Client, Request}, From, State) ->
+    Number = free_number(State#state.next, State#state.calls),
     Opening = maps:merge(Request, #{stream_id => Number bxor 1}),
     case causeway_rpc_packet:encode(Opening) of
         {ok, Payload} ->
@@ -105,20 +131,20 @@ handle_call({open, Client, Request}, From, #state{next = Number} = State) ->
             {causeway_packet_request, _, Reference} = request(State, open, Payload),
             Waiting = (State#state.opening)#{Reference => {From, Client}},
             Room = maps:get(window, Request),
-            {noreply, add(Number, Client, Room, State#state{next = Number + 2, opening = Waiting})};
+            {noreply, add(Number, #call{stream = Client, room = Room}, State#state{next = after_it(Number), opening = Waiting})};
         {error, {cbor, Text}} ->
             {reply, {error, {badarg, Text}}, State}
     end;
-handle_call({opened, Number, Stream}, _From, #state{calls = Calls} = State) ->
+handle_call({opened, Number, Stream, RoomThere}, _From, #state{calls = Calls} = State) ->
     case Calls of
-        #{Number := {opening, From}} ->
+        #{Number := {opening, From, _Handler}} ->
             #{window := Window, mode := Mode} = causeway_rpc_stream:info(Stream),
             Room = ?ON_THE_WAY * Window,
             {ok, Answer} = causeway_rpc_packet:encode(#{window => Room, mode => Mode}),
             ok = causeway_packet_connection:reply(From, {ok, Answer}),
-            {reply, ok, add(Number, Stream, Room, State)};
+            {reply, ok, add(Number, told_of_room(RoomThere, #call{stream = Stream, room = Room}), State)};
         #{} ->
-            {reply, cancelled, State#state{calls = maps:remove(Number, Calls)}}
+            {reply, cancelled, remove(Number, State)}
     end;
 handle_call(info, _From, State) ->
     {reply, #{calls => map_size(State#state.calls)}, State};
@@ -132,13 +158,20 @@ handle_cast(_Request, State) ->
 %% @private
 handle_info({frame, Frame, Payload}, State) ->
     {noreply, frame(Frame, Payload, State)};
-handle_info({rpc_chunks, Stream, Seq, _Bytes, Items}, State) ->
-    {noreply, told(Stream, State, fun(Number) ->
-        case causeway_rpc_packet:chunks(Number bxor 1, Seq, Items) of
-            {ok, Payload} -> request(State, data, Payload);
-            {error, {cbor, Text}} -> causeway_rpc_stream:abort(Stream, <<"badarg">>, Text)
-        end
-    end)};
+handle_info({rpc_chunks, Stream, Seq, Bytes, Items}, #state{numbers = Numbers, sending = Sending} = State) ->
+    case Numbers of
+        #{Stream := Number} ->
+            case causeway_rpc_packet:chunks(Number bxor 1, Seq, Items) of
+                {ok, Payload} ->
+                    {causeway_packet_request, _, Reference} = request(State, data, Payload),
+                    {noreply, State#state{sending = Sending#{Reference => {Number, Bytes}}}};
+                {error, {cbor, Text}} ->
+                    _ = causeway_rpc_stream:abort(Stream, <<"badarg">>, Text),
+                    {noreply, State}
+            end;
+        #{} ->
+            {noreply, State}
+    end;
 handle_info({rpc_credit, Stream, Bytes}, #state{calls = Calls, numbers = Numbers} = State) ->
     case Numbers of
         #{Stream := Number} ->
@@ -156,12 +189,18 @@ handle_info({rpc_event, Stream, Event}, State) ->
     end};
 handle_info({opened_there, Payload, From}, State) ->
     {noreply, opened_there(causeway_rpc_packet:decode(Payload), From, State)};
+handle_info({Reference, Result}, #state{sending = Sending} = State) when is_map_key(Reference, Sending) ->
+    {{Number, Bytes}, Others} = maps:take(Reference, Sending),
+    {noreply, arrived(Result, Number, Bytes, State#state{sending = Others})};
 handle_info({Reference, Result}, #state{opening = Opening} = State) when is_map_key(Reference, Opening) ->
     {{From, Client}, Others} = maps:take(Reference, Opening),
     {noreply, answered(answer(Result), From, Client, State#state{opening = Others})};
 handle_info({'DOWN', _, process, Packets, Why}, #state{packets = Packets} = State) ->
     Text = unicode:characters_to_binary(io_lib:format("the connection has ended: ~0tp", [why(Why)])),
     {stop, {shutdown, {disconnected, Text}}, State};
+handle_info({'DOWN', Monitor, process, _, Reason}, #state{handlers = Handlers} = State) when is_map_key(Monitor, Handlers) ->
+    {Number, Others} = maps:take(Monitor, Handlers),
+    {noreply, not_served(Monitor, Number, Reason, State#state{handlers = Others})};
 handle_info({'DOWN', _, process, Stream, _Reason}, State) ->
     Told = told(Stream, State, fun(Number) ->
         tell_event(State, Number bxor 1, {abort, {error, {<<"peer_down">>, <<"the other half is gone">>}}})
@@ -196,15 +235,56 @@ tell_event(State, Number, Role) ->
     {ok, Payload} = causeway_rpc_packet:encode(#{stream_id => Number, role => Role}),
     request(State, 'end', Payload).
 
-add(Number, Stream, Room, #state{calls = Calls, numbers = Numbers} = State) ->
+add(Number, #call{stream = Stream} = Call, #state{calls = Calls, numbers = Numbers} = State) ->
     _ = monitor(process, Stream),
-    State#state{calls = Calls#{Number => #call{stream = Stream, room = Room}}, numbers = Numbers#{Stream => Number}}.
+    State#state{calls = Calls#{Number => Call}, numbers = Numbers#{Stream => Number}}.
 
-forget(Stream, #state{calls = Calls, numbers = Numbers} = State) ->
+forget(Stream, #state{numbers = Numbers} = State) ->
     case maps:take(Stream, Numbers) of
-        {Number, Others} -> State#state{calls = maps:remove(Number, Calls), numbers = Others};
+        {Number, Others} -> remove(Number, State#state{numbers = Others});
         error -> State
     end.
+
+%% Those that the other side has opened come with even numbers.
+remove(Number, #state{calls = Calls, theirs = Theirs} = State) when Number band 1 =:= 0 ->
+    State#state{calls = maps:remove(Number, Calls), theirs = Theirs - 1};
+remove(Number, #state{calls = Calls} = State) ->
+    State#state{calls = maps:remove(Number, Calls)}.
+
+%% They are used again when 32 bits have no more.
+free_number(Number, Calls) when is_map_key(Number, Calls) -> free_number(after_it(Number), Calls);
+free_number(Number, _Calls) -> Number.
+
+after_it(Number) -> (Number + 2) band 16#ffffffff.
+
+%% What goes
+
+%% The half is told of the other side's room as far as what it may send stays small: a peer can give room without end, and
+%% read nothing.
+told_of_room(More, #call{stream = Stream, room_there = Before, ahead = Ahead} = Call) ->
+    Room = min(Before + More, ?MOST_ROOM),
+    case min(Room, ?AHEAD - Ahead) of
+        Given when Given > 0 ->
+            Stream ! {rpc_credit, self(), Given},
+            Call#call{room_there = Room - Given, ahead = Ahead + Given};
+        _None ->
+            Call#call{room_there = Room}
+    end.
+
+arrived(Result, Number, Bytes, #state{calls = Calls} = State) ->
+    case Calls of
+        #{Number := #call{stream = Stream, ahead = Ahead} = Call} ->
+            _ = not_taken(Result, Stream),
+            State#state{calls = Calls#{Number := told_of_room(0, Call#call{ahead = Ahead - Bytes})}};
+        #{} ->
+            State
+    end.
+
+%% Chunks are missing there. Of a connection that ends it is told otherwise.
+not_taken({failed, _Flags, <<"rejecting request: runstate.", _/binary>>}, _Stream) -> ok;
+not_taken({failed, _Flags, Text}, Stream) -> causeway_rpc_stream:abort(Stream, <<"refused">>, Text);
+not_taken({error, busy}, Stream) -> causeway_rpc_stream:abort(Stream, <<"refused">>, <<"too much waits to be written">>);
+not_taken(_Taken, _Stream) -> ok.
 
 %% What comes
 
@@ -220,11 +300,10 @@ frame(data, <<Number:32, _/binary>> = Payload, #state{calls = Calls} = State) ->
             State
     end;
 frame(credit, <<Number:32, Bytes:32>>, #state{calls = Calls} = State) ->
-    _ = case Calls of
-        #{Number := #call{stream = Stream}} -> Stream ! {rpc_credit, self(), Bytes};
-        #{} -> ok
-    end,
-    State;
+    case Calls of
+        #{Number := #call{} = Call} -> State#state{calls = Calls#{Number := told_of_room(Bytes, Call)}};
+        #{} -> State
+    end;
 frame(Frame, _Other, State) when Frame =:= data; Frame =:= credit ->
     State;
 frame(Frame, Payload, #state{calls = Calls} = State) ->
@@ -240,8 +319,9 @@ frame(Frame, Payload, #state{calls = Calls} = State) ->
                         send -> State#state{calls = Calls#{Number := Call#call{is_ended = true}}};
                         _Last -> forget(Stream, State)
                     end;
-                #{Number := {opening, _From}} when Event =/= send ->
-                    State#state{calls = Calls#{Number := cancelled}};
+                #{Number := {opening, From, Handler}} when Event =/= send ->
+                    refuse(From, <<"cancelled">>, <<"the call was cancelled before it was accepted">>,
+                           State#state{calls = Calls#{Number := {cancelled, Handler}}});
                 #{} ->
                     State
             end;
@@ -288,30 +368,55 @@ answer({failed, _Flags, Text}) ->
 answer({error, Reason}) ->
     {error, {<<"disconnected">>, unicode:characters_to_binary(io_lib:format("~0tp", [Reason]))}}.
 
-answered({ok, Window}, From, Client, State) ->
-    Client ! {rpc_credit, self(), Window},
+answered({ok, Window}, From, Client, #state{calls = Calls, numbers = Numbers} = State) ->
     gen_server:reply(From, ok),
-    State;
+    case Numbers of
+        #{Client := Number} ->
+            #{Number := Call} = Calls,
+            State#state{calls = Calls#{Number := told_of_room(Window, Call)}};
+        #{} ->
+            State
+    end;
 answered({error, _} = Error, From, Client, State) ->
     gen_server:reply(From, Error),
     forget(Client, State).
 
 %% Calls that the other side has opened
 
+opened_there({ok, #{<<"procedure">> := _}}, From,
+             #state{serve = true, max_calls = Most, theirs = Theirs, handlers = Handlers} = State)
+  when Theirs >= Most; map_size(Handlers) >= Most ->
+    Text = iolist_to_binary(io_lib:format("~b calls are open over this connection already", [Most])),
+    refuse(From, <<"too_many_calls">>, Text, State);
 opened_there({ok, #{<<"stream_id">> := Number, <<"procedure">> := Name, <<"window">> := Window} = Map}, From,
-             #state{serve = true, calls = Calls} = State)
-  when is_integer(Number), is_integer(Window), Window > 0, not is_map_key(Number, Calls) ->
-    Connection = self(),
+             #state{serve = true, calls = Calls, theirs = Theirs, handlers = Handlers} = State)
+  when is_integer(Number), Number >= 0, Number =< 16#ffffffff, Number band 1 =:= 0, is_integer(Window), Window > 0,
+       not is_map_key(Number, Calls) ->
     Request = #{name => Name, args => maps:get(<<"args">>, Map, nil), deadline => deadline(Map),
-                window => max(1, Window div ?ON_THE_WAY), number => Number},
-    case causeway_rpc_server:serve_over(Connection, Request) of
-        ok -> State#state{calls = Calls#{Number => {opening, From}}};
+                window => min(Window, ?MOST_ROOM), number => Number},
+    case causeway_rpc_server:serve_over(self(), Request) of
+        {ok, Monitor} ->
+            State#state{calls = Calls#{Number => {opening, From, Monitor}}, theirs = Theirs + 1,
+                        handlers = Handlers#{Monitor => Number}};
         not_advertised -> refuse(From, <<"not_found">>, <<"nobody has advertised that name">>, State)
     end;
 opened_there({ok, #{<<"procedure">> := _}}, From, #state{serve = false} = State) ->
     refuse(From, <<"not_found">>, <<"nothing is served over this connection">>, State);
 opened_there(_Other, From, State) ->
-    refuse(From, <<"badarg">>, <<"a call is opened with stream_id, procedure, mode, args and window">>, State).
+    refuse(From, <<"badarg">>, <<"a call is opened with procedure, mode, args, window, and a stream_id that is even and "
+                                 "that no other call has">>, State).
+
+%% Its process has ended: it is the call's end where it was not begun.
+not_served(Handler, Number, Reason, #state{calls = Calls} = State) ->
+    case Calls of
+        #{Number := {opening, From, Handler}} ->
+            Text = unicode:characters_to_binary(io_lib:format("the handler did not start: ~0tP", [Reason, 20])),
+            refuse(From, <<"unavailable">>, Text, remove(Number, State));
+        #{Number := {cancelled, Handler}} ->
+            remove(Number, State);
+        #{} ->
+            State
+    end.
 
 refuse(From, Code, Text, State) ->
     {ok, Answer} = causeway_rpc_packet:encode(#{error => #{code => Code, message => Text}}),

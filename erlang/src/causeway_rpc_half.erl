@@ -5,7 +5,7 @@
 
 -behaviour(gen_server).
 
--export([start_link/1, start/1, out_of_order/3, out_of_credit/3]).
+-export([start_link/1, start/1, ends_owner/1, out_of_order/3, out_of_credit/3]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(WINDOW, 262144).
@@ -16,6 +16,8 @@
                 active = false :: causeway_rpc_stream:active(),
                 receiving :: reference() | undefined,
                 awaiting :: reference() | undefined,
+                %% Whether the owner is of no use when the call is over without its reply.
+                ends_owner = false :: boolean(),
                 %% Whether the owner was told of the end, and of the reply.
                 told = {false, false} :: {boolean(), boolean()},
                 link :: causeway_rpc_link:link() | undefined,
@@ -30,6 +32,17 @@ start_link(Opts) ->
 -spec start(causeway_rpc_stream:opts()) -> {ok, pid()} | {error, term()}.
 start(Opts) ->
     gen_server:start(?MODULE, Opts, []).
+
+%% @doc Has the owner, which calls this, ended by the exit `{shutdown, {call_over, Reason}}' when the call is over before it
+%% has replied; `over' where it is already.
+-spec ends_owner(causeway_rpc_stream:stream()) -> ok | over.
+ends_owner(Stream) ->
+    ok = gen_server:cast(Stream, ends_owner),
+    %% Afterwards: one that is over now may have ended without that.
+    case causeway_rpc_stream:await_reply(Stream, 0) of
+        {error, timeout} -> ok;
+        _Over -> over
+    end.
 
 %% @doc A chunk has come that is not the next.
 -spec out_of_order(causeway_rpc_stream:stream(), term(), term()) -> ok | {error, closed | not_local}.
@@ -79,11 +92,14 @@ handle_cast({final, Final}, #state{half = Half, link = Link} = State) when Link 
     continue(State#state{link = causeway_rpc_link:final(Half, Link, Final)});
 handle_cast(replied, #state{half = Half, link = Link} = State) when Link =/= undefined ->
     continue(State#state{link = causeway_rpc_link:late(Half, Link)});
+handle_cast(ends_owner, State) ->
+    {noreply, State#state{ends_owner = true}};
 handle_cast(_Other, State) ->
     {noreply, State}.
 
 %% @private
 handle_info({causeway_rpc, over}, State) ->
+    end_owner(State),
     continue(State#state{is_over = true});
 handle_info(receivable, State) ->
     continue(tell(State#state{receiving = undefined}));
@@ -104,6 +120,15 @@ handle_info(Message, #state{half = Half, link = Link} = State) when Link =/= und
     continue(State#state{link = causeway_rpc_link:handle(Message, Half, Link)});
 handle_info(_Other, State) ->
     {noreply, State}.
+
+%% Nobody waits for what it still does.
+end_owner(#state{ends_owner = true, half = Half, owner = Owner}) ->
+    case causeway_nif:rpc_reply(Half) of
+        {error, Reason} -> exit(Owner, {shutdown, {call_over, Reason}});
+        _Replied -> true
+    end;
+end_owner(_State) ->
+    true.
 
 continue(#state{is_over = true, half = Half, link = Link} = State) ->
     %% What was sent is passed on first.

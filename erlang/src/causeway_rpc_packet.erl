@@ -19,6 +19,8 @@
 -define(RAW, 0).
 -define(CBOR, 1).
 -define(REPLY, 2).
+%% What a small chunk weighs.
+-define(LEAST, 64).
 
 %% @doc The number of a frame's type.
 -spec type(frame()) -> byte().
@@ -63,13 +65,13 @@ chunks(Number, Seq, Items) ->
 
 item({term, Size, Term}) ->
     Body = cbor(Term),
-    [<<?CBOR, (max(Size, 1)):32, (byte_size(Body)):32>>, Body];
+    [<<?CBOR, (max(Size, ?LEAST)):32, (byte_size(Body)):32>>, Body];
 item({reply, {ok, Value}}) ->
     reply(#{result => Value});
 item({reply, {error, Reason}}) ->
     reply(#{error => causeway_rpc_frame:error_map(Reason)});
 item(Bytes) ->
-    [<<?RAW, (max(byte_size(Bytes), 1)):32, (byte_size(Bytes)):32>>, Bytes].
+    [<<?RAW, (max(byte_size(Bytes), ?LEAST)):32, (byte_size(Bytes)):32>>, Bytes].
 
 reply(Map) ->
     Body = cbor(Map),
@@ -101,8 +103,8 @@ items(_Other) ->
 items(<<>>, Data) ->
     Data;
 items(<<?RAW, _Weight:32, Size:32, Body:Size/binary, Rest/binary>>, Data) ->
-    items(Rest, add(Body, max(1, Size), Data));
-items(<<?CBOR, Weight:32, Size:32, Body:Size/binary, Rest/binary>>, Data) when Weight > 0, Size =< 4 * Weight + 64 ->
+    items(Rest, add(Body, max(?LEAST, Size), Data));
+items(<<?CBOR, Weight:32, Size:32, Body:Size/binary, Rest/binary>>, Data) when Weight >= ?LEAST, Size =< 4 * Weight + 64 ->
     case causeway_cbor:decode(Body) of
         {ok, Term} -> items(Rest, add({term, Weight, Term}, Weight, Data));
         {error, _} -> error

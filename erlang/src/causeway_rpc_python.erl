@@ -15,8 +15,14 @@ serve(Stream, Module, Function, Args) ->
     Locals = #{module => unicode:characters_to_binary(name(Module)), function => unicode:characters_to_binary(name(Function))},
     case py:eval(?IS_GENERATOR, Locals) of
         {ok, true} -> items(Stream, py:stream_start(Module, Function, [Args], #{demand => ?AHEAD}));
-        {ok, _} -> reply(Stream, py:call(Module, Function, [Args], #{}, infinity));
+        {ok, _} -> reply_of(Stream, Module, Function, Args);
         {error, _} = Error -> reply(Stream, Error)
+    end.
+
+reply_of(Stream, Module, Function, Args) ->
+    case causeway_rpc_half:ends_owner(Stream) of
+        ok -> reply(Stream, py:call(Module, Function, [Args], #{}, infinity));
+        over -> ok
     end.
 
 name(Name) when is_atom(Name) -> atom_to_binary(Name);

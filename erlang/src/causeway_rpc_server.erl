@@ -139,20 +139,21 @@ open_over(Connection, Name, Args, Opts) ->
     end.
 
 %% @doc Has a call served that has come over a packet connection.
--spec serve_over(pid(), map()) -> ok | not_advertised.
+-spec serve_over(pid(), map()) -> {ok, Monitor :: reference()} | not_advertised.
 serve_over(Connection, #{name := Name} = Request) ->
     case ets:lookup(?NAMES, Name) of
         [{_, Mode, Handler}] ->
-            _ = spawn(fun() -> serve_over(Connection, Request#{mode => Mode}, Handler) end),
-            ok;
+            {_Process, Monitor} = spawn_monitor(fun() -> serve_over(Connection, Request#{mode => Mode}, Handler) end),
+            {ok, Monitor};
         [] ->
             not_advertised
     end.
 
 serve_over(Connection, #{number := Number, window := Window} = Request, Handler) ->
     {ok, Stream} = start_server(Request),
-    ok = causeway_rpc_stream:link_remote(Stream, Connection, Window),
-    case gen_server:call(Connection, {opened, Number, Stream}, infinity) of
+    %% The connection tells of room.
+    ok = causeway_rpc_stream:link_remote(Stream, Connection, 0),
+    case gen_server:call(Connection, {opened, Number, Stream, Window}, infinity) of
         ok -> serve(Stream, Request, Handler, fun() -> ok end);
         cancelled -> causeway_rpc_stream:cancel(Stream)
     end.
@@ -313,7 +314,10 @@ serve(Stream, #{name := Name, args := Args}, Handler, Accept) ->
 handle(Handler, Stream, Args) when is_function(Handler, 2) ->
     Handler(Stream, Args);
 handle(Handler, Stream, Args) when is_function(Handler, 1) ->
-    causeway_rpc_stream:set_reply(Stream, Handler(Args));
+    case causeway_rpc_half:ends_owner(Stream) of
+        ok -> causeway_rpc_stream:set_reply(Stream, Handler(Args));
+        over -> ok
+    end;
 handle({python, Module, Function}, Stream, Args) ->
     causeway_rpc_python:serve(Stream, Module, Function, Args);
 handle(Module, Stream, Args) ->

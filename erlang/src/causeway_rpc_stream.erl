@@ -7,7 +7,8 @@
 %%
 %% Each direction has a window, of 256 KB unless said otherwise: so many bytes wait at most for who receives. Who sends
 %% waits for room. On the way to another node there are up to eight windows more. A term counts as much as its external
-%% form, and every chunk as a byte at least. The first is taken however large it is.
+%% form, and every chunk as 64 bytes at least, as it has a piece of memory of its own. The first is taken however large it
+%% is.
 %%
 %% Chunks that have come are received before the end or an error. An error stays: after {@link abort/3}, or when the
 %% other half or its node is gone, {@link recv/1} and {@link await_reply/1} answer it for ever.
@@ -44,6 +45,8 @@
 
 -callback send_stream_frame(Transport :: term(), frame_type(), Map :: #{atom() => term()}) -> term().
 
+%% For how many microseconds a sender looks for room before it waits.
+-define(PATIENCE, 20).
 -define(IS_TIMEOUT(T), (T =:= infinity orelse (is_integer(T) andalso T >= 0))).
 
 %% @doc Starts a half that is joined with nothing yet, linked to the caller. It ends with its owner.
@@ -133,10 +136,28 @@ send_chunk(Stream, Chunk, Timeout) ->
             case causeway_nif:rpc_send(Half, Chunk) of
                 ok -> ok;
                 busy when Timeout =:= 0 -> {error, would_block};
-                busy -> sending(wait(Half, {send, Chunk}, Timeout));
+                busy -> send_later(Half, Chunk, Timeout);
                 Other -> sending(Other)
             end
     end.
+
+send_later(Half, Chunk, Timeout) ->
+    case has_room_soon(Half, Chunk) andalso causeway_nif:rpc_send(Half, Chunk) of
+        IsBusy when IsBusy =:= false; IsBusy =:= busy -> sending(wait(Half, {send, Chunk}, Timeout));
+        Sent -> sending(Sent)
+    end.
+
+%% A receiver that is at work makes room within a few turns of a process: to wait for that and to be woken would cost both
+%% more. Where others want to run a turn can be long, and one is enough.
+has_room_soon(Half, {term, Size, _Term}) ->
+    has_room(Half, Size, erlang:monotonic_time(microsecond) + ?PATIENCE);
+has_room_soon(Half, Bytes) ->
+    has_room(Half, byte_size(Bytes), erlang:monotonic_time(microsecond) + ?PATIENCE).
+
+has_room(Half, Size, Until) ->
+    erlang:yield(),
+    causeway_nif:rpc_has_room(Half, Size)
+        orelse (erlang:monotonic_time(microsecond) < Until andalso has_room(Half, Size, Until)).
 
 sending(ok) -> ok;
 sending(closed) -> {error, send_closed};
@@ -168,7 +189,7 @@ send_all(Half, Chunks, Timeout) ->
         {_Sent, busy, Rest} when Timeout =:= 0 ->
             {error, would_block, Rest};
         {_Sent, busy, [Chunk | Others] = Rest} ->
-            case sending(wait(Half, {send, Chunk}, Timeout)) of
+            case send_later(Half, Chunk, Timeout) of
                 ok -> send_all(Half, Others, Timeout);
                 {error, Reason} -> {error, Reason, Rest}
             end;

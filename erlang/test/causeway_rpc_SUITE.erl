@@ -6,7 +6,9 @@
 -behaviour(causeway_rpc_provider).
 
 -export([all/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
--export([names/1, not_advertised/1, wrong_arguments/1, server_stream/1, client_stream/1, bidi/1, unary/1, mode_of_the_name/1,
+-export([names/1, not_advertised/1, wrong_arguments/1, server_stream/1, client_stream/1, bidi/1, unary/1,
+         function_ends_with_its_call/1, function_that_traps_exits/1, function_that_replies_ends_by_itself/1,
+         python_function_ends_with_its_call/1, mode_of_the_name/1,
          handler_that_returns/1, handler_that_fails/1, deadline/1, cancelled/1, owner/1, provider/1, provider_rejects/1,
          provider_stops/1, consumer/1, consumer_of_an_error/1, python_generator/1, python_function/1, python_errors/1,
          python_is_cancelled/1, server_restarts/1, nothing_is_left/1]).
@@ -16,7 +18,9 @@
 -define(S, causeway_rpc_stream).
 
 all() ->
-    [names, not_advertised, wrong_arguments, server_stream, client_stream, bidi, unary, mode_of_the_name,
+    [names, not_advertised, wrong_arguments, server_stream, client_stream, bidi, unary,
+     function_ends_with_its_call, function_that_traps_exits, function_that_replies_ends_by_itself,
+     python_function_ends_with_its_call, mode_of_the_name,
      handler_that_returns, handler_that_fails, deadline, cancelled, owner, provider, provider_rejects, provider_stops,
      consumer, consumer_of_an_error, python_generator, python_function, python_errors, python_is_cancelled, server_restarts,
      nothing_is_left].
@@ -100,17 +104,71 @@ echo(Stream, Number) ->
 unary(_Config) ->
     ok = ?R:advertise({any, term}, fun(Args) -> {result, Args} end),
     ?assertEqual({ok, {result, [1, 2]}}, ?R:call({any, term}, [1, 2])),
-    Test = self(),
-    ok = ?R:advertise(<<"slow">>, fun(_) -> wait_for_the_end_of(Test) end),
-    ?assertMatch({error, {<<"deadline_exceeded">>, _}}, ?R:call(<<"slow">>, [], #{deadline => 20})),
     ok = ?R:advertise(<<"no reply">>, fun(_, _) -> ok end),
     ?assertEqual({error, peer_closed}, ?R:call(<<"no reply">>, [])),
     ?assertEqual([], causeway_ct:mailbox()).
 
-%% A function goes on when its call is over.
-wait_for_the_end_of(Process) ->
-    Monitor = monitor(process, Process),
-    receive {'DOWN', Monitor, process, _, _} -> ok end.
+%% Nobody waits for what it still does.
+function_ends_with_its_call(_Config) ->
+    Test = self(),
+    ok = ?R:advertise(<<"slow">>, fun(_) -> Test ! {handler, self()}, receive never -> ok end end),
+    Ends = [{fun(Stream) -> ?S:cancel(Stream) end, <<"cancelled">>},
+            {fun(Stream) -> ?S:await_reply(Stream) end, <<"deadline_exceeded">>},
+            {fun(Stream) -> ?S:close(Stream) end, peer_closed}],
+    [begin
+         {ok, Stream} = ?R:open_stream(<<"slow">>, [], #{deadline => if Reason =:= <<"deadline_exceeded">> -> 50; true -> infinity end}),
+         Monitor = monitor(process, handler()),
+         _ = End(Stream),
+         receive {'DOWN', Monitor, process, _, {shutdown, {call_over, Why}}} -> ?assertEqual(Reason, code(Why)) end
+     end || {End, Reason} <- Ends],
+    %% The caller is dead.
+    Caller = spawn(fun() -> ?R:call(<<"slow">>, []) end),
+    Last = monitor(process, handler()),
+    exit(Caller, kill),
+    receive {'DOWN', Last, process, _, Died} -> ?assertEqual({shutdown, {call_over, peer_down}}, Died) end,
+    %% The call is over before it begins.
+    ?assertMatch({error, {<<"deadline_exceeded">>, _}}, ?R:call(<<"slow">>, [], #{deadline => 0})),
+    causeway_ct:wait_until(fun() -> [] =:= [1 || {handler, Handler} <- causeway_ct:mailbox(), is_process_alive(Handler)] end).
+
+code({Code, _Text}) -> Code;
+code(Code) -> Code.
+
+handler() -> receive {handler, Handler} -> Handler end.
+
+%% By the reason it knows, where it traps exits, and may tidy up.
+function_that_traps_exits(_Config) ->
+    Test = self(),
+    ok = ?R:advertise(<<"tidy">>, fun(_) ->
+        process_flag(trap_exit, true),
+        Test ! {handler, self()},
+        receive {'EXIT', _, Reason} -> Test ! {tidied, Reason} end
+    end),
+    {ok, Stream} = ?R:open_stream(<<"tidy">>, []),
+    _ = handler(),
+    ok = ?S:cancel(Stream),
+    receive {tidied, Reason} -> ?assertMatch({shutdown, {call_over, {<<"cancelled">>, _}}}, Reason) end.
+
+%% What it has started and is linked with goes on after a reply, however soon the caller closes.
+function_that_replies_ends_by_itself(_Config) ->
+    Test = self(),
+    ok = ?R:advertise(<<"start">>, fun(_) ->
+        Started = spawn_link(fun() -> Monitor = monitor(process, Test), receive {'DOWN', Monitor, process, _, _} -> ok end end),
+        Test ! {handler, self()},
+        Started
+    end),
+    Started = [begin
+                   {ok, Process} = ?R:call(<<"start">>, []),
+                   Monitor = monitor(process, handler()),
+                   receive {'DOWN', Monitor, process, _, _} -> Process end
+               end || _ <- lists:seq(1, 200)],
+    ?assertEqual([true], lists:usort([is_process_alive(Process) || Process <- Started])),
+    [exit(Process, kill) || Process <- Started].
+
+%% A function of Python's that is called by its name is interrupted.
+python_function_ends_with_its_call(_Config) ->
+    ok = ?R:advertise(<<"x">>, {python, rpc_helpers, sleep}),
+    ?assertMatch({error, {<<"deadline_exceeded">>, _}}, ?R:call(<<"x">>, <<"slept">>, #{deadline => 50})),
+    causeway_ct:wait_until(fun() -> py:call(rpc_helpers, is_closed, [<<"slept">>]) =:= {ok, true} end).
 
 mode_of_the_name(_Config) ->
     ok = ?R:advertise(<<"x">>, client_stream, fun(Stream, _) -> echo(Stream) end),

@@ -4,7 +4,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--export([advertise/0]).
+-export([advertise/0, use/2, expected/1, same/2]).
 -export([suite/0, all/0, groups/0, init_per_suite/1, end_per_suite/1, init_per_group/2, end_per_group/2,
          init_per_testcase/2, end_per_testcase/2]).
 -export([from_erlang/1, from_python/1, from_child/1, child_calls_itself/1, python_serves_terms/1, python_in_a_pool_of_one/1,
@@ -371,22 +371,14 @@ closed_connection(_Config) ->
 
 %% Two connections of this node, each the other's peer.
 pair(Options) ->
-    {One, Two} = sockets(),
+    {One, Two} = rpc_peer:sockets(),
     {ok, Connection} = ?R:connect(One),
     {ok, Other} = ?R:connect(Two, Options),
     {Connection, Other}.
 
-sockets() ->
-    {ok, Listener} = gen_tcp:listen(0, [binary, {active, false}, {nodelay, true}, {ip, {127, 0, 0, 1}}]),
-    {ok, Number} = inet:port(Listener),
-    {ok, One} = gen_tcp:connect({127, 0, 0, 1}, Number, [binary, {active, false}, {nodelay, true}]),
-    {ok, Two} = gen_tcp:accept(Listener),
-    ok = gen_tcp:close(Listener),
-    {One, Two}.
-
 %% What is no frame harms nobody.
 wrong_frames(_Config) ->
-    {One, Two} = sockets(),
+    {One, Two} = rpc_peer:sockets(),
     {ok, Connection} = ?R:connect(One),
     {ok, Peer} = causeway_packet_connection:start_link(Two),
     Wrong = [<<>>, <<1>>, <<1:32>>, <<1:32, 0:32, 9>>, <<1:32, 0:32, 0, 1:32, 100:32, 1>>, <<16#a0>>, <<16#ff>>,
@@ -402,7 +394,7 @@ wrong_frames(_Config) ->
     gone_connection(Connection).
 
 out_of_order(_Config) ->
-    {One, Two} = sockets(),
+    {One, Two} = rpc_peer:sockets(),
     {ok, Connection} = ?R:connect(One),
     Test = self(),
     {ok, Peer} = causeway_packet_connection:start_link(Two, #{handler => fun(Type, _, Payload) ->

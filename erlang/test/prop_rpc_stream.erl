@@ -12,7 +12,7 @@
 -include_lib("proper/include/proper.hrl").
 
 -define(S, causeway_rpc_stream).
--define(WINDOW, 20).
+-define(WINDOW, 320).
 
 %% One half: `in' is open or why it has ended, `error' what recv tells then; `waiting' are those who wait for a chunk, and
 %% `awaiting' for the reply.
@@ -41,7 +41,7 @@ command(#state{} = S) ->
     ?LET(Name, oneof([a, b]), frequency(
       [{8, {call, ?MODULE, send, [at(Name, S), chunk(), first_waiting(other(Name), S)]}},
        {5, {call, ?MODULE, recv, [at(Name, S)]}},
-       {2, {call, ?MODULE, recv_many, [at(Name, S), range(1, 30)]}},
+       {2, {call, ?MODULE, recv_many, [at(Name, S), range(1, 480)]}},
        {3, {call, ?MODULE, wait, [at(Name, S), oneof([recv, await_reply])]}},
        {1, {call, ?MODULE, close_send, [at(Name, S), waiting(other(Name), S), []]}},
        {1, {call, ?MODULE, close, [at(Name, S), all(a, S), all(b, S)]}},
@@ -52,7 +52,7 @@ command(#state{} = S) ->
        {1, {call, ?MODULE, kill, [at(Name, S), at(other(Name), S), all(a, S), all(b, S)]}}]
       ++ [{3, {call, ?MODULE, leave, [Waiter]}} || Waiter <- all(Name, S)])).
 
-chunk() -> {oneof([0, 1, 5, 10, 19, 20, 21, 40]), byte()}.
+chunk() -> {oneof([0, 1, 64, 65, 160, 256, 319, 320, 321, 640]), byte()}.
 
 bytes({Size, Byte}) -> binary:copy(<<Byte>>, Size).
 
@@ -188,8 +188,8 @@ reply(#half{reply = none, reply_end = none}, Nothing) -> Nothing;
 reply(#half{reply = none, reply_end = End}, _Nothing) -> End;
 reply(#half{reply = Reply}, _Nothing) -> Reply.
 
-%% An empty chunk takes a byte of the window.
-weight(Chunk) -> max(1, byte_size(Chunk)).
+%% A small chunk takes 64 bytes of the window.
+weight(Chunk) -> max(64, byte_size(Chunk)).
 
 taken(Inbox, Bytes) -> taken(Inbox, Bytes, []).
 

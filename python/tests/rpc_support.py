@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import queue
 import socket
+import struct
 import threading
 
-from erlang import rpc
+from erlang import cbor, rpc
+from erlang.packetstream import PacketConnection
 
 PATIENCE = 30.0  # seconds; only a defect takes so long
 
@@ -98,3 +101,44 @@ _PROVIDERS = [
     ("fail", "server_stream", _fail),
     ("fail_late", "server_stream", _fail_late),
 ]
+
+
+def data_packet(number, sequence, *bodies):
+    """A packet of chunks of bytes, as it goes over a connection."""
+    heads = struct.Struct(">BII")
+    parts = [heads.pack(0, max(1, len(chunk)), len(chunk)) + chunk for chunk in bodies]
+    return struct.pack(">II", number, sequence) + b"".join(parts)
+
+
+@contextlib.contextmanager
+def raw_peer(take=None, **options):
+    """A connection, and a bare packet connection as its peer, with the frames that come to that.
+
+    ``take`` answers them in place of what accepts all calls.
+    """
+    one, two = socket.socketpair()
+    frames = queue.SimpleQueue()
+
+    def note(frame, flags, payload):
+        frames.put((frame, payload))
+        if take is not None:
+            return take(frame, flags, payload)
+        return (0, cbor.dumps({"window": 1 << 20, "mode": "bidi"})) if frame == 0x27 else None
+
+    with rpc.connect(one, **options) as connection, PacketConnection(two, request_handler=note) as peer:
+        yield connection, peer, frames
+
+
+def open_call(peer, name, number=0, window=1 << 20):
+    """Open a call from such a peer. Returns the answer, or None where the handler of calls has failed."""
+    opening = {"stream_id": number, "procedure": name, "mode": "bidi", "args": None, "window": window}
+    accepted, _, answer = peer.do(0x27, payload=cbor.dumps(opening))
+    return cbor.loads(answer) if accepted else None
+
+
+def error_frame(frames):
+    """The next error that comes to it."""
+    while True:
+        frame, payload = frames.get(timeout=PATIENCE)
+        if frame == 0x2A:
+            return cbor.loads(payload)

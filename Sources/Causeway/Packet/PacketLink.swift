@@ -93,6 +93,8 @@ final class PacketLink: @unchecked Sendable {
         var isProbing = false
         /// The streaming calls that go over it, by the numbers that come; nil where `erlang.rpc` does not use it.
         var flows: [UInt32: RpcFlow]?
+        /// How many of them the other side has opened.
+        var flowsOfPeer = 0
 
         var completed = 0
         var ticksSent = 0, ticksReceived = 0

@@ -284,8 +284,9 @@ struct PacketLinkObject {
                     if count == 1, let argument = arguments?[0] {
                         number = UInt32(exactly: try integer(argument) ?? -1)
                     }
-                    let all = try PacketLinkObject.link(me).lock.withLock { c in
-                        (c.flows ?? [:]).filter { count == 0 || $0.key == number }.map(\.value)
+                    let all = try PacketLinkObject.link(me).lock.withLock { c -> [RpcFlow] in
+                        guard count > 0 else { return (c.flows ?? [:]).map(\.value) }
+                        return number.flatMap { c.flows?[$0] }.map { [$0] } ?? []
                     }
                     let state = try ModuleState.of(instance: me)
                     let list = try Object(PyList_New(all.count))
@@ -294,6 +295,15 @@ struct PacketLinkObject {
                         PyList_SetItem(list.pointer, index, half.take())
                     }
                     return list.take()
+                }
+            },
+            method(
+                "calls_of_peer", "calls_of_peer($self, /)\n--\n\nHow many calls the other side has open."
+            ) { me, _, _ in
+                returning { () throws(PythonError) in
+                    guard let me else { throw PythonError() }
+                    let number = try PacketLinkObject.link(me).lock.withLock { $0.flowsOfPeer }
+                    return try Object(PyLong_FromLong(number)).take()
                 }
             },
             method("takes_calls", "takes_calls($self, /)\n--\n\nStreaming calls go over it from now on.") {

@@ -22,6 +22,8 @@ final class RpcFlow: Sendable {
     static let outbox = 4 * atOnce
 
     private static let mostCredit = 1 << 60
+    /// A packet says it with 32 bits.
+    private static let largestGrant = 1 << 30
 
     /// How many bytes the other side may send where so many may wait to be received: those that are on the
     /// way as well.
@@ -63,6 +65,9 @@ final class RpcFlow: Sendable {
 
     /// The number that comes.
     var ownNumber: UInt32 { number ^ 1 }
+
+    /// Whether the other side has opened the call: those come with even numbers.
+    var isOfPeer: Bool { ownNumber & 1 == 0 }
 
     // MARK: Sending
 
@@ -151,7 +156,9 @@ final class RpcFlow: Sendable {
     func leave() {
         state.withLock { $0.hasLeft = true }
         link.lock.withLock { c in
-            if c.flows?[ownNumber] === self { c.flows?[ownNumber] = nil }
+            guard c.flows?[ownNumber] === self else { return }
+            c.flows?[ownNumber] = nil
+            if isOfPeer { c.flowsOfPeer -= 1 }
         }
     }
 
@@ -162,7 +169,7 @@ final class RpcFlow: Sendable {
     func took(_ weight: Int) -> Bool {
         let credit = state.withLock { state -> Int in
             state.owed += weight
-            guard state.owed >= window / 4, !state.hasLeft else { return 0 }
+            guard state.owed >= min(window / 4, RpcFlow.largestGrant), !state.hasLeft else { return 0 }
             defer { state.owed = 0 }
             state.room += state.owed
             return state.owed

@@ -28,7 +28,7 @@ struct RpcHalfObject {
 
     /// A chunk, and how much it weighs, for who counts that itself.
     static func pair(_ chunk: Payload, _ operation: RpcOperation) throws(PythonError) -> Object {
-        let weight = chunk.count
+        let weight = chunk.chunkWeight
         let object = try operation.object(chunk)
         let pair = try Object(PyTuple_New(2))
         PyTuple_SetItem(pair.pointer, 0, object.take())
@@ -261,7 +261,7 @@ struct RpcHalfObject {
                     for (index, chunk) in chunks.enumerated() {
                         PyList_SetItem(list.pointer, index, try chunk.chunk(operation.state).take())
                     }
-                    operation.took(chunks.reduce(0) { $0 + $1.count })
+                    operation.took(chunks.reduce(0) { $0 + $1.chunkWeight })
                     return list.take()
                 }
             },

@@ -39,6 +39,12 @@ var rpcNifs: [ErlNifFunc] {
             else { return atoms.badarg }
             return term(half.send(chunk, origin: Origin(env)))
         },
+        /// rpc_has_room(Half, Bytes) -> boolean() | badarg: whether so many could be sent now, or would be refused.
+        nif("rpc_has_room", 2) { env, _, arguments in
+            guard let arguments, let half = half(env, arguments[0]), let bytes = integer(env, arguments[1])
+            else { return atoms.badarg }
+            return half.hasRoom(for: bytes) ? atoms.true : atoms.false
+        },
         /// rpc_send_many(Half, [Chunk]) -> {Sent, ok | busy | closed | no_peer, Rest} | badarg
         nif("rpc_send_many", 2) { env, _, arguments in
             guard let arguments, let half = half(env, arguments[0]) else { return atoms.badarg }
@@ -268,7 +274,7 @@ private func takeOutbox(_ env: EnvPointer?, _ outbox: ByteQueue, _ bytes: Int) -
             return items.append(makeTuple(env, atoms.reply, term(env, reply.value)))
         }
         guard let item = message.item(env) else { return outbox.putBack(message, origin: Origin(env)) }
-        taken += message.count
+        taken += message.chunkWeight
         items.append(item)
     }
     if !items.isEmpty { return makeTuple(env, atoms.ok, enif_make_long(env, taken), makeList(env, items)) }

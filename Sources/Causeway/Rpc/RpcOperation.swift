@@ -100,7 +100,7 @@ struct RpcOperation {
     /// The same, and the other side is given room again.
     func taken(_ chunk: Payload) throws(PythonError) -> Object {
         let object = try object(chunk)
-        took(chunk.count)
+        took(chunk.chunkWeight)
         return object
     }
 
@@ -183,20 +183,21 @@ struct RpcOperation {
     private func wait(_ alarm: RpcAlarm, _ waiter: Waiter, _ milliseconds: Int, cancel: () -> Void)
         throws(PythonError)
     {
-        let end =
-            milliseconds < 0 ? Int64.max : monotonicNanoseconds() &+ Int64(milliseconds) &* 1_000_000
-        let functions = try state.rpcFunctions()
-        let serves: Bool
+        let now = monotonicNanoseconds()
+        let end = milliseconds < 0 ? Int64.max : now &+ Int64(milliseconds) &* 1_000_000
         do throws(PythonError) {
-            serves = try Object(PyObject_CallNoArgs(functions.beginWait)).pointer == cpython_true()
-            defer { if serves { endWait(functions) } }
             if let flow {
-                _ = try flow.link.wait(
-                    for: waiter, until: end, state, isOver: { waiter.isSettled },
-                    wakingBy: { wake in alarm.set(wake, unless: { waiter.isSettled }) })
+                try letOthersServe { () throws(PythonError) in
+                    _ = try flow.link.wait(
+                        for: waiter, until: end, state, isOver: { waiter.isSettled },
+                        wakingBy: { wake in alarm.set(wake, unless: { waiter.isSettled }) })
+                }
             } else {
                 let sleep = Sleep(state)
-                if alarm.set(sleep.wake, unless: { waiter.isSettled }) {
+                guard alarm.set(sleep.wake, unless: { waiter.isSettled }) else { return }
+                let soon = min(end, now &+ RpcOperation.shortWait)
+                if try sleep.wait(until: soon, isOver: { waiter.isSettled }) || soon == end { return }
+                try letOthersServe { () throws(PythonError) in
                     _ = try sleep.wait(until: end) { waiter.isSettled }
                 }
             }
@@ -204,6 +205,16 @@ struct RpcOperation {
             cancel()
             throw error
         }
+    }
+
+    /// For so many nanoseconds nobody else needs to be served meanwhile: to say so takes as long as many waits.
+    private static let shortWait: Int64 = 100_000
+
+    private func letOthersServe(_ body: () throws(PythonError) -> Void) throws(PythonError) {
+        let functions = try state.rpcFunctions()
+        let serves = try Object(PyObject_CallNoArgs(functions.beginWait)).pointer == cpython_true()
+        defer { if serves { endWait(functions) } }
+        try body()
     }
 
     /// Whatever it was that has ended the wait.

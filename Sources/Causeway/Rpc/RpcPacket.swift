@@ -42,7 +42,7 @@ struct RpcPacket {
         for item in items {
             size += RpcPacket.head + item.body.bytes.count
             if item.owner is StreamHalf.ReplyMark { continue }
-            weight += item.count
+            weight += item.chunkWeight
             chunks += 1
         }
         self.items = items
@@ -71,7 +71,7 @@ struct RpcPacket {
                 ? RpcPacket.cbor : item.owner is StreamHalf.ReplyMark ? RpcPacket.reply : RpcPacket.raw
             withUnsafeTemporaryAllocation(byteCount: RpcPacket.head, alignment: 1) { bytes in
                 bytes[0] = kind
-                RpcPacket.store(UInt32(truncatingIfNeeded: item.count), in: bytes, at: 1)
+                RpcPacket.store(UInt32(truncatingIfNeeded: item.chunkWeight), in: bytes, at: 1)
                 RpcPacket.store(UInt32(truncatingIfNeeded: body.bytes.count), in: bytes, at: 5)
                 output.append(UnsafeRawBufferPointer(bytes))
             }
@@ -122,11 +122,12 @@ struct RpcPacket {
             let isWhole = forEach { kind, itsWeight, body in
                 if kind == RpcPacket.reply { return true }
                 chunks += 1
-                weight += kind == RpcPacket.raw ? max(1, body.count) : itsWeight
+                weight += kind == RpcPacket.raw ? max(StreamHalf.leastWeight, body.count) : itsWeight
                 switch kind {
                 case RpcPacket.raw: return true
                 // A term of Erlang's weighs as much as its external form, which is about as large.
-                case RpcPacket.cbor: return itsWeight > 0 && body.count <= 4 * itsWeight + 64
+                case RpcPacket.cbor:
+                    return itsWeight >= StreamHalf.leastWeight && body.count <= 4 * itsWeight + 64
                 default: return false
                 }
             }
@@ -219,6 +220,7 @@ extension PacketLink {
         lock.withLock { c in
             if c.isClosed || c.end != nil || c.flows?[flow.ownNumber] != nil { return false }
             c.flows?[flow.ownNumber] = flow
+            if flow.isOfPeer { c.flowsOfPeer += 1 }
             return true
         }
     }

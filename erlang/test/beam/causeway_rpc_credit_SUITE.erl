@@ -10,7 +10,6 @@
 
 -define(R, causeway_rpc).
 -define(S, causeway_rpc_stream).
--define(OPEN, 16#27).
 -define(DATA, 16#28).
 -define(END, 16#29).
 -define(ERROR, 16#2a).
@@ -37,79 +36,28 @@ end_per_testcase(_Case, _Config) ->
     [ok = ?R:unadvertise(Name) || {Name, _} <- ?R:list_advertised()],
     ok.
 
-%% A connection, and a bare packet connection that is its peer, whose frames come here.
-connect() ->
-    {One, Two} = sockets(),
-    {ok, Connection} = ?R:connect(One),
-    Test = self(),
-    Handler = fun(?OPEN, _, Payload, From) -> Test ! {opened, Payload, From}, noreply;
-                 (Type, _, Payload, _) -> Test ! {frame, Type, Payload}, ok
-              end,
-    {ok, Peer} = causeway_packet_connection:start_link(Two, #{handler => Handler, workers => 0}),
-    {Connection, Peer}.
-
-sockets() ->
-    {ok, Listener} = gen_tcp:listen(0, [binary, {active, false}, {nodelay, true}, {ip, {127, 0, 0, 1}}]),
-    {ok, Number} = inet:port(Listener),
-    {ok, One} = gen_tcp:connect({127, 0, 0, 1}, Number, [binary, {active, false}, {nodelay, true}]),
-    {ok, Two} = gen_tcp:accept(Listener),
-    ok = gen_tcp:close(Listener),
-    {One, Two}.
-
-close({Connection, Peer}) ->
-    ok = causeway_packet_connection:close(Peer),
-    causeway_ct:wait_until(fun() -> not is_process_alive(Connection) end),
-    flush().
-
-flush() -> receive _ -> flush() after 0 -> ok end.
-
-%% The peer opens a call that is served here, whose handler is told what to do. Gives how much room it has.
+%% The handler takes all when it is told `go'.
 open(Peer) ->
+    {Handler, Stream, Room} = rpc_peer:open(Peer),
     Test = self(),
-    ok = ?R:advertise(<<"held">>, bidi, fun(Stream, _) ->
-        Test ! {handler, self(), Stream},
-        receive go -> Test ! {taken, self(), all_of(Stream, 0)} end
-    end),
-    {ok, Opening} = causeway_cbor:encode(#{stream_id => 0, procedure => <<"held">>, mode => bidi, args => nil, window => 1000}),
-    {ok, 0, Answer} = causeway_packet_connection:request(Peer, ?OPEN, Opening),
-    {ok, #{<<"window">> := Room}} = causeway_cbor:decode(Answer),
-    receive {handler, Handler, Stream} -> {Handler, Stream, Room} end.
-
-all_of(Stream, Bytes) ->
-    case ?S:recv(Stream, 10000) of
-        {chunk, Chunk} -> all_of(Stream, Bytes + byte_size(Chunk));
-        Other -> {Bytes, Other}
-    end.
-
-data(Number, Seq, Chunks) ->
-    [<<Number:32, Seq:32>> | [[<<0, (max(1, byte_size(Chunk))):32, (byte_size(Chunk)):32>>, Chunk] || Chunk <- Chunks]].
-
-send(Peer, Number, Seq, Chunks) -> causeway_packet_connection:request(Peer, ?DATA, data(Number, Seq, Chunks)).
-
-%% What it is told ends the call.
-error_frame() ->
-    receive
-        {frame, ?ERROR, Payload} ->
-            {ok, Map} = causeway_cbor:decode(Payload),
-            Map
-    after 10000 -> error(no_error)
-    end.
+    Handler ! {go, fun(Half) -> receive go -> Test ! {taken, self(), rpc_peer:all_of(Half)} end end},
+    {Handler, Stream, Room}.
 
 fill(Peer, Seq, Chunk) ->
-    {ok, 0, _} = send(Peer, 0, Seq, [Chunk]),
+    {ok, 0, _} = rpc_peer:send(Peer, 0, Seq, [Chunk]),
     receive
         {frame, ?ERROR, Payload} -> {Seq, causeway_cbor:decode(Payload)}
     after 0 -> fill(Peer, Seq + 1, Chunk)
     end.
 
 too_much(_Config) ->
-    {_, Peer} = Both = connect(),
+    {_, Peer} = Both = rpc_peer:connect(),
     {Handler, Stream, Room} = open(Peer),
     {Seq, {ok, Error}} = fill(Peer, 0, binary:copy(<<"x">>, 10000)),
     ?assertMatch(#{<<"code">> := <<"out_of_credit">>, <<"stream_id">> := 1}, Error),
     ?assert(Seq * 10000 < 2 * Room),
     %% What comes after it is dropped.
-    [{ok, 0, _} = send(Peer, 0, Number, [<<0:800000>>]) || Number <- lists:seq(Seq + 1, Seq + 20)],
+    [{ok, 0, _} = rpc_peer:send(Peer, 0, Number, [<<0:800000>>]) || Number <- lists:seq(Seq + 1, Seq + 20)],
     ?assertMatch(#{closed_recv := true}, ?S:info(Stream)),
     Handler ! go,
     receive
@@ -118,16 +66,16 @@ too_much(_Config) ->
             ?assert(Bytes > Room div 4 - 10000 andalso Bytes =< Room div 4),
             ?assertMatch({error, {<<"out_of_credit">>, <<"10000 bytes have come where there was room for ", _/binary>>}}, Outcome)
     end,
-    close(Both).
+    rpc_peer:close(Both).
 
 %% Who is called must keep to it as well.
 too_much_for_a_client(_Config) ->
-    {Connection, Peer} = Both = connect(),
+    {Connection, Peer} = Both = rpc_peer:connect(),
     Test = self(),
     spawn_link(fun() ->
         {ok, Stream} = ?R:call_stream(<<"there">>, nil, #{connection => Connection, window => 1000}),
         Test ! {client, self(), Stream},
-        receive go -> Test ! {taken, self(), all_of(Stream, 0)} end
+        receive go -> Test ! {taken, self(), rpc_peer:all_of(Stream)} end
     end),
     receive
         {opened, Payload, From} ->
@@ -136,47 +84,47 @@ too_much_for_a_client(_Config) ->
             ok = causeway_packet_connection:reply(From, {ok, Answer})
     end,
     Client = receive {client, Process, _} -> Process end,
-    {ok, 0, _} = send(Peer, 1, 0, [<<0:24000>>]),
+    {ok, 0, _} = rpc_peer:send(Peer, 1, 0, [<<0:24000>>]),
     %% That has its place where it is received.
     receive {frame, ?CREDIT, Credit} -> ?assertEqual(<<0:32, 3000:32>>, Credit) end,
-    {ok, 0, _} = send(Peer, 1, 1, [<<0:32000>>]),
-    {ok, 0, _} = send(Peer, 1, 2, [<<0>>]),
-    ?assertMatch(#{<<"code">> := <<"out_of_credit">>, <<"stream_id">> := 0}, error_frame()),
+    {ok, 0, _} = rpc_peer:send(Peer, 1, 1, [<<0:32000>>]),
+    {ok, 0, _} = rpc_peer:send(Peer, 1, 2, [<<0>>]),
+    ?assertMatch(#{<<"code">> := <<"out_of_credit">>, <<"stream_id">> := 0}, rpc_peer:error_frame()),
     Client ! go,
     receive {taken, Client, Taken} -> ?assertMatch({3000, {error, {<<"out_of_credit">>, _}}}, Taken) end,
-    close(Both).
+    rpc_peer:close(Both).
 
 %% A gigabyte, as fast as it goes.
 much_too_much(_Config) ->
-    {_, Peer} = Both = connect(),
+    {_, Peer} = Both = rpc_peer:connect(),
     {Handler, _Stream, _Room} = open(Peer),
     erlang:garbage_collect(),
     Before = erlang:memory(total),
-    Payload = iolist_to_binary(data(0, 0, [binary:copy(<<"x">>, 1000000)])),
+    Payload = iolist_to_binary(rpc_peer:data(0, 0, [binary:copy(<<"x">>, 1000000)])),
     Most = lists:foldl(fun(_, Most) ->
         [{ok, 0, _} = causeway_packet_connection:request(Peer, ?DATA, Payload) || _ <- lists:seq(1, 20)],
         max(Most, erlang:memory(total))
     end, 0, lists:seq(1, 50)),
-    ?assertMatch(#{<<"code">> := _}, error_frame()),
+    ?assertMatch(#{<<"code">> := _}, rpc_peer:error_frame()),
     ?assert(Most - Before < 64 * 1048576),
     Handler ! go,
     receive {taken, Handler, {1000000, {error, _}}} -> ok end,
-    close(Both).
+    rpc_peer:close(Both).
 
 %% The first is taken however large it is, where there is any room.
 large_chunk(_Config) ->
-    {_, Peer} = Both = connect(),
+    {_, Peer} = Both = rpc_peer:connect(),
     {Handler, Stream, Room} = open(Peer),
     Large = binary:copy(<<"x">>, 3 * Room),
-    {ok, 0, _} = send(Peer, 0, 0, [Large]),
+    {ok, 0, _} = rpc_peer:send(Peer, 0, 0, [Large]),
     causeway_ct:wait_until(fun() -> maps:get(seq_in, ?S:info(Stream)) =:= 1 end),
     {ok, 0, _} = causeway_packet_connection:request(Peer, ?END, element(2, causeway_cbor:encode(#{stream_id => 0, role => send}))),
     Handler ! go,
     receive {taken, Handler, Taken} -> ?assertEqual({3 * Room, eof}, Taken) end,
-    close(Both).
+    rpc_peer:close(Both).
 
 weightless_terms(_Config) ->
-    {_, Peer} = Both = connect(),
+    {_, Peer} = Both = rpc_peer:connect(),
     {Handler, Stream, _Room} = open(Peer),
     {ok, Body} = causeway_cbor:encode(binary:copy(<<"x">>, 1000)),
     [{ok, 0, _} = causeway_packet_connection:request(
@@ -185,25 +133,25 @@ weightless_terms(_Config) ->
                    Peer, ?DATA, <<0:32, 0:32, 1, 1000:32, (byte_size(Body)):32, Body/binary>>),
     causeway_ct:wait_until(fun() -> maps:get(seq_in, ?S:info(Stream)) =:= 1 end),
     exit(Handler, kill),
-    close(Both).
+    rpc_peer:close(Both).
 
 second_reply(_Config) ->
-    {_, Peer} = Both = connect(),
+    {_, Peer} = Both = rpc_peer:connect(),
     {Handler, Stream, _Room} = open(Peer),
     {ok, Body} = causeway_cbor:encode(#{result => 1}),
     Reply = <<0:32, 0:32, 2, 0:32, (byte_size(Body)):32, Body/binary>>,
     {ok, 0, _} = causeway_packet_connection:request(Peer, ?DATA, Reply),
     ?assertEqual({ok, 1}, ?S:await_reply(Stream, 10000)),
     {ok, 0, _} = causeway_packet_connection:request(Peer, ?DATA, Reply),
-    ?assertMatch(#{<<"code">> := <<"badarg">>, <<"message">> := <<"a second reply has come">>}, error_frame()),
+    ?assertMatch(#{<<"code">> := <<"badarg">>, <<"message">> := <<"a second reply has come">>}, rpc_peer:error_frame()),
     exit(Handler, kill),
-    close(Both).
+    rpc_peer:close(Both).
 
 %% What takes no room fills nothing either.
 nothing_at_all(_Config) ->
-    {_, Peer} = Both = connect(),
+    {_, Peer} = Both = rpc_peer:connect(),
     {Handler, Stream, Room} = open(Peer),
-    {ok, 0, _} = send(Peer, 0, 0, [binary:copy(<<"x">>, Room)]),
+    {ok, 0, _} = rpc_peer:send(Peer, 0, 0, [binary:copy(<<"x">>, Room)]),
     {ok, End} = causeway_cbor:encode(#{stream_id => 0, role => send}),
     [{ok, 0, _} = causeway_packet_connection:request(Peer, Type, Payload)
      || _ <- lists:seq(1, 2000), {Type, Payload} <- [{?DATA, <<0:32, 1:32>>}, {?END, End}]],
@@ -211,23 +159,23 @@ nothing_at_all(_Config) ->
     ?assert(element(2, process_info(Stream, memory)) < 100000),
     Handler ! go,
     receive {taken, Handler, Taken} -> ?assertEqual({Room, eof}, Taken) end,
-    close(Both).
+    rpc_peer:close(Both).
 
 unread_streams_stop_no_other(_Config) ->
-    {One, Two} = sockets(),
+    {One, Two} = rpc_peer:sockets(),
     {ok, Connection} = ?R:connect(One),
     {ok, Other} = ?R:connect(Two),
     Opts = #{connection => Connection},
     Chunk = binary:copy(<<"x">>, 10000),
     ok = ?R:advertise(<<"endless">>, fun(Stream, _) -> endless(Stream, Chunk) end),
     ok = ?R:advertise(<<"count">>, fun(Stream, Number) -> [ok = ?S:send(Stream, Chunk) || _ <- lists:seq(1, Number)] end),
-    ok = ?R:advertise(<<"total">>, client_stream, fun(Stream, _) -> ?S:set_reply(Stream, element(1, all_of(Stream, 0))) end),
+    ok = ?R:advertise(<<"total">>, client_stream, fun(Stream, _) -> ?S:set_reply(Stream, element(1, rpc_peer:all_of(Stream))) end),
     ok = ?R:advertise(<<"held">>, client_stream, fun(Stream, _) -> ?S:await_reply(Stream) end),
     Unread = [element(2, ?R:call_stream(<<"endless">>, nil, Opts)) || _ <- lists:seq(1, 5)],
     {ok, Full} = ?R:open_stream(<<"held">>, nil, Opts),
     fill(Full, Chunk),
     {ok, Count} = ?R:call_stream(<<"count">>, 1000, Opts),
-    ?assertEqual({10000000, eof}, all_of(Count, 0)),
+    ?assertEqual({10000000, eof}, rpc_peer:all_of(Count)),
     {ok, Total} = ?R:open_stream(<<"total">>, nil, Opts),
     [ok = ?S:send(Total, Chunk, raw, 10000) || _ <- lists:seq(1, 1000)],
     ok = ?S:close_send(Total),

@@ -8,7 +8,8 @@
          close/1, close_settles_own_waiters/1, close_settles_waiting_receivers/1, abort/1, abort_is_sticky/1,
          chunks_before_the_error/1, cancel/1, reply/1, reply_overtakes_nothing/1, delivered_reply_overwrites/1,
          reply_waiters/1, receivers_are_served_in_order/1, receiver_that_dies_loses_nothing/1,
-         receiver_that_gives_up_leaves_nothing/1, window/1, sender_waits_for_room/1, sender_that_dies_sends_nothing/1,
+         receiver_that_gives_up_leaves_nothing/1, window/1, sender_waits_for_room/1, sender_is_patient_for_a_moment/1,
+         sender_that_dies_sends_nothing/1,
          many_at_once/1, owner_ends/1, killed_half/1, ends_by_itself/1, answers_when_ended/1, re_pairing/1,
          info/1, deadline/1, active_all/1, active_number/1, active_once/1, active_error/1, controlling_process/1,
          delivered/1, unknown_requests/1, memory_is_flat/1]).
@@ -20,6 +21,7 @@ all() ->
      close_settles_own_waiters, close_settles_waiting_receivers, abort, abort_is_sticky, chunks_before_the_error, cancel,
      reply, reply_overtakes_nothing, delivered_reply_overwrites, reply_waiters, receivers_are_served_in_order,
      receiver_that_dies_loses_nothing, receiver_that_gives_up_leaves_nothing, window, sender_waits_for_room,
+     sender_is_patient_for_a_moment,
      sender_that_dies_sends_nothing, many_at_once, owner_ends, killed_half, ends_by_itself, answers_when_ended,
      re_pairing, info, deadline, active_all, active_number, active_once, active_error, controlling_process, delivered,
      unknown_requests, memory_is_flat].
@@ -217,10 +219,10 @@ receiver_that_gives_up_leaves_nothing(_Config) ->
     no_messages().
 
 window(_Config) ->
-    {A, B} = pair(#{window => 100}),
-    ok = ?S:send(A, binary:copy(<<"x">>, 60)),
-    ?assertEqual({error, would_block}, ?S:send(A, binary:copy(<<"x">>, 41), raw, 0)),
-    ok = ?S:send(A, binary:copy(<<"x">>, 40), raw, 0),
+    {A, B} = pair(#{window => 200}),
+    ok = ?S:send(A, binary:copy(<<"x">>, 120)),
+    ?assertEqual({error, would_block}, ?S:send(A, binary:copy(<<"x">>, 81), raw, 0)),
+    ok = ?S:send(A, binary:copy(<<"x">>, 80), raw, 0),
     ?assertEqual({error, would_block}, ?S:send(A, <<>>, raw, 0)),
     ?assertEqual({error, timeout}, ?S:send(A, <<"x">>, raw, 10)),
     ?assertEqual({error, would_block}, ?S:send(A, term, msgpack, 0)),
@@ -228,11 +230,12 @@ window(_Config) ->
     ok = ?S:send(B, <<"x">>, raw, 0),
     {chunk, _} = ?S:recv(B),
     ok = ?S:send(A, <<"x">>, raw, 0),
-    ?assertMatch(#{inbox_size := 2, inbox_bytes := 41, seq_in := 3}, ?S:info(B)),
-    ?assertMatch(#{seq_out := 3, window := 100}, ?S:info(A)),
-    %% Many that are empty are not without limit.
-    {C, _} = pair(#{window => 100}),
-    ?assertEqual(100, fill(C, 0)).
+    ?assertMatch(#{inbox_size := 2, inbox_bytes := 144, seq_in := 3}, ?S:info(B)),
+    ?assertMatch(#{seq_out := 3, window := 200}, ?S:info(A)),
+    %% Many that are small are not without limit.
+    {C, D} = pair(#{window => 6400}),
+    ?assertEqual(100, fill(C, 0)),
+    ?assertMatch(#{inbox_bytes := 6400}, ?S:info(D)).
 
 fill(Stream, Number) ->
     case ?S:send(Stream, <<>>, raw, 0) of
@@ -268,6 +271,40 @@ full() ->
     ok = ?S:send(A, <<"full">>),
     {A, B}.
 
+%% It looks whether there is room now before it waits, but not for long where others want to run.
+sender_is_patient_for_a_moment(_Config) ->
+    {A, _B} = full(),
+    1 = erlang:trace_pattern({causeway_nif, rpc_has_room, 2}, true, []),
+    [begin
+         Others = [spawn_link(fun Spin() -> Spin() end) || _ <- lists:seq(1, Spinning)],
+         {Sender, Monitor} = spawn_monitor(fun() -> receive go -> exit(Send(A)) end end),
+         1 = erlang:trace(Sender, true, [call, running]),
+         Sender ! go,
+         receive {'DOWN', Monitor, process, Sender, Result} -> ?assertMatch({error, timeout}, Result) end,
+         Delivered = erlang:trace_delivered(Sender),
+         receive {trace_delivered, Sender, Delivered} -> ok end,
+         [begin unlink(Other), exit(Other, kill) end || Other <- Others],
+         {Looks, Turns} = looks_and_turns(Sender, 0, 0),
+         ?assert(Looks >= 1),
+         ?assert(Spinning =:= 0 orelse Turns < 30, Turns)
+     end || Spinning <- [0, 32],
+            Send <- [fun(Stream) -> ?S:send(Stream, <<"y">>, raw, 1) end,
+                     fun(Stream) -> ?S:send(Stream, term, msgpack, 1) end,
+                     fun(Stream) ->
+                         {error, Reason, [<<"y">>]} = ?S:send_many(Stream, [<<"y">>], 1),
+                         {error, Reason}
+                     end]],
+    1 = erlang:trace_pattern({causeway_nif, rpc_has_room, 2}, false, []),
+    no_messages().
+
+looks_and_turns(Process, Looks, Turns) ->
+    receive
+        {trace, Process, call, {causeway_nif, rpc_has_room, _}} -> looks_and_turns(Process, Looks + 1, Turns);
+        {trace, Process, in, _} -> looks_and_turns(Process, Looks, Turns + 1);
+        {trace, Process, out, _} -> looks_and_turns(Process, Looks, Turns)
+    after 0 -> {Looks, Turns}
+    end.
+
 sender_that_dies_sends_nothing(_Config) ->
     {A, B} = full(),
     Sender = await(fun() -> ?S:send(A, <<"x">>) end),
@@ -277,7 +314,7 @@ sender_that_dies_sends_nothing(_Config) ->
     ?assertEqual({error, timeout}, ?S:recv(B, 20)).
 
 many_at_once(_Config) ->
-    {A, B} = pair(#{window => 1000}),
+    {A, B} = pair(#{window => 16000}),
     Chunks = [<<Number:32>> || Number <- lists:seq(1, 5000)],
     Sender = await(fun() -> ?S:send_many(A, Chunks) end),
     ?assertEqual([{chunk, Chunk} || Chunk <- Chunks], collect(B, 5000)),
@@ -294,7 +331,7 @@ many_at_once(_Config) ->
 collect(_Stream, 0) ->
     [];
 collect(Stream, Number) ->
-    {ok, Items} = ?S:recv_many(Stream, 512),
+    {ok, Items} = ?S:recv_many(Stream, 8192),
     Items ++ collect(Stream, Number - length(Items)).
 
 owner_ends(_Config) ->
@@ -372,7 +409,7 @@ info(_Config) ->
     ?assertEqual(#{id => id, role => client, mode => bidi, peer => {local, B}, inbox_size => 0, inbox_bytes => 0,
                    window => 262144, waiters => 0, closed_recv => false, closed_send => false, seq_out => 1, seq_in => 0,
                    reply => undefined}, ?S:info(A)),
-    ?assertMatch(#{role := server, inbox_size := 1, inbox_bytes := 3, seq_in := 1}, ?S:info(B)).
+    ?assertMatch(#{role := server, inbox_size := 1, inbox_bytes := 64, seq_in := 1}, ?S:info(B)).
 
 deadline(_Config) ->
     A = half(#{deadline => 20}),
@@ -395,7 +432,7 @@ active_all(_Config) ->
     no_messages().
 
 active_number(_Config) ->
-    {A, B} = pair(#{window => 4}),
+    {A, B} = pair(#{window => 256}),
     ok = ?S:active(B, 2),
     [ok = ?S:send(A, <<Number>>) || Number <- lists:seq(1, 6)],
     ?assertEqual([{chunk, <<1>>}, {chunk, <<2>>}, passive], [told(B), told(B), told(B)]),

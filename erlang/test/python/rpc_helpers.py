@@ -1,5 +1,7 @@
 """What streaming calls call."""
 
+import time
+
 made_by: dict[str, int] = {}
 closed: set[str] = set()
 
@@ -34,6 +36,13 @@ def endless(name):
         while True:
             made_by[name] = made_by.get(name, 0) + 1
             yield b"0123456789"
+    finally:
+        closed.add(name)
+
+
+def sleep(name):
+    try:
+        time.sleep(3600)
     finally:
         closed.add(name)
 

@@ -1,6 +1,8 @@
 """One side of streaming calls between Erlang, Python in the node and Python in a process of its own."""
 
 import asyncio
+import socket
+import ssl
 import sys
 import threading
 
@@ -165,9 +167,16 @@ def outcome(name, connection=None):
     return "none"
 
 
-def main(port):
+def _tls(port, roots):
+    """A socket whose peer has a certificate of one of those roots."""
+    context = ssl.create_default_context(cafile=roots)
+    context.check_hostname = False
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port)))
+
+
+def main(port, roots=None):
     """A process of its own."""
-    connection = rpc.connect(("127.0.0.1", port))
+    connection = rpc.connect(_tls(port, roots) if roots else ("127.0.0.1", port))
     advertise("child_")
     rpc.advertise("child_use", lambda prefix: use(_text(prefix), connection))
     rpc.advertise("child_use_itself", lambda prefix: use(_text(prefix)))
@@ -186,4 +195,4 @@ def _text(name):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), *sys.argv[2:])

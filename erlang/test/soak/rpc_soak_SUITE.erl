@@ -14,7 +14,9 @@
 
 suite() -> [{timetrap, {minutes, 30}}].
 
-all() -> [hundred_thousand_streams, ten_thousand_at_once, stopped_receivers, python_streams, prop_stream].
+all() ->
+    [hundred_thousand_streams, ten_thousand_at_once, stopped_receivers, python_streams, prop_stream, prop_connection,
+     answers_for_a_minute, many_that_have_ended].
 
 init_per_suite(Config) ->
     true = code:add_patha(filename:dirname(code:which(?MODULE)) ++ "/.."),
@@ -174,4 +176,36 @@ pair() ->
     ok = ?S:pair(A, B),
     {A, B}.
 
-prop_stream(_Config) -> causeway_rpc_property_SUITE:check(10000).
+prop_stream(_Config) -> causeway_rpc_property_SUITE:check(prop_rpc_stream:prop_stream(), 10000).
+
+prop_connection(_Config) -> causeway_rpc_property_SUITE:check(prop_rpc_connection:prop_connection(), 10000).
+
+%% What has ended answers for a minute, and is forgotten afterwards.
+answers_for_a_minute(_Config) ->
+    {A, B} = pair(),
+    Monitor = monitor(process, B),
+    ok = ?S:send(A, <<"last">>),
+    ok = ?S:set_reply(A, done),
+    ok = ?S:close(A),
+    {chunk, <<"last">>} = ?S:recv(B),
+    receive {'DOWN', Monitor, process, B, normal} -> ok end,
+    Ended = erlang:monotonic_time(millisecond),
+    ?assertEqual([eof, {ok, done}], [?S:recv(B), ?S:await_reply(B)]),
+    %% It is looked after every five seconds.
+    receive after 58000 -> ok end,
+    ?assertEqual([eof, {ok, done}], [?S:recv(B), ?S:await_reply(B)]),
+    causeway_ct:wait_until(fun() -> ?S:recv(B) =:= {error, closed} end),
+    ?assert(erlang:monotonic_time(millisecond) - Ended >= 60000),
+    ?assertEqual([{error, closed}, {error, closed}, {error, closed}], [?S:await_reply(B), ?S:send(B, <<>>), ?S:close(B)]),
+    ?assertEqual([], causeway_ct:mailbox()).
+
+%% However many end within it.
+many_that_have_ended(_Config) ->
+    [begin
+         Pairs = [pair() || _ <- lists:seq(1, 5000)],
+         {First, _} = hd(Pairs),
+         [ok = ?S:close(A) || {A, _} <- Pairs],
+         causeway_ct:wait_until(fun() -> causeway_rpc_streams:count() =< 10000 end),
+         ?assertEqual(eof, ?S:recv(First))
+     end || _ <- lists:seq(1, 5)],
+    ok.

@@ -22,6 +22,11 @@ from ._stream import WINDOW, Stream
 _OPEN, _END, _ERROR = 0x27, 0x29, 0x2A
 # How many windows may be on the way.
 _ON_THE_WAY = 4
+# More room than anybody has.
+_MOST_ROOM = 1 << 40
+# Those of calls that the other side opens.
+_NUMBERS = range(0, 1 << 32, 2)
+MAX_CALLS = 1024
 _open: weakref.WeakSet = weakref.WeakSet()
 
 
@@ -30,16 +35,20 @@ class Connection:
 
     It goes over whatever a :class:`erlang.packetstream.PacketConnection` does, whose options it takes.
     ``window`` is how many bytes of a call may wait here, and three times as many on the way; with
-    ``serve=False`` the other side calls nothing. Leaving a ``with`` closes it. Calls that are not over then,
+    ``serve=False`` the other side calls nothing. It may have ``max_calls`` open at once: more are refused
+    with the code ``too_many_calls``. Leaving a ``with`` closes it. Calls that are not over then,
     or when it breaks, fail as ``disconnected``.
     """
 
-    def __init__(self, ends, *, window=WINDOW, serve=True, **options):
+    def __init__(self, ends, *, window=WINDOW, serve=True, max_calls=MAX_CALLS, **options):
         if _causeway.in_beam():
             raise RuntimeError("inside the node Erlang has the connections: causeway_rpc:connect/2 makes one")
         self._window = window
         self._room = _ON_THE_WAY * window
         self._serve = serve
+        self._max_calls = _positive("max_calls", max_calls)
+        # Handlers may go on when their calls are over.
+        self._serving = 0
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._closed = False
@@ -91,7 +100,7 @@ class Connection:
         return self._opened(stream, accepted, answer)
 
     def _begin(self, name, args, mode, deadline):
-        number = 2 * next(self._numbers) + 1
+        number = self._free_number()
         stream = self._stream(number, 0)
         opening = {
             "stream_id": number ^ 1,
@@ -108,14 +117,23 @@ class Connection:
         except BaseException as error:
             raise self._unopened(stream, error) from None
 
+    def _free_number(self):
+        # They are used again when 32 bits have no more.
+        while self._link.halves(number := 2 * next(self._numbers) % (1 << 32) + 1):
+            pass
+        return number
+
     def _opened(self, stream, accepted, answer):
         if not accepted:
             raise self._unopened(stream, RpcError("unavailable", answer.decode("utf-8", "replace")))
-        answer = cbor.loads(answer)
-        if "error" in answer:
-            raise self._unopened(stream, of_reason(answer["error"]))
-        stream._half.grant(answer["window"])
-        return stream
+        match _loads(answer):
+            case {"error": reason}:
+                raise self._unopened(stream, of_reason(reason))
+            case {"window": int(window)} if window > 0:
+                stream._half.grant(min(window, _MOST_ROOM))
+                return stream
+        text = "the other side has answered what is no answer"
+        raise self._unopened(stream, RpcError("unavailable", text))
 
     def _unopened(self, stream, error):
         stream._half.leave()
@@ -150,14 +168,31 @@ class Connection:
         handler = find(_name(opening["procedure"])) if self._serve else None
         if handler is None:
             return cbor.dumps({"error": {"code": "not_found", "message": "nobody has advertised that name"}})
-        if self._link.halves(opening["stream_id"]):
-            return cbor.dumps({"error": {"code": "badarg", "message": "another call has that stream_id"}})
-        stream = self._stream(opening["stream_id"], opening["window"])
+        if max(self._link.calls_of_peer(), self._serving) >= self._max_calls:
+            text = f"{self._max_calls} calls are open over this connection already"
+            return cbor.dumps({"error": {"code": "too_many_calls", "message": text}})
+        number, window = opening["stream_id"], opening["window"]
+        # Calls of this side have odd ones.
+        is_free = isinstance(number, int) and number in _NUMBERS and not self._link.halves(number)
+        if not is_free or not isinstance(window, int) or window < 1:
+            text = "a call has a window, and a stream_id that is even and that no other call has"
+            return cbor.dumps({"error": {"code": "badarg", "message": text}})
+        stream = self._stream(number, min(window, _MOST_ROOM))
         deadline = opening.get("deadline_ms")
         if deadline is not None:
             _deadlines.start(stream, deadline / 1000)
-        handler.start(stream, opening["args"])
+        with self._lock:
+            self._serving += 1
+        try:
+            handler.start(stream, opening["args"], self._served)
+        except BaseException:
+            self._served()
+            raise
         return cbor.dumps({"window": self._room, "mode": handler.mode})
+
+    def _served(self):
+        with self._lock:
+            self._serving -= 1
 
     # --- the end ------------------------------------------------------------------------------
 
@@ -198,6 +233,21 @@ class Connection:
 
     def __exit__(self, *_exception):
         self.close()
+
+
+def _loads(answer):
+    try:
+        return cbor.loads(answer)
+    except ValueError:
+        return None
+
+
+def _positive(name, number):
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"{name} must be an int, not {type(number).__name__}")
+    if number < 1:
+        raise ValueError(f"{name} must be 1 or more, not {number}")
+    return number
 
 
 def _name(name):

@@ -10,12 +10,18 @@ _changed = threading.Condition()
 _heap: list[tuple[float, int, weakref.ref, float]] = []
 _count = itertools.count()
 _thread = None
+# How many there are when those are looked for whose calls are over.
+_sweep_at = 1000
 
 
 def start(stream, seconds):
     """Abort a stream after so many seconds, unless it is over by then or nobody has it any more."""
-    global _thread
+    global _thread, _sweep_at
     with _changed:
+        if len(_heap) >= _sweep_at:
+            _heap[:] = filter(_is_open, _heap)
+            heapq.heapify(_heap)
+            _sweep_at = max(1000, 2 * len(_heap))
         heapq.heappush(_heap, (time.monotonic() + seconds, next(_count), weakref.ref(stream), seconds))
         if _thread is None:
             _thread = threading.Thread(target=_run, name="rpc-deadlines", daemon=True)
@@ -44,8 +50,10 @@ def _run():
 
 
 def _drop_finished():
-    while _heap:
-        stream = _heap[0][2]()
-        if stream is not None and not stream.over:
-            return
+    while _heap and not _is_open(_heap[0]):
         heapq.heappop(_heap)
+
+
+def _is_open(entry):
+    stream = entry[2]()
+    return stream is not None and not stream.over

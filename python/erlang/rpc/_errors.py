@@ -14,9 +14,9 @@ class RpcError(RuntimeError):
     """A streaming call has failed. ``code`` says how, for programs, and ``message`` for people.
 
     A handler that raises one has the call end with these. Codes of ours are ``cancelled``,
-    ``deadline_exceeded``, ``disconnected``, ``peer_down``, ``not_found``, ``unavailable``, ``closed``,
-    ``peer_closed``, ``send_closed``, ``out_of_order`` and ``out_of_credit``; of another exception of a
-    handler it is the name of its class.
+    ``deadline_exceeded``, ``disconnected``, ``peer_down``, ``not_found``, ``unavailable``,
+    ``too_many_calls``, ``closed``, ``peer_closed``, ``send_closed``, ``out_of_order``, ``out_of_credit``
+    and ``refused``; of another exception of a handler it is the name of its class.
     """
 
     def __init__(self, code, message=""):

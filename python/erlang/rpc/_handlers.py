@@ -11,6 +11,10 @@ MODES = ("server_stream", "client_stream", "bidi")
 _log = logging.getLogger("erlang.rpc")
 
 
+def _nothing():
+    pass
+
+
 class Handler:
     """A function that serves a name in a mode."""
 
@@ -32,17 +36,23 @@ class Handler:
             self.is_async or self.mode != "server_stream" or inspect.isgeneratorfunction(self.function)
         )
 
-    def start(self, stream, args):
-        """Have it serve a call, in a task of its own, or in a thread as soon as there is one for it."""
-        if self.is_async:
-            run_in_loop(self._serve_async, stream, args)
-        else:
-            _pool.run(self.name, self._run_later, stream, args)
+    def start(self, stream, args, ended=_nothing):
+        """Have it serve a call, in a task of its own, or in a thread as soon as there is one for it.
 
-    def _run_later(self, stream, args):
-        # Where the caller has given up meanwhile nothing is done.
-        if not stream.over:
-            self.run(stream, args)
+        ``ended`` is called when it has.
+        """
+        if self.is_async:
+            run_in_loop(self._serve_async, stream, args, ended)
+        else:
+            _pool.run(self.name, self._run_later, stream, args, ended)
+
+    def _run_later(self, stream, args, ended):
+        try:
+            # Where the caller has given up meanwhile nothing is done.
+            if not stream.over:
+                self.run(stream, args)
+        finally:
+            ended()
 
     def run(self, stream, args):
         """Serve a call in this thread."""
@@ -60,7 +70,7 @@ class Handler:
         else:
             stream.close()
 
-    async def _serve_async(self, stream, args):
+    async def _serve_async(self, stream, args, ended):
         import asyncio
 
         serving = asyncio.ensure_future(self._run_async(stream, args))
@@ -78,6 +88,7 @@ class Handler:
             stream.close()
         finally:
             watching.cancel()
+            ended()
 
     async def _run_async(self, stream, args):
         made = self._call(stream, args)
