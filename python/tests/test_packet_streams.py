@@ -60,6 +60,23 @@ def test_tls_both_ways_at_once(version):
         assert [result()[2] for result in results[::2]] == [b"%d" % number for number in range(500)]
 
 
+def test_python_ends_with_a_tls_connection_that_nobody_has_closed():
+    """Its thread is stopped where it is then: whoever waited for that one would never end."""
+    program = (
+        "import test_packet_streams as tests\n"
+        "pair = tests.tls_pair()\n"
+        "sockets = pair.__enter__()\n"
+        "connections = [tests.PacketConnection(end, request_handler=tests.echo).open() for end in sockets]\n"
+        "assert connections[0].do(1, 3, b'abc') == (True, 3, b'abc')\n"
+        "connections[0]._cycle = connections\n"  # only the last collection finds it
+    )
+    here = os.path.dirname(__file__)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, sys.path)])}
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, env=environment, timeout=PATIENCE, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_tls_stays_the_callers():
     with tls_pair() as (one, two):
         one.settimeout(7)

@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import socket
+import sys
 import stat
 import threading
 
@@ -44,13 +45,16 @@ class Streams:
             # It may be over already.
             with contextlib.suppress(OSError):
                 near.shutdown(socket.SHUT_RDWR)
+        # When Python has ended its threads are stopped where they are, and whoever waits for one waits for ever.
+        is_running = not sys.is_finalizing()
         for near, thread, stop in self._pumps:
-            if thread is not None:
+            if thread is not None and is_running:
                 thread.join(timeout)
             if stop is not None:
                 # The socket is the caller's again, who may close it: nobody may write to its number then.
                 stop.close()
-                thread.join()
+                if is_running:
+                    thread.join()
             near.close()
         self._pumps = []
 
