@@ -146,6 +146,8 @@ struct DescriptorMessageTests {
     @Test("more descriptors than a message can have are refused")
     func many() throws {
         let sockets = try Descriptor.messageSockets()
-        #expect(throws: Errno(EINVAL)) { try sockets.first.send([1], with: [Int32](repeating: 0, count: 100)) }
+        #expect(throws: Errno(EINVAL)) {
+            try sockets.first.send([1], with: [Int32](repeating: 0, count: 100))
+        }
     }
 }

@@ -1,5 +1,6 @@
 import Beam
 import CErlNif
+import Streams
 import Synchronization
 
 /// One request of an Erlang process to Python, from when it is queued until it is answered, cancelled
@@ -24,6 +25,10 @@ final class Call: Resource, @unchecked Sendable {
         static let looking: UInt8 = 1
         static let kept: UInt8 = 2
     }
+
+    private static let fewLooks = 20
+    /// Nanoseconds that quick calls take, and are looked for, at most.
+    static let quick: Int64 = 50_000
 
     /// How errors are wanted.
     enum ErrorForm: Int { case pair = 0, map = 1 }
@@ -52,8 +57,9 @@ final class Call: Resource, @unchecked Sendable {
     private let delivery: Atomic<UInt8>
     /// A result in `environment`, which belongs to the caller once it is kept.
     private var kept: Term
-    /// How often the caller still looks. Its own.
+    /// How often the caller has looked, and since when. Its own.
     private var looks = 0
+    private var looksSince: Int64 = 0
     /// A task of the context's event loop answers it.
     let isTask = Atomic<Bool>(false)
     /// Held while the terms move.
@@ -75,7 +81,6 @@ final class Call: Resource, @unchecked Sendable {
         self.context = context
         delivery = Atomic(isLookedFor ? Delivery.looking : Delivery.message)
         kept = tag
-        if isLookedFor { looks = context.looks.load(ordering: .relaxed) }
     }
 
     /// Takes the call to be run; false when it was cancelled while it was queued.
@@ -131,11 +136,11 @@ final class Call: Resource, @unchecked Sendable {
         return makeTuple(environment.pointer, copy, result)
     }
 
-    /// Keeps a small result, which was made in `environment`, for a caller that still looks for it. By whom has claimed the
-    /// answer; false when the caller wants a message.
-    func keep(_ result: Term) -> Bool {
+    /// Keeps a small result for a caller that still looks for it. By whom has claimed the answer; false when the caller
+    /// wants a message.
+    func keep(_ result: Term, isBesideRequest: Bool) -> Bool {
         guard delivery.load(ordering: .relaxed) == Delivery.looking else { return false }
-        kept = result
+        kept = isBesideRequest ? result : environment.copy(result)
         return exchangeDelivery(Delivery.looking, Delivery.kept)
     }
 
@@ -143,9 +148,27 @@ final class Call: Resource, @unchecked Sendable {
     func look(_ env: EnvPointer?) -> Term {
         let state = delivery.load(ordering: .acquiring)
         guard state == Delivery.looking else { return state == Delivery.kept ? takeKept(env) : atoms.wait }
-        looks -= 1
-        if looks > 0 { return atoms.pending }
+        looks += 1
+        if looksOn { return atoms.pending }
         return exchangeDelivery(Delivery.looking, Delivery.message) ? atoms.wait : takeKept(env)
+    }
+
+    /// Whether the caller looks again. Other processes have their turn between two looks; where there are none, one
+    /// takes a fifth of a microsecond, and a scheduler that has nothing to do goes to sleep after some 20: that and its
+    /// waking take as long again. So quick calls are looked for longer, unless the looks have taken long themselves.
+    private var looksOn: Bool {
+        switch looks {
+        case 1:
+            return true
+        case 2:
+            looksSince = monotonicNanoseconds()
+            return true
+        case ...Call.fewLooks:
+            return true
+        default:
+            return context.isQuick.load(ordering: .relaxed)
+                && monotonicNanoseconds() - looksSince < Call.quick
+        }
     }
 
     private func takeKept(_ env: EnvPointer?) -> Term {

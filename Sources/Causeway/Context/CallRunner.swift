@@ -42,7 +42,7 @@ final class CallRunner {
         context.isBusy.store(false, ordering: .relaxed)
         context.busySince.store(outerStart, ordering: .relaxed)
         context.endInterruption()
-        if let result, !answer(call, result) { context.learn(monotonicNanoseconds() - start) }
+        if let result { answer(call, result, since: start) }
     }
 
     /// Answers a call by what its task has come to. Where that has printed, the lines go first.
@@ -78,28 +78,26 @@ final class CallRunner {
         }
     }
 
-    /// Whether the caller had no need of a message.
-    @discardableResult
-    private func answer(_ call: Call, _ result: Result) -> Bool {
+    /// Answers a call that was begun at some time, where that was the thread's only work since.
+    private func answer(_ call: Call, _ result: Result, since start: Int64? = nil) {
         // Whoever else answers it may be reading its environment: that is freed with the call then.
-        guard call.claimAnswer() else {
-            answers.clear()
-            return true
+        guard call.claimAnswer() else { return answers.clear() }
+        let isBeside = result.isBesideRequest
+        if call.isDetached || result.isSmall && call.keep(result.term, isBesideRequest: isBeside) {
+            if !isBeside { answers.clear() }
+            if call.isDetached { call.environment.clear() }
+            return
         }
-        if result.isBesideRequest {
-            if call.isDetached || result.isSmall && call.keep(result.term) { return true }
+        // Before it is sent: to wake the caller's scheduler takes long.
+        if let start { context.learn(monotonicNanoseconds() - start) }
+        if isBeside {
             let message = makeTuple(call.environment.pointer, call.tag, result.term)
             send(to: call.caller, call.environment, message)
         } else {
-            if call.isDetached {
-                answers.clear()
-            } else {
-                send(to: call.caller, answers, call.answer(result.term, in: answers))
-            }
+            send(to: call.caller, answers, call.answer(result.term, in: answers))
             // The caller may hold the call until its heap is collected, which can be long.
             call.environment.clear()
         }
-        return call.isDetached
     }
 
     /// `{ok, Value}` or an error.

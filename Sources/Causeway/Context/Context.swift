@@ -154,22 +154,11 @@ final class Context: Resource, @unchecked Sendable {
         return since == 0 ? 0 : Int(max(0, now - since) / 1_000_000)
     }
 
-    /// How often a caller looks for its answer before it waits for a message. Other processes have their turn between two
-    /// looks; where there are none, a look takes a fifth of a microsecond.
-    let looks = Atomic<Int>(Looks.few)
-    private enum Looks {
-        static let few = 20
-        static let many = 250
-        /// In nanoseconds: longer calls are not looked for.
-        static let limit: Int64 = 50_000
-    }
+    /// Whether the last call whose caller had to be sent a message was quick: see `Call.look`.
+    let isQuick = Atomic<Bool>(false)
 
-    /// A caller had to be sent a message after a call that has taken so many nanoseconds. Where that was short it pays to
-    /// look longer: a scheduler that has nothing to do goes to sleep after some 20 microseconds, and that and its waking
-    /// take as long again.
-    func learn(_ nanoseconds: Int64) {
-        looks.store(nanoseconds < Looks.limit ? Looks.many : Looks.few, ordering: .relaxed)
-    }
+    /// A caller had to be sent a message after a call that has taken so many nanoseconds.
+    func learn(_ nanoseconds: Int64) { isQuick.store(nanoseconds < Call.quick, ordering: .relaxed) }
 
     /// How many calls have been given up in the queue since somebody has looked for such there.
     private let abandoned = Atomic<Int>(0)

@@ -7,8 +7,8 @@ import itertools
 import logging
 import os
 import socket
-import sys
 import stat
+import sys
 import threading
 
 _log = logging.getLogger("erlang.packetstream")
@@ -45,7 +45,7 @@ class Streams:
             # It may be over already.
             with contextlib.suppress(OSError):
                 near.shutdown(socket.SHUT_RDWR)
-        # When Python has ended its threads are stopped where they are, and whoever waits for one waits for ever.
+        # When Python has ended its threads are stopped where they are: whoever waits for one waits for ever.
         is_running = not sys.is_finalizing()
         for near, thread, stop in self._pumps:
             if thread is not None and is_running:
