@@ -254,7 +254,7 @@ conditions(Rounds, Ms) ->
                  case line("git status --porcelain") of "" -> ""; _ -> " and changes" end,
                  ", ", Time]},
      {"Rounds", [io_lib:format("~b of ~b ms for each peer", [Rounds, Ms]),
-                 case bench_cores:wanted() of any -> ""; Wanted -> [", cores ", atom_to_list(Wanted)] end]}].
+                 case bench_cores:wanted() of any -> ""; Wanted -> [", cores ", atom_to_list(Wanted), " where the host let them be"] end]}].
 
 %% Both sides have to be the same Python, or the comparison says nothing.
 python_version() ->

@@ -1,6 +1,9 @@
 %% @doc Holds the ratios of a run against earlier ones: `make bench-check' fails where one has become worse by more than
 %% 15 %, `make bench RECORD=1' notes those of that run.
 %%
+%% Rounds in which the processors were together are compared, and no others: see bench_cores. A number without such a round
+%% is not held against anything, and not noted.
+%%
 %% `thresholds.config' has one line for each: `{Name, Ratio}.' Differences, and what has no target, are not in it: of these
 %% nobody can say what worse means.
 -module(bench_check).
@@ -32,7 +35,8 @@ record(Results) ->
 
 ratios(Results) ->
     [{Name, Median, Bound} || #{numbers := Numbers} <- Results,
-                              #{name := Name, ratio := {'/', _, _}, value := {Median, _, _}, target := {Bound, _}} <- Numbers].
+                              #{name := Name, ratio := {'/', _, _}, marks := Marks, target := {Bound, _}} <- Numbers,
+                              {together, _Rounds, Median} <- Marks].
 
 thresholds() ->
     case file:consult(?THRESHOLDS) of

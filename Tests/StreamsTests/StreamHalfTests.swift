@@ -16,7 +16,7 @@ private final class Counter: Sendable {
 }
 
 /// Two halves, joined, and how often each was over.
-private struct Pair {
+private final class Pair: Sendable {
     let client: StreamHalf
     let server: StreamHalf
     let over = (client: Counter(), server: Counter())
@@ -26,6 +26,12 @@ private struct Pair {
         client = StreamHalf(window: window) { _ in first.increment() }
         server = StreamHalf(window: window) { _ in second.increment() }
         StreamHalf.pair(client, server)
+    }
+
+    /// Each holds the other while they are joined.
+    deinit {
+        client.detach()
+        server.detach()
     }
 
     var timesOver: [Int] { [over.client.value, over.server.value] }

@@ -21,7 +21,8 @@
 -record(half, {stream, out = open :: open | closed | unknown, coming = [], all = true, ends = [], error = none,
                replies = [], replied = none}).
 
--record(state, {window, connections, a = #half{}, b = #half{}}).
+%% The larger window of the two, and the smaller.
+-record(state, {window, smaller, connections, a = #half{}, b = #half{}}).
 
 %% @doc The property.
 -spec prop_connection() -> proper:test().
@@ -63,7 +64,7 @@ start(Window) ->
     ok = rpc_peer:serve_held(<<"prop">>),
     {ok, Client} = causeway_rpc:open_stream(<<"prop">>, nil, #{connection => Connection, window => Window}),
     Server = receive {handler, _, Stream} -> Stream after ?TIME -> error(no_handler) end,
-    #state{window = max(Window, 262144), connections = [Connection, Other], a = #half{stream = Client},
+    #state{window = max(Window, 262144), smaller = min(Window, 262144), connections = [Connection, Other], a = #half{stream = Client},
            b = #half{stream = Server}}.
 
 stop(#state{connections = Connections, a = #half{stream = Client}, b = #half{stream = Server}}) ->

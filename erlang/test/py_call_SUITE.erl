@@ -24,8 +24,8 @@ all() ->
      spawn_call_with_kwargs_and_context, spawner_dies, version_is_of_this_python, contexts_by_index,
      start_contexts_adds, wrong_number_of_contexts, stop_contexts_and_start_again, dup_fd, dup_fd_is_close_on_exec,
      dup_fd_errors, send_and_whereis, send_errors, send_is_not_possible_to_names, answers_reach_their_callers,
-     calls_leave_nothing_in_mailboxes, small_answers_are_kept_for_who_looks, answers_to_who_waits_are_messages,
-     large_answers_are_messages, quick_calls_need_no_messages, error_of_conversion_is_an_error_of_the_call].
+     calls_leave_nothing_in_mailboxes, small_answers_are_kept_for_who_looks, kept_answers_are_given_up, answers_to_who_waits_are_messages,
+     large_answers_are_messages, errors_are_messages, quick_calls_need_no_messages, error_of_conversion_is_an_error_of_the_call].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
 
@@ -302,6 +302,7 @@ context_stops_during_call(_Config) ->
     Reference = py:spawn_call(Context, ?HELPERS, loop, [self()]),
     ok = causeway_ct:expect(<<"running">>),
     Queued = py:spawn_call(Context, math, sqrt, [16]),
+    ok = py:cast(Context, math, sqrt, [16]),
     ok = py_context:stop(Context),
     ?assertMatch({error, {context_stopped, <<_, _/binary>>}}, py:await(Reference)),
     ?assertMatch({error, {context_stopped, <<_, _/binary>>}}, py:await(Queued)),
@@ -501,18 +502,23 @@ error_of_conversion_is_an_error_of_the_call(_Config) ->
 
 small_answers_are_kept_for_who_looks(_Config) ->
     [begin
-         {Call, Tag} = ask({eval, Code, #{}}),
-         case looked_for(Call) of
-             wait -> ?assertEqual({ok, Value}, message(Call, Tag));
-             Answer -> ?assertEqual({ok, Value}, Answer)
-         end,
+         {Call, _} = answered(Code),
+         ?assertEqual({ok, Value}, causeway_nif:look(Call)),
          ?assertEqual(wait, causeway_nif:look(Call)),
          ?assertEqual(sent, causeway_nif:cancel(Call)),
          ?assertEqual([], causeway_ct:mailbox())
-     end|| {Code, Value} <- [{<<"4.0">>, 4.0}, {<<"None">>, none}, {<<"2 ** 4096">>, 1 bsl 4096},
-                              {<<"'x' * 10**6">>, binary:copy(<<"x">>, 1000000)},
-                              {<<"(1, [2, {3: b'4'}])">>, {1, [2, #{3 => <<"4">>}]}}],
-            _ <- lists:seq(1, 100)].
+     end || {Code, Value} <- [{<<"4.0">>, 4.0}, {<<"None">>, none}, {<<"'x' * 10**6">>, binary:copy(<<"x">>, 1000000)},
+                              {<<"(1, [2, {3: b'4'}])">>, {1, [2, #{3 => <<"4">>}]}}]].
+
+kept_answers_are_given_up(_Config) ->
+    {Caller, Monitor} = spawn_monitor(fun() ->
+        {Call, _} = answered(<<"4.0">>),
+        receive never -> Call end
+    end),
+    causeway_ct:wait_until(fun() -> process_info(Caller, status) =:= {status, waiting} end),
+    exit(Caller, kill),
+    receive {'DOWN', Monitor, process, Caller, killed} -> ok end,
+    ?assertEqual({ok, 4.0}, py:call(py:context(1), math, sqrt, [16])).
 
 answers_to_who_waits_are_messages(_Config) ->
     {ok, Event} = py:eval(<<"__import__('threading').Event()">>, #{}, #{result => ref}),
@@ -528,6 +534,12 @@ large_answers_are_messages(_Config) ->
     ?assertEqual(wait, looked_for(Call)),
     ?assertEqual({ok, lists:seq(0, 999)}, message(Call, Tag)).
 
+%% Nobody looks on for what has been sent.
+errors_are_messages(_Config) ->
+    {Call, Tag} = answered(<<"1 / 0">>),
+    ?assertEqual(wait, causeway_nif:look(Call)),
+    ?assertMatch({error, {'ZeroDivisionError', _}}, message(Call, Tag)).
+
 quick_calls_need_no_messages(_Config) ->
     Calls = 100,
     causeway_ct:wait_until(fun() -> messages_of(Calls, fun() -> {ok, 4.0} = py:call(math, sqrt, [16]) end) < Calls end).
@@ -538,6 +550,12 @@ ask(Request) ->
     {ok, Native} = py_call:native(py:context(1)),
     Tag = make_ref(),
     {causeway_nif:ask(Native, {Tag, Request}, 0, 10000), Tag}.
+
+%% A call that is over: so is the one that came after it.
+answered(Code) ->
+    Asked = ask({eval, Code, #{}}),
+    {ok, 4.0} = py:call(py:context(1), math, sqrt, [16]),
+    Asked.
 
 looked_for(Call) ->
     case causeway_nif:look(Call) of

@@ -149,7 +149,8 @@ final class Call: Resource, @unchecked Sendable {
         let state = delivery.load(ordering: .acquiring)
         guard state == Delivery.looking else { return state == Delivery.kept ? takeKept(env) : atoms.wait }
         looks += 1
-        if looksOn { return atoms.pending }
+        // Where it is over, and nothing is kept, the message is there, or will be in a moment.
+        if !isOver, looksOn { return atoms.pending }
         return exchangeDelivery(Delivery.looking, Delivery.message) ? atoms.wait : takeKept(env)
     }
 
@@ -166,7 +167,7 @@ final class Call: Resource, @unchecked Sendable {
         case ...Call.fewLooks:
             return true
         default:
-            return context.isQuick.load(ordering: .relaxed)
+            return context.isQuick.load(ordering: .relaxed) && !isTask.load(ordering: .relaxed)
                 && monotonicNanoseconds() - looksSince < Call.quick
         }
     }

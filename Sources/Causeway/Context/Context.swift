@@ -282,7 +282,7 @@ final class Context: Resource, @unchecked Sendable {
     }
 
     private func answerStopped(_ call: Call, _ env: EnvPointer?) {
-        guard call.claimAnswer() else { return }
+        guard call.claimAnswer(), !call.isDetached else { return }
         let environment = Environment()
         let reason = makeError(
             environment.pointer, atoms.contextStopped, "the Python context was stopped during the call")

@@ -12,6 +12,8 @@ import Streams
 struct Encoder {
     /// How many terms one result may have.
     static let maximumTerms = 1 << 26
+    /// What a term of any size counts as that is copied whole: it is not small.
+    private static let anySize = 1 << 10
 
     let env: EnvPointer?
     let state: ModuleState
@@ -100,10 +102,13 @@ struct Encoder {
         return try binary(UnsafeRawBufferPointer(start: start, count: size))
     }
 
-    private func integer(_ object: PyPointer) throws(PythonError) -> Term {
+    private mutating func integer(_ object: PyPointer) throws(PythonError) -> Term {
         var overflow: Int32 = 0
         let value = PyLong_AsLongLongAndOverflow(object, &overflow)
-        if overflow != 0 { return try BigInteger.encode(env, object) }
+        if overflow != 0 {
+            terms += Encoder.anySize
+            return try BigInteger.encode(env, object)
+        }
         return enif_make_long(env, Int(value))
     }
 
@@ -215,6 +220,7 @@ struct Encoder {
     private mutating func other(_ object: PyPointer, _ depth: Int) throws(PythonError) -> Term {
         let type = cpython_type(object)
         if type == state.pidType || type == state.refType || type == state.termType {
+            if type == state.termType { terms += Encoder.anySize }
             return enif_make_copy(env, object.cast(to: TermObject.self).pointee.term)
         }
         if cpython_is_subtype_of(object, state.channelType) != 0 {
@@ -268,7 +274,7 @@ struct Encoder {
     private func type(_ object: PyPointer, is type: PyType?) -> Bool { cpython_type(object) == type }
 
     /// Numbers that are not `int` but stand for one, such as numpy's.
-    private func index(_ object: PyPointer) throws(PythonError) -> Term? {
+    private mutating func index(_ object: PyPointer) throws(PythonError) -> Term? {
         guard PyIndex_Check(object) != 0 else { return nil }
         guard let number = PyNumber_Index(object) else {
             // An array has __index__ too, and refuses: it is an object like any other.

@@ -2,12 +2,12 @@
 -module(bench_check_SUITE).
 
 -export([all/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
--export([worse_by_more_than_15_percent/1, what_has_no_threshold/1, thresholds_are_of_targets/1]).
+-export([worse_by_more_than_15_percent/1, what_has_no_threshold/1, rounds_apart_are_not_compared/1, thresholds_are_of_targets/1]).
 
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
-all() -> [worse_by_more_than_15_percent, what_has_no_threshold, thresholds_are_of_targets].
+all() -> [worse_by_more_than_15_percent, what_has_no_threshold, rounds_apart_are_not_compared, thresholds_are_of_targets].
 
 init_per_suite(Config) ->
     Benchmarks = filename:join(root(), "Tests/Benchmarks"),
@@ -49,6 +49,12 @@ what_has_no_threshold(_Config) ->
     ?assertEqual([], bench_check:worse([result(other, 0.1, at_least), #{name => idle, unavailable => "no Python"},
                                         #{name => broken, error => killed}])).
 
+%% What a host does to its guest is no change of ours.
+rounds_apart_are_not_compared(_Config) ->
+    #{numbers := [Number]} = Result = result(rate, 2.0, at_least),
+    ?assertEqual([], bench_check:worse([Result])),
+    ?assertEqual([], bench_check:worse([Result#{numbers := [Number#{marks := [{apart, 5, 0.1}]}]}])).
+
 %% Each line of the file is of a ratio that a run has: others would never be looked at.
 thresholds_are_of_targets(Config) ->
     [{ok, Thresholds}, {ok, Targets}] =
@@ -62,5 +68,5 @@ root() ->
     lists:foldl(fun(_, Path) -> filename:dirname(Path) end, Source, [suite, beam, test, erlang]).
 
 result(Name, Median, Bound) ->
-    #{name => Name, numbers => [#{name => Name, ratio => {'/', ours, peer}, value => {Median, Median, Median},
-                                  target => {Bound, 1.0}}]}.
+    #{name => Name, numbers => [#{name => Name, ratio => {'/', ours, peer}, value => {0.1, 0.1, 0.1},
+                                  marks => [{together, 3, Median}, {apart, 2, 0.1}], target => {Bound, 1.0}}]}.

@@ -4,6 +4,7 @@ later.
 
 import inspect
 import logging
+import sys
 import threading
 
 _log = logging.getLogger("erlang.packetstream")
@@ -76,5 +77,7 @@ class Coroutines:
 
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(cancel)
-        if self._thread is not None and self._thread is not threading.current_thread():
+        # When Python has ended the thread is stopped where it is.
+        is_waited_for = self._thread is not threading.current_thread() and not sys.is_finalizing()
+        if self._thread is not None and is_waited_for:
             self._thread.join(1)
