@@ -277,10 +277,11 @@ struct StreamHalfTests {
         weak var client: StreamHalf?
         weak var server: StreamHalf?
         do {
-            let pair = Pair()
-            client = pair.client
-            server = pair.server
-            pair.client.detach()
+            let (one, other) = (StreamHalf(window: 512) { _ in }, StreamHalf(window: 512) { _ in })
+            StreamHalf.pair(one, other)
+            client = one
+            server = other
+            one.detach()
         }
         #expect(client == nil && server == nil)
     }

@@ -64,7 +64,8 @@ start(Window) ->
     ok = rpc_peer:serve_held(<<"prop">>),
     {ok, Client} = causeway_rpc:open_stream(<<"prop">>, nil, #{connection => Connection, window => Window}),
     Server = receive {handler, _, Stream} -> Stream after ?TIME -> error(no_handler) end,
-    #state{window = max(Window, 262144), smaller = min(Window, 262144), connections = [Connection, Other], a = #half{stream = Client},
+    #state{window = max(Window, 262144), smaller = min(Window, 262144), connections = [Connection, Other],
+           a = #half{stream = Client},
            b = #half{stream = Server}}.
 
 stop(#state{connections = Connections, a = #half{stream = Client}, b = #half{stream = Server}}) ->
@@ -130,7 +131,7 @@ do(set_reply, Value, #half{stream = Stream} = Half, Other, _S) ->
     {replied({ok, Value}, Half), replied({ok, Value}, Other)};
 do(await_reply, _, #half{stream = Stream, replies = Replies} = Half, Other, S) ->
     %% A reply comes after the chunks that were sent before it, for which there must be room.
-    MustCome = Replies =/= [] andalso weight(Half#half.coming) =< S#state.window,
+    MustCome = Replies =/= [] andalso weight(Half#half.coming) =< S#state.smaller,
     Reply = ?S:await_reply(Stream, if MustCome -> ?TIME; true -> 0 end),
     case lists:member(Reply, Replies) orelse is_lost(Reply, Replies) orelse (Reply =:= {error, timeout} andalso not MustCome) of
         true -> {Half, Other};
