@@ -46,11 +46,7 @@ async_pending_with_dead_peer(Config) ->
 
 %% What the peer has sent before is read all the same.
 async_pending_with_unread_data(Config) ->
-    use('Waiting'),
-    Client = connected(Config),
-    ok = gen_tcp:send(Client, <<"one">>),
-    Fd = receive {<<"waiting">>, Number} -> Number after 10000 -> error(causeway_ct:mailbox()) end,
-    receive {<<"made">>, Fd, _} -> ok end,
+    {Client, Fd} = waiting(Config),
     ok = gen_tcp:send(Client, <<"two">>),
     ok = reset(Client),
     [{ok, 4.0} = py:call(causeway_ct:context(Config), math, sqrt, [16]) || _ <- lists:seq(1, 10)],
@@ -59,17 +55,21 @@ async_pending_with_unread_data(Config) ->
     ok = causeway_ct:expect({<<"waiting">>, Fd}),
     ok = expect_lost().
 
+%% A connection whose protocol has got `one' and waits for its signal.
+waiting(Config) ->
+    use('Waiting'),
+    Client = connected(Config),
+    ok = gen_tcp:send(Client, <<"one">>),
+    Fd = receive {<<"waiting">>, Number} -> Number after 10000 -> error(causeway_ct:mailbox()) end,
+    receive {<<"made">>, Fd, _} -> {Client, Fd} after 10000 -> error(causeway_ct:mailbox()) end.
+
 reset(Client) ->
     ok = inet:setopts(Client, [{linger, {true, 0}}]),
     ok = gen_tcp:close(Client).
 
 %% Until write_ready has been called nothing is read.
 data_waits_for_the_signal(Config) ->
-    use('Waiting'),
-    Client = connected(Config),
-    ok = gen_tcp:send(Client, <<"one">>),
-    Fd = receive {<<"waiting">>, Number} -> Number after 10000 -> error(causeway_ct:mailbox()) end,
-    receive {<<"made">>, Fd, _} -> ok end,
+    {Client, Fd} = waiting(Config),
     ok = gen_tcp:send(Client, <<"two">>),
     %% The context looks at its connections before each call.
     [{ok, 4.0} = py:call(causeway_ct:context(Config), math, sqrt, [16]) || _ <- lists:seq(1, 10)],
