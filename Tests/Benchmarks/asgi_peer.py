@@ -1,13 +1,18 @@
-"""What serves the benchmarks of ASGI: `asgi_peer.py ours|asyncio|uvloop`; a node calls serve() itself.
+"""What serves the benchmarks of ASGI; a node calls serve() itself.
 
-A hello application under uvicorn, with its class of protocols on httptools. The program prints the port and
-ends with its standard input.
+usage: asgi_peer.py ours|asyncio|uvloop|granian
+
+A hello application under uvicorn, with its class of protocols on httptools, or under granian. The program
+prints the port and ends with its standard input.
 """
 
 import asyncio
+import os
+import signal
 import socket
 import sys
 import threading
+import time
 
 import uvicorn
 
@@ -52,7 +57,48 @@ async def until_end_of_input(serving):
     await asyncio.wait([task])
 
 
+def serve_by_granian():
+    """One worker, whose HTTP is in Rust, and the application on uvloop."""
+    from granian import Granian
+    from granian.constants import HTTPModes, Interfaces, Loops
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = Granian(
+        f"{__file__}:hello",
+        port=port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        loop=Loops.uvloop,
+        log_enabled=False,
+    )
+    threading.Thread(target=tell_when_it_listens, args=[port], daemon=True).start()
+    threading.Thread(target=end_with_input, daemon=True).start()
+    server.serve()
+
+
+def end_with_input():
+    # Not by sys.stdin: its lock would be held in the workers, which are forked.
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def tell_when_it_listens(port):
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+        else:
+            print(port, flush=True)
+            return
+
+
 def main(kind):
+    if kind == "granian":
+        return serve_by_granian()
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     print(listener.getsockname()[1], flush=True)
     with asyncio.Runner(loop_factory=loop_factory(kind)) as runner:

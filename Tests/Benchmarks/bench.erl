@@ -12,18 +12,19 @@
 -module(bench).
 
 -export([main/0, time/1, rate/2, python/0, stop/2]).
--export_type([benchmark/0, sampler/0, spread/0, result/0, number_result/0]).
+-export_type([benchmark/0, subject/0, sampler/0, spread/0, result/0, number_result/0]).
 
 -type sampler() :: fun((Milliseconds :: pos_integer()) -> number() | [{atom(), number()}]).
 -type benchmark() :: #{name := atom(), unit := string(),
                        peers := fun(() -> [{Peer :: atom(), sampler()}])}.
+-type subject() :: string().
 -type ratio() :: atom() | {'/' | '-', ratio(), ratio()}.
 -type target() :: {at_most | at_least, number()} | none.
 -type spread() :: {Median :: float(), Min :: float(), Max :: float()}.
 -type number_result() :: #{name := atom(), ratio := ratio(), target := target(), value := spread(),
                            marks := [{together | apart, Rounds :: pos_integer(), Median :: float()}],
                            met := boolean() | none}.
--type result() :: #{name := atom(), unit := string(), peers := [{atom(), spread()}],
+-type result() :: #{name := atom(), subject := subject(), unit := string(), peers := [{atom(), spread()}],
                     numbers := [number_result()], python => string()}
                 | #{name := atom(), unavailable := unicode:chardata()}
                 | #{name := atom(), error := term()}.
@@ -49,7 +50,7 @@ main() ->
     Only = string:lexemes(os:getenv("ONLY", ""), ", "),
     Selected = selected(Only, Benchmarks),
     Conditions = conditions(Rounds, Ms),
-    Results = with_newest([run(Benchmark, Targets, Rounds, Ms) || Benchmark <- Selected]),
+    Results = with_newest([run(Subject, Benchmark, Targets, Rounds, Ms) || {Subject, Benchmark} <- Selected]),
     Worse = case os:getenv("RESULTS", "") of
         "" ->
             report(Conditions, Results);
@@ -154,7 +155,7 @@ stop(Format, Args) ->
 native(Ms) ->
     erlang:convert_time_unit(Ms, millisecond, native).
 
-%% Every benchmark, with its module's name after `bench_'.
+%% Every benchmark, with its subject: its module's name after `bench_'.
 benchmarks() ->
     Files = filelib:wildcard("Tests/Benchmarks/bench_*.erl"),
     Modules = [list_to_atom(filename:basename(File, ".erl")) || File <- Files],
@@ -166,11 +167,11 @@ benchmarks() ->
 
 %% The benchmarks that ONLY names, by their own names or by their module's; all if it is empty.
 selected([], Benchmarks) ->
-    [Benchmark || {_, Benchmark} <- Benchmarks];
+    Benchmarks;
 selected(Only, Benchmarks) ->
-    Names = fun({Group, #{name := Name}}) -> [Group, atom_to_list(Name)] end,
+    Names = fun({Subject, #{name := Name}}) -> [Subject, atom_to_list(Name)] end,
     case Only -- lists:flatmap(Names, Benchmarks) of
-        [] -> [Benchmark || {_, Benchmark} = Entry <- Benchmarks, Only -- Names(Entry) =/= Only];
+        [] -> [Benchmark || Benchmark <- Benchmarks, Only -- Names(Benchmark) =/= Only];
         Unknown -> stop("no benchmark is called ~0p; there are ~0p",
                         [Unknown, lists:usort(lists:flatmap(Names, Benchmarks))])
     end.
@@ -183,13 +184,14 @@ targets(Names) ->
         Unknown -> stop(?TARGETS ": no benchmark for ~0p", [Unknown])
     end.
 
--spec run(benchmark(), [tuple()], pos_integer(), pos_integer()) -> result().
-run(#{name := Name, unit := Unit, peers := Peers}, Targets, Rounds, Ms) ->
+-spec run(subject(), benchmark(), [tuple()], pos_integer(), pos_integer()) -> result().
+run(Subject, #{name := Name, unit := Unit, peers := Peers}, Targets, Rounds, Ms) ->
     io:format(standard_error, "~s ...~n", [Name]),
     {_, Monitor} = spawn_monitor(fun() -> exit({shutdown, sample(Peers(), Rounds, Ms)}) end),
     receive
         {'DOWN', Monitor, process, _, {shutdown, {sampled, Order, Samples}}} ->
             #{name => Name,
+              subject => Subject,
               unit => Unit,
               peers => [{Peer, spread([maps:get(Peer, Round) || {_, Round} <- Samples])}
                         || Peer <- Order],

@@ -1,5 +1,5 @@
 %% @doc A hello ASGI application under uvicorn and its class of protocols on httptools: in the event loop of a context in
-%% this node, and in plain Python by our loop, by asyncio's own and by uvloop. The client is wrk.
+%% this node, and in plain Python by our loop, by asyncio's own and by uvloop; and under granian. The client is wrk.
 -module(bench_asgi).
 
 -export([benchmarks/0]).
@@ -14,7 +14,7 @@ hello(Name, Connections) ->
       unit => "requests/s",
       peers => fun() ->
           Wrk = wrk(),
-          [{Peer, load(Wrk, server(Peer), Connections)} || Peer <- [ours, plain, asyncio, uvloop]]
+          [{Peer, load(Wrk, server(Peer), Connections)} || Peer <- [ours, plain, asyncio, uvloop, granian]]
       end}.
 
 %% The port of a server, which ends with this process.

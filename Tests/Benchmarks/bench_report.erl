@@ -94,8 +94,8 @@ result(#{error := _} = Result) ->
     {object, [{name, maps:get(name, Result)}, {error, remark(Result)}]};
 result(#{unavailable := _} = Result) ->
     {object, [{name, maps:get(name, Result)}, {unavailable, remark(Result)}]};
-result(#{name := Name, unit := Unit, peers := Peers, numbers := Numbers} = Result) ->
-    {object, [{name, Name}, {unit, Unit} | [{python, Version} || #{python := Version} <- [Result]]] ++ [
+result(#{name := Name, subject := Subject, unit := Unit, peers := Peers, numbers := Numbers} = Result) ->
+    {object, [{name, Name}, {subject, Subject}, {unit, Unit} | [{python, Version} || #{python := Version} <- [Result]]] ++ [
               {peers, {object, [{Peer, spread(Value)} || {Peer, Value} <- Peers]}},
               {numbers, [number(Number) || Number <- Numbers]}]}.
 
