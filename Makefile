@@ -72,6 +72,8 @@ bench: build bench-venv ## ours against the peers, as ratios (ONLY=..., QUICK=1,
 
 .PHONY: bench-check
 bench-check: export CHECK := 1
+# What is compared.
+bench-check: export CORES ?= together
 bench-check: bench ## the same; fails where a ratio is 15 % worse than Tests/Benchmarks/thresholds.config
 
 .PHONY: doc

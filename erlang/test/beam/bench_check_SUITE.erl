@@ -3,11 +3,14 @@
 
 -export([all/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
 -export([worse_by_more_than_15_percent/1, what_has_no_threshold/1, rounds_apart_are_not_compared/1, thresholds_are_of_targets/1]).
+-export([worse_each_time/1, what_cannot_be_measured_again/1]).
 
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
-all() -> [worse_by_more_than_15_percent, what_has_no_threshold, rounds_apart_are_not_compared, thresholds_are_of_targets].
+all() ->
+    [worse_by_more_than_15_percent, what_has_no_threshold, rounds_apart_are_not_compared, thresholds_are_of_targets,
+     worse_each_time, what_cannot_be_measured_again].
 
 init_per_suite(Config) ->
     Benchmarks = filename:join(root(), "Tests/Benchmarks"),
@@ -61,6 +64,32 @@ thresholds_are_of_targets(Config) ->
         [file:consult(filename:join(?config(benchmarks, Config), File)) || File <- ["thresholds.config", "targets.config"]],
     Compared = [Name || {Name, _, {'/', _, _}, {_, _}} <- Targets],
     ?assertEqual([], [Name || {Name, _} <- Thresholds, not lists:member(Name, Compared)]).
+
+%% Only what is worse is measured again, and fails if it always is.
+worse_each_time(_Config) ->
+    Results = [result(rate, 1.0, at_least), result(time, 1.0, at_most), result(other, 1.0, at_least)],
+    Again = fun(Medians) ->
+        fun(Names) ->
+            self() ! {again, Names},
+            [result(Name, Median, Bound) || {Name, Median, Bound} <- Medians, lists:member(Name, Names)]
+        end
+    end,
+    ?assertEqual([], bench_check:worse(Results, Again([{rate, 2.0, at_least}, {time, 0.5, at_most}]))),
+    ?assertEqual([[rate, time]], measured_again()),
+    [Line] = bench_check:worse(Results, Again([{rate, 1.5, at_least}, {time, 0.5, at_most}])),
+    ?assertEqual("rate: 1.500, and 2.000 before", lists:flatten(Line)),
+    ?assertEqual([[rate, time], [rate]], measured_again()),
+    ?assertEqual([], bench_check:worse([result(rate, 2.0, at_least)], Again([]))),
+    ?assertEqual([], measured_again()).
+
+measured_again() ->
+    receive {again, Names} -> [Names | measured_again()] after 0 -> [] end.
+
+what_cannot_be_measured_again(_Config) ->
+    #{numbers := [Number]} = Result = result(rate, 1.0, at_least),
+    Apart = Result#{numbers := [Number#{marks := [{apart, 5, 9.0}]}]},
+    ?assertMatch([_], bench_check:worse([Result], fun([rate]) -> [Apart] end)),
+    ?assertMatch([_], bench_check:worse([Result], fun([rate]) -> [#{name => rate, error => killed}] end)).
 
 %% Four levels above this suite's source, which may be behind a link.
 root() ->
