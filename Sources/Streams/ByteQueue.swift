@@ -61,8 +61,7 @@ public final class ByteQueue: Sendable {
 
     deinit {
         contents.withLock { contents in
-            contents.messages.removeAll()
-            emptied(&contents)
+            drop(&contents).letGo()
             // One by one as well: they would end each other.
             contents.receivers.removeAll()
             contents.senders.removeAll()
@@ -246,18 +245,16 @@ public final class ByteQueue: Sendable {
     @discardableResult
     private func end(_ end: End, _ origin: Origin) -> Bool {
         var woken = Woken()
-        var (isNew, dropped) = contents.withLock { contents -> (Bool, MessageLine) in
+        let (isNew, dropped) = contents.withLock { contents -> (Bool, DroppedMessages?) in
             guard contents.info.end == nil || (end == .aborted && contents.info.end == .closed) else {
-                return (false, MessageLine())
+                return (false, nil)
             }
             contents.info.end = end
             settleAll(&contents, end == .closed ? .closed : .aborted, &woken)
-            guard end == .aborted else { return (true, MessageLine()) }
-            defer { emptied(&contents) }
-            return (true, contents.messages.takeAll())
+            return (true, end == .aborted ? drop(&contents) : nil)
         }
         // What they hold is let go of without the lock.
-        dropped.removeAll()
+        dropped?.letGo()
         woken.wake(origin)
         return isNew
     }
@@ -315,6 +312,11 @@ public final class ByteQueue: Sendable {
         contents.info.bytesOut += contents.info.size
         defer { emptied(&contents) }
         return contents.messages.takeAll()
+    }
+
+    private func drop(_ contents: inout Contents) -> DroppedMessages {
+        defer { emptied(&contents) }
+        return DroppedMessages(contents.messages.takeAll(), bytes: contents.info.size)
     }
 
     private func emptied(_ contents: inout Contents) {

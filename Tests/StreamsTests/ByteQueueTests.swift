@@ -1,3 +1,4 @@
+import Glibc
 import Synchronization
 import Testing
 
@@ -147,6 +148,40 @@ struct ByteQueueTests {
         }
     }
 
+    /// Who ends a queue, perhaps a scheduler of the BEAM, is not kept for as long as that takes.
+    @Test(
+        "many messages, or large ones, are let go of on a thread of their own, few at once",
+        arguments: [(10, 10, true), (20_000, 10, false), (17, 1 << 20, false)], [false, true])
+    func drop(messages: (count: Int, bytes: Int, areFew: Bool), isAborted: Bool) {
+        let threads = Mutex<[pthread_t: Int]>([:])
+        let end = Signal()
+        var queue: ByteQueue? = ByteQueue(limit: 0)
+        for _ in 0..<messages.count {
+            let owner = Noting {
+                let isLast = threads.withLock { threads in
+                    threads[pthread_self(), default: 0] += 1
+                    return threads.values.reduce(0, +) == messages.count
+                }
+                if isLast { end.post() }
+            }
+            _ = queue?.send(Payload(weighing: messages.bytes, ownedBy: owner))
+        }
+        if isAborted {
+            queue?.abort()
+            #expect(queue?.info.size == 0)
+        }
+        queue = nil
+        end.wait()
+        #expect(threads.withLock(\.count) == 1)
+        #expect((threads.withLock(\.keys.first) == pthread_self()) == messages.areFew)
+    }
+
+    private final class Noting: Sendable {
+        private let note: @Sendable () -> Void
+        init(_ note: @escaping @Sendable () -> Void) { self.note = note }
+        deinit { note() }
+    }
+
     // MARK: Giving back
 
     @Test("messages that are given back are the next, in the order in which they were sent", arguments: 0..<6)
@@ -208,13 +243,16 @@ struct ByteQueueTests {
     @Test("the end of a long queue takes no stack", arguments: [false, true])
     func longQueue(isAborted: Bool) {
         let living = Tracked.Living()
+        let end = Signal()
         let thread = TestThread {
             let queue = ByteQueue(limit: 0)
             let message = tracked(living)
             for _ in 0..<1_000_000 { _ = queue.send(message) }
+            _ = queue.send(Payload(weighing: 0, ownedBy: Noting { end.post() }))
             if isAborted { queue.abort() }
         }
         thread.join()
+        end.wait()
         #expect(living.count == 0)
     }
 
