@@ -117,6 +117,7 @@
 -type from() :: {causeway_packet, pid(), {natural(), natural()}, pos_integer()}.
 -type result() :: {ok | failed, Flags :: natural(), Payload :: binary()} | {error, term()}.
 -type request_id() :: {causeway_packet_request, pid(), reference()}.
+%% For the process that has sent the request.
 -type request_options() :: #{flags => natural(), channel => natural(), timeout => timeout()}.
 %% `flags': up to 62 bits, 0 by default. `channel': 0 by default. `timeout': in milliseconds, that of the connection's
 %% options by default.

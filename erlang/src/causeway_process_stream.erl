@@ -124,12 +124,16 @@
                 | {channel, py_byte_channel:channel()}.
 %% `separate' is `pipe'.
 -type mode() :: active | once | passive | {active, pos_integer()}.
+%% How the owner gets output, see above.
 -type account() :: text() | non_neg_integer().
+%% A user or a group, by its name or its number.
 -type limit() :: non_neg_integer() | infinity.
 -type setting() :: text() | integer() | boolean() | {setting(), setting()}.
 -type reason() :: normal | {exit_status, 1..255} | {signal, pos_integer()} | guardian_killed
                 | {exit, normal | {exit_status, 1..255} | {signal, pos_integer()}, output_held}.
+%% How a program has ended. `guardian_killed': somebody has killed its guardian, and with it the program.
 -type output() :: #{exit := reason(), stdout := binary(), stderr := binary()}.
+%% What {@link run/3} has collected.
 
 -callback handle_stdout(Data :: binary(), State :: term()) -> callback_result().
 -callback handle_stderr(Data :: binary(), State :: term()) -> callback_result().

@@ -9,6 +9,7 @@
 -export_type([python/0, reason/0]).
 
 -type python() :: #{executable := binary(), version := [integer()], library := binary()}.
+%% Two paths, and a version as `[3, 12, 1]'.
 -type reason() :: {python_not_found | python_failed | python_not_cpython | python_too_old | python_free_threaded
                    | no_shared_libpython | python_load_failed | python_start_failed | python_already_started, Text :: binary()}
                 | {atom(), binary()}.

@@ -33,6 +33,7 @@
 -export_type([name/0, handler/0, opts/0, connect_opts/0]).
 
 -type name() :: term().
+%% Any term. A `str' of Python is a binary; over a connection it is what CBOR can be.
 -type handler() :: fun((causeway_rpc_stream:stream(), Args :: term()) -> term()) | fun((Args :: term()) -> term())
                  | module() | {python, Module :: atom() | binary() | string(), Function :: atom() | binary() | string()}.
 -type opts() :: #{owner => pid(), mode => causeway_rpc_stream:mode(), window => pos_integer(), deadline => timeout(),

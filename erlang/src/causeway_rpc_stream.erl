@@ -43,14 +43,19 @@
 -type stream() :: pid().
 -type stream_id() :: term().
 -type mode() :: server_stream | client_stream | bidi.
+%% Who sends a stream: who serves the call, who makes it, or both. Both are told, and either half may send all the same.
 -type role() :: client | server.
 -type encoding() :: raw | msgpack.
+%% Bytes, or a term.
 -type opts() :: #{id := stream_id(), role := role(), mode := mode(), owner := pid(), window => pos_integer(),
                   deadline => timeout()}.
+%% `id', `role' and `mode' are for frames and {@link info/1}. `owner': with whom the half ends, and who is told what comes.
 %% `window': how many bytes may wait to be received, below 2^40, 262,144 by default. `deadline': after so many
 %% milliseconds the call is aborted with the code `deadline_exceeded', `infinity' by default.
 -type item() :: {chunk, binary()} | {data, term()}.
+%% Bytes that were sent, or a term.
 -type active() :: true | false | once | pos_integer().
+%% See {@link active/2}.
 -type transport() :: pid() | module() | {module(), term()}.
 %% Who passes frames on: `Module:send_stream_frame(Transport, Type, Map)', where Transport is the module or the second
 %% of the pair; a process gets the cast `{send_stream_frame, Type, Map}' of gen_server.

@@ -102,6 +102,8 @@
 %% for, `result'. Without a context it is one where the object can be used, or the least busy one of the default pool;
 %% without a time-out it is 30 seconds.
 -type error() :: {error, {atom(), string() | binary()} | map() | timeout}.
+%% An exception as a pair of its type's name and its text, or as a map; or what else was wrong, with a text that says what
+%% to do. See above.
 -type result() :: {ok, term()} | error().
 
 -define(TIMEOUT, 30000).

@@ -24,14 +24,18 @@
 -export_type([channel/0, opts/0, target/0, info/0]).
 
 -type channel() :: reference().
+%% It keeps the channel alive. Known on its own node only.
 -type opts() :: #{max_size => non_neg_integer()}.
 %% `max_size': how many bytes may be queued, below 2^60; 0, the default, is no limit. A message that is larger has its turn when
 %% the channel is empty.
 -type target() :: channel() | file:io_device() | {file, file:name_all()} | gen_tcp:socket() | socket:socket().
+%% Where {@link pipe/3} writes to.
 -type info() :: #{size := non_neg_integer(), max_size := non_neg_integer(), closed := boolean(), aborted := boolean(),
                   messages := non_neg_integer(), messages_in := non_neg_integer(), messages_out := non_neg_integer(),
                   bytes_in := non_neg_integer(), bytes_out := non_neg_integer(),
                   waiting_receivers := non_neg_integer(), waiting_senders := non_neg_integer()}.
+%% `size' and `max_size' are in bytes, `messages' is how many are queued; what ends in `in' and `out' is how much was ever
+%% sent and received.
 -type ended() :: {error, closed | {aborted, Reason :: term()} | not_local}.
 
 -define(RECEIVE_CALLBACK, '_py_byte_channel_receive').
