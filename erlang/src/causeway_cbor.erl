@@ -22,8 +22,8 @@ encode(Term) ->
         {error, Text} -> {error, {cbor, Text}}
     end.
 
-%% @doc The term of a binary that holds one and nothing more. The text says what is wrong with another one, and where.
-%% Raises `badarg' for what is no binary.
+%% @doc The term of a binary that holds one and nothing more. The text says what is wrong with another one,
+%% and where. Raises `badarg' for what is no binary.
 -spec decode(binary()) -> {ok, term()} | {error, {cbor, Text :: binary()}}.
 decode(Binary) ->
     case decode_first(Binary) of

@@ -62,8 +62,8 @@
 %%
 %% After the peer's end requests in hand are still answered.
 %%
-%% Time-outs are in milliseconds, below 2^32, or `infinity'. Wrong arguments raise `badarg', with a text that the shell
-%% prints; wrong options are `{error, {badarg, Text}}'.
+%% Time-outs are in milliseconds, below 2^32, or `infinity'. Wrong arguments raise `badarg', with a text that
+%% the shell prints; wrong options are `{error, {badarg, Text}}'.
 %%
 %% Options are a map:
 %%
@@ -73,8 +73,8 @@
 %% connection's process itself, which is the fastest for handlers that never wait.</dd>
 %% <dt>`name'</dt><dd>As of a gen_server, none by default.</dd>
 %% <dt>`owner'</dt><dd>A process with which the connection ends, beside the one that has started it.</dd>
-%% <dt>`max_packet'</dt><dd>The most bytes of a packet, from 64 to 2^40, 64 MiB by default. What is longer from the peer
-%% ends the connection as `{malformed, Text}'.</dd>
+%% <dt>`max_packet'</dt><dd>The most bytes of a packet, from 64 to 2^40, 64 MiB by default. What is longer
+%% from the peer ends the connection as `{malformed, Text}'.</dd>
 %% <dt>`timeout'</dt><dd>Of requests, in milliseconds, `infinity' by default. All ends wake who waits.</dd>
 %% <dt>`answer_timeout'</dt><dd>How long, in milliseconds, {@link reply/2} may take after a handler has returned `noreply'.
 %% Then the peer gets a failure with the text `no answer in time'. `infinity' by default.</dd>
@@ -119,8 +119,8 @@
 -type request_id() :: {causeway_packet_request, pid(), reference()}.
 %% For the process that has sent the request.
 -type request_options() :: #{flags => natural(), channel => natural(), timeout => timeout()}.
-%% `flags': up to 62 bits, 0 by default. `channel': 0 by default. `timeout': in milliseconds, that of the connection's
-%% options by default.
+%% `flags': up to 62 bits, 0 by default. `channel': 0 by default. `timeout': in milliseconds, that of the
+%% connection's options by default.
 -type why() :: local | eof | truncated | {malformed, binary()} | not_read | no_answer | {owner, term()}
              | channel_closed | {aborted, term()} | atom().
 -type info() :: #{state := atom(), transport := atom(), channels := [natural()], is_reading := boolean(),
@@ -145,10 +145,10 @@ start_link(Transport) ->
 
 %% @doc Starts a connection that is linked to the calling process, and ends with it.
 %%
-%% Returns when the transport is taken over, also where a fun connects. An error leaves the transport to the caller,
-%% except where it was found out too late: then it is closed. Errors are `{badarg, Text}' for what is no transport or no
-%% option, `{already_started, Pid}' for a name, `{bad_handler, _}' and what a handler's `init/1' stops with, `not_local'
-%% for a channel of another node, and what the transport says, as `ebadf'.
+%% Returns when the transport is taken over, also where a fun connects. An error leaves the transport to the
+%% caller, except where it was found out too late: then it is closed. Errors are `{badarg, Text}' for what is
+%% no transport or no option, `{already_started, Pid}' for a name, `{bad_handler, _}' and what a handler's
+%% `init/1' stops with, `not_local' for a channel of another node, and what the transport says, as `ebadf'.
 -spec start_link(causeway_packet_transport:transport(), options()) -> {ok, pid()} | {error, term()}.
 start_link(Transport, Options) ->
     start_as([link], Transport, Options).
@@ -195,11 +195,12 @@ request(Connection, Type) ->
 request(Connection, Type, Payload) ->
     request(Connection, Type, Payload, #{}).
 
-%% @doc Sends a request, with `flags', on a `channel', and waits for the answer, at most for `timeout'. Type is below
-%% 2^64 - 1.
+%% @doc Sends a request, with `flags', on a `channel', and waits for the answer, at most for `timeout'. Type
+%% is below 2^64 - 1.
 %%
-%% Where `max_outstanding' or `send_window' are reached it waits in line. When the caller dies meanwhile, the request is
-%% forgotten. Between processes of one node the payload is passed by reference, as other large binaries are.
+%% Where `max_outstanding' or `send_window' are reached it waits in line. When the caller dies meanwhile, the
+%% request is forgotten. Between processes of one node the payload is passed by reference, as other large
+%% binaries are.
 -spec request(connection(), natural(), iodata(), request_options()) -> result().
 request(Connection, Type, Payload, Options) ->
     case send(Connection, Type, Payload, Options, sync, request) of
@@ -222,8 +223,8 @@ send_request(Connection, Type) ->
 send_request(Connection, Type, Payload) ->
     send_request(Connection, Type, Payload, #{}).
 
-%% @doc Sends a request and returns at once. The answer, also an error, is for {@link receive_response/2} or {@link
-%% check_response/2} of the same process.
+%% @doc Sends a request and returns at once. The answer, also an error, is for {@link receive_response/2} or
+%% {@link check_response/2} of the same process.
 -spec send_request(connection(), natural(), iodata(), request_options()) -> request_id().
 send_request(Connection, Type, Payload, Options) ->
     case send(Connection, Type, Payload, Options, async, send_request) of
@@ -269,8 +270,8 @@ cancel({causeway_packet_request, Pid, Reference}) ->
         ok
     end.
 
-%% @doc Answers a request, from any process, once: what its handler would return otherwise. Returns at once. A second
-%% answer, and one that comes too late, is thrown away.
+%% @doc Answers a request, from any process, once: what its handler would return otherwise. Returns at once. A
+%% second answer, and one that comes too late, is thrown away.
 -spec reply(from(), response()) -> ok.
 reply({causeway_packet, Pid, Key, Serial} = From, Response) ->
     case normal_response(Response) of
@@ -291,7 +292,8 @@ normal_response(Response) ->
     end.
 
 %% @doc Opens a channel with a handler of its own, in both directions. The numbers are agreed with the peer by other
-%% means, from 1 on. `{error, already_open}', and `{error, {bad_handler, _}}' or what a handler's `init/1' stops with.
+%% means, from 1 on. `{error, already_open}', and `{error, {bad_handler, _}}' or what a handler's `init/1'
+%% stops with.
 -spec open_channel(connection(), pos_integer(), handler()) -> ok | {error, term()}.
 open_channel(Connection, Channel, Handler) when is_integer(Channel), Channel > 0, Channel < 1 bsl 64 ->
     case causeway_packet_handler:is_handler(Handler) of
@@ -301,8 +303,8 @@ open_channel(Connection, Channel, Handler) when is_integer(Channel), Channel > 0
 open_channel(Connection, Channel, Handler) ->
     bad(open_channel, [Connection, Channel, Handler], #{2 => <<"must be a number from 1 on">>}).
 
-%% @doc Closes a channel. Requests on it that are outstanding are answered by `{error, {closed, channel_closed}}'. One
-%% that is not open is no error.
+%% @doc Closes a channel. Requests on it that are outstanding are answered by `{error, {closed,
+%% channel_closed}}'. One that is not open is no error.
 -spec close_channel(connection(), pos_integer()) -> ok | {error, term()}.
 close_channel(Connection, Channel) when is_integer(Channel), Channel > 0 ->
     ask(Connection, {close_channel, Channel});
@@ -327,7 +329,8 @@ close(Connection) ->
     close_after(Connection, standard).
 
 %% @doc Closes the connection: no new requests, in neither direction. Those that are outstanding or in hand are waited
-%% for, at most so many milliseconds; then the peer is told the end. Returns when the process has ended, also long ago.
+%% for, at most so many milliseconds; then the peer is told the end. Returns when the process has ended, also
+%% long ago.
 -spec close(connection(), timeout()) -> ok.
 close(Connection, Timeout) when Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout < 1 bsl 32 ->
     close_after(Connection, Timeout);

@@ -32,30 +32,33 @@
 %% When a process that the program has started holds its output open, the end waits for `exit_grace'; then what the
 %% program itself had written is delivered, and the reason is `{exit, Reason, output_held}'.
 %%
-%% Options are a map or a list. Names and texts may be binaries, strings or atoms. Without one it is as the node has it,
-%% unless a default is named.
+%% Options are a map or a list. Names and texts may be binaries, strings or atoms. Without one it is as the
+%% node has it, unless a default is named.
 %%
 %% <dl>
 %% <dt>`cd', `env', `arg0', `umask', `nice'</dt><dd>`env' is of pairs, where the value `false' removes a variable; the
-%% others stay as the node has them. `arg0' is what the program finds as its name, by default its path. `umask' is from 0
-%% to 8#777, `nice' from -20 to 19. The corresponding C functions are `chdir', `umask' and `setpriority'.</dd>
-%% <dt>`uid', `gid', `groups'</dt><dd>Names or numbers. A user's group and other groups come with it. For a node of
-%% root's. The corresponding C functions are `setuid', `setgid' and `setgroups'.</dd>
-%% <dt>`rlimits'</dt><dd>As `#{nofile => 100, cpu => {Soft, Hard}}'; a limit may be `infinity'. There are `as', `core',
-%% `cpu', `data', `fsize', `memlock', `msgqueue', `nice', `nofile', `nproc', `rss', `rtprio', `sigpending' and `stack', in
-%% the units of the C function `setrlimit'.</dd>
-%% <dt>`stdin', `stdout', `stderr'</dt><dd>`pipe', the default, `null', `{file, Path}', `{file, Path, append}',
-%% `{channel, Channel}' as in {@link stream/3}, or for `stderr' `stdout'. A file that is not appended to is written anew.
-%% `stderr_to_stdout' and `capture_stderr_only' are the same as `stderr => stdout' and `stdout => null'.</dd>
+%% others stay as the node has them. `arg0' is what the program finds as its name, by default its path.
+%% `umask' is from 0 to 8#777, `nice' from -20 to 19. The corresponding C functions are `chdir', `umask' and
+%% `setpriority'.</dd>
+%% <dt>`uid', `gid', `groups'</dt><dd>Names or numbers. A user's group and other groups come with it. For a
+%% node of root's. The corresponding C functions are `setuid', `setgid' and `setgroups'.</dd>
+%% <dt>`rlimits'</dt><dd>As `#{nofile => 100, cpu => {Soft, Hard}}'; a limit may be `infinity'. There are
+%% `as', `core', `cpu', `data', `fsize', `memlock', `msgqueue', `nice', `nofile', `nproc', `rss', `rtprio',
+%% `sigpending' and `stack', in the units of the C function `setrlimit'.</dd>
+%% <dt>`stdin', `stdout', `stderr'</dt><dd>`pipe', the default, `null', `{file, Path}', `{file, Path,
+%% append}', `{channel, Channel}' as in {@link stream/3}, or for `stderr' `stdout'. A file that is not
+%% appended to is written anew. `stderr_to_stdout' and `capture_stderr_only' are the same as `stderr =>
+%% stdout' and `stdout => null'.</dd>
 %% <dt>`pty'</dt><dd>`{Rows, Columns}': a terminal of its own, which standard input and outputs are where they are not
 %% said to be something else. What comes from it comes as standard output. {@link resize/2} changes it, {@link
 %% close_stdin/1} types its end of input (^D), and what is written as `<<3>>' is ^C.</dd>
-%% <dt>`mode'</dt><dd>`active', the default, `{active, Number}', `once' or `passive'. Not with {@link start_link/5}.</dd>
+%% <dt>`mode'</dt><dd>`active', the default, `{active, Number}', `once' or `passive'. Not with {@link
+%% start_link/5}.</dd>
 %% <dt>`stdio_window'</dt><dd>How many bytes are read at a time, at most 65536, which is the default.</dd>
 %% <dt>`high_watermark', `busy'</dt><dd>From how many queued bytes on, 1 MB by default, {@link command/2} waits (`block',
 %% the default), or returns `busy' (`return').</dd>
-%% <dt>`delay_to_sigkill', `exit_grace'</dt><dd>In milliseconds, 500 and 200 by default. With a delay of 0 there is no
-%% SIGTERM.</dd>
+%% <dt>`delay_to_sigkill', `exit_grace'</dt><dd>In milliseconds, 500 and 200 by default. With a delay of 0
+%% there is no SIGTERM.</dd>
 %% <dt>`cgroup', `cgroup_path', `cgroup_base'</dt><dd>A control group of version 2, with settings as `#{memory_max =>
 %% 1000000, pids_max => 50}' or none, and its path, or below which one it gets a path of its own. It must not exist, and
 %% is removed at the end with all that is in it. There are `cpu_weight', `cpu_max', `cpu_idle', `memory_min',
@@ -68,13 +71,14 @@
 %% </dl>
 %%
 %% What cannot be started is an error that {@link open/3} returns: `{error, enoent}' and other reasons of executing the
-%% program; `{error, {Option, Posix, Text}}', as with `cd'; `{error, {start, Posix, Text}}' where no descriptor is left,
-%% `{error, {helper, Posix, Text}}' where the helper that starts programs cannot; `{error, {badarg, Text}}' for what is
-%% no option; `{error, not_local}' for a channel of another node; `{error, {not_started, Text}}' without the application.
+%% program; `{error, {Option, Posix, Text}}', as with `cd'; `{error, {start, Posix, Text}}' where no
+%% descriptor is left, `{error, {helper, Posix, Text}}' where the helper that starts programs cannot; `{error,
+%% {badarg, Text}}' for what is no option; `{error, not_local}' for a channel of another node; `{error,
+%% {not_started, Text}}' without the application.
 %%
-%% Those of the functions here that ask the handle wait for its answer, which comes at once unless they say otherwise.
-%% `{error, closed}' is a handle that has ended. A callback that asks its own handle gets the error `{calling_self, _}'.
-%% Time-outs are in milliseconds.
+%% Those of the functions here that ask the handle wait for its answer, which comes at once unless they say
+%% otherwise. `{error, closed}' is a handle that has ended. A callback that asks its own handle gets the error
+%% `{calling_self, _}'. Time-outs are in milliseconds.
 -module(causeway_process_stream).
 
 -export([open/1, open/2, open/3, start_link/2, start_link/3, start_link/4, start_link/5, child_spec/1]).
@@ -175,8 +179,8 @@ start_link(Module, Command, Arguments, Init) ->
     start_link(Module, Command, Arguments, Init, #{}).
 
 %% @doc Starts a program for a module: after `Module:init(Init)', and only if that returns `{ok, State}' or `{ok, State,
-%% Extra}'. {@link command/2} and {@link close/1} are for every process then. Errors are those of {@link open/3}, and
-%% what `gen_server:start_link/4' returns.
+%% Extra}'. {@link command/2} and {@link close/1} are for every process then. Errors are those of {@link
+%% open/3}, and what `gen_server:start_link/4' returns.
 -spec start_link(module(), text(), [text()], term(), options()) -> {ok, pid()} | {error, term()} | ignore.
 start_link(Module, Command, Arguments, Init, Options) ->
     causeway_process:start_link(Module, Command, Arguments, Init, Options).
@@ -197,9 +201,9 @@ child_spec(Other) ->
 %% @doc Writes to the program's standard input.
 %%
 %% Returns when all is written or queued and fewer bytes are queued than `high_watermark'; with `busy => return' at once,
-%% and then `busy' means that nothing was taken. `{error, epipe}' where the program does not read any more, `{error,
-%% closed}' where it has ended or its input is closed, `{error, not_owner}' for another process than the owner, `{error,
-%% {badarg, _}}' for what is no iodata.
+%% and then `busy' means that nothing was taken. `{error, epipe}' where the program does not read any more,
+%% `{error, closed}' where it has ended or its input is closed, `{error, not_owner}' for another process than
+%% the owner, `{error, {badarg, _}}' for what is no iodata.
 -spec command(handle(), iodata()) -> ok | busy | {error, term()}.
 command(Handle, Data) ->
     ask(Handle, {command, Data}, {error, closed}).
@@ -235,8 +239,8 @@ gen_server_pid({global, Name}) -> global:whereis_name(Name);
 gen_server_pid({via, Module, Name}) -> Module:whereis_name(Name).
 
 %% @doc Sends a signal, by its name, as `sigterm', or its number: to the program, or with `{group, Signal}' to its
-%% process group, or with `{tree, Signal}' to all that it has started. `{error, exited}' where it has ended. The
-%% corresponding C function is `pidfd_send_signal'.
+%% process group, or with `{tree, Signal}' to all that it has started. `{error, exited}' where it has ended.
+%% The corresponding C function is `pidfd_send_signal'.
 -spec kill(handle(), text() | pos_integer() | {process | group | tree, text() | pos_integer()}) ->
           ok | {error, exited | closed | {badarg, binary()}}.
 kill(Handle, Signal) ->
@@ -245,8 +249,8 @@ kill(Handle, Signal) ->
         {error, _} = Error -> Error
     end.
 
-%% @doc Waits until the program has ended, all of its output is delivered, and nothing of it is left; at most so many
-%% milliseconds.
+%% @doc Waits until the program has ended, all of its output is delivered, and nothing of it is left; at most
+%% so many milliseconds.
 %%
 %% The owner gets no message of the end then. In the mode `active' the output that it does not take meanwhile must be less
 %% than 64 messages, as otherwise the program waits.
@@ -303,8 +307,8 @@ stream(Handle, Which, Channel) when Which =:= stdin; Which =:= stdout; Which =:=
 stream(_Handle, Other, _Channel) ->
     py_call:badarg("a standard stream is stdin, stdout or stderr, not ~tP", [Other, 9]).
 
-%% @doc Changes the size of the program's terminal, of which it is told by SIGWINCH. `{error, no_pty}' where it has none.
-%% The corresponding C function is `ioctl(TIOCSWINSZ)'.
+%% @doc Changes the size of the program's terminal, of which it is told by SIGWINCH. `{error, no_pty}' where
+%% it has none. The corresponding C function is `ioctl(TIOCSWINSZ)'.
 -spec resize(handle(), {Rows :: pos_integer(), Columns :: pos_integer()}) ->
           ok | {error, closed | no_pty | {badarg, binary()}}.
 resize(Handle, Size) ->
@@ -347,8 +351,8 @@ run(Command, Arguments) ->
 %% Options are those of {@link open/3}, and `input', what it reads, nothing by default; `run_timeout' in milliseconds;
 %% `max_output', how many bytes of both outputs may be collected, 64 MB by default. What is more, or takes longer, is
 %% `{error, {too_much, Output}}' with as much as that, or `{error, {timeout, Output}}' with what was there, and the
-%% program is ended. `{error, {closed, Output}}' where somebody else has ended its handle. `run_timeout' is `infinity' by
-%% default. Output is a map of `stdout' and `stderr'.
+%% program is ended. `{error, {closed, Output}}' where somebody else has ended its handle. `run_timeout' is
+%% `infinity' by default. Output is a map of `stdout' and `stderr'.
 -spec run(text(), [text()], options()) -> {ok, output()} | {error, term()}.
 run(Command, Arguments, Options) ->
     causeway_process_run:run(Command, Arguments, Options).

@@ -83,8 +83,8 @@ open(Connection, Client, Request, Timeout) ->
         exit:_ -> {error, {<<"disconnected">>, <<"the connection is closed">>}}
     end.
 
-%% @doc Ends a connection, and waits for that. Calls that are not over fail as `disconnected'. One that has ended is no
-%% error.
+%% @doc Ends a connection, and waits for that. Calls that are not over fail as `disconnected'. One that has
+%% ended is no error.
 -spec close(pid()) -> ok.
 close(Connection) ->
     try

@@ -27,16 +27,15 @@
                      app_callable => py:name(),
                      setup_code => iodata(),
                      factory => {Module :: py:name(), Name :: py:name()}}.
-%% `id': a number by which logs and counters name the context (0). `mode': see there (`worker'). `name': by which its
-%% process is registered. `pool': a place in the default pool, for the supervisor of that.
-%% `max_connections': descriptors that the context serves at once (10,000).
-%% `max_queue': calls that may wait (65,536); more get `{error, {overloaded, Text}}'.
-%% `linger': milliseconds that the idle thread polls by itself before the BEAM does it (5).
-%% `app_module', `app_callable': a module and the name of an object in it that becomes `_reactor_app' in `__main__'
-%% and among the names of `setup_code'.
-%% `setup_code': Python that runs before the first connection or call.
-%% `factory': what makes the protocols of this context; so does a call of `set_protocol_factory' in `setup_code'.
-%% Without either it is the factory of the interpreter, which all workers share.
+%% `id': a number by which logs and counters name the context (0). `mode': see there (`worker'). `name': by
+%% which its process is registered. `pool': a place in the default pool, for the supervisor of that.
+%% `max_connections': descriptors that the context serves at once (10,000). `max_queue': calls that may wait
+%% (65,536); more get `{error, {overloaded, Text}}'. `linger': milliseconds that the idle thread polls by
+%% itself before the BEAM does it (5). `app_module', `app_callable': a module and the name of an object in it
+%% that becomes `_reactor_app' in `__main__' and among the names of `setup_code'. `setup_code': Python that
+%% runs before the first connection or call. `factory': what makes the protocols of this context; so does a
+%% call of `set_protocol_factory' in `setup_code'. Without either it is the factory of the interpreter, which
+%% all workers share.
 
 %% How long a stopping context waits for its thread; what Python executes is interrupted meanwhile.
 -define(PATIENCE, 1000).
@@ -47,8 +46,8 @@
 %%
 %% Errors: `{bad_option, Option, Value}', `{missing_option, Option}', `{unsupported, Text}' for a mode that this Python
 %% does not have, `{setup_failed, Reason}' with the exception as of `error => map', `{no_thread, Reason}',
-%% `{start_failed, Text}', `{already_started, Pid}' for a name, `{pool_mode, Text}' and `{pool_place_taken, Pid}' for a
-%% place in the pool.
+%% `{start_failed, Text}', `{already_started, Pid}' for a name, `{pool_mode, Text}' and `{pool_place_taken,
+%% Pid}' for a place in the pool.
 -spec start_link(options()) -> {ok, pid()} | {error, term()}.
 start_link(#{name := Name} = Options) ->
     gen_server:start_link({local, Name}, ?MODULE, Options, []);
@@ -57,8 +56,8 @@ start_link(Options) ->
 
 %% @doc Stops a context at once: what Python executes there is interrupted, connections are closed, who waits for an
 %% answer gets `{error, {context_stopped, _}}'. Waits a second at most for Python; native code that does not return is
-%% logged, and its thread ends later. Raises `badarg' for a process that is no context, and exits as `gen_server:stop/1'
-%% does for one that has ended.
+%% logged, and its thread ends later. Raises `badarg' for a process that is no context, and exits as
+%% `gen_server:stop/1' does for one that has ended.
 -spec stop(pid() | atom()) -> ok.
 stop(Context) ->
     refuse_other(Context, stop, [Context]),
@@ -99,8 +98,8 @@ stop(Context, Timeout) ->
 %% went to sleep.</dd>
 %% </dl>
 %%
-%% It is asked of the context's process, which never waits for Python. Raises `badarg' for a process that is no context,
-%% and exits as `gen_server:call/2' does for one that has ended.
+%% It is asked of the context's process, which never waits for Python. Raises `badarg' for a process that is
+%% no context, and exits as `gen_server:call/2' does for one that has ended.
 -spec stats(pid() | atom()) -> #{atom() => integer()}.
 stats(Context) ->
     refuse_other(Context, stats, [Context]),

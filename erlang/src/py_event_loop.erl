@@ -16,18 +16,19 @@
                      timeout => timeout(),
                      error => pair | map,
                      detached => boolean()}.
-%% `context': in whose loop it runs, by default one of the pool. `kwargs': arguments by name. `timeout', in milliseconds
-%% and `infinity' by default, cancels the task, and its result is `{error, timeout}' then. `error': how an exception is
-%% told, `pair' by default. A task that is `detached', `false' by default, lives on when the process ends that has
-%% started it, and nobody can wait for it: it takes neither `timeout' nor `error'.
+%% `context': in whose loop it runs, by default one of the pool. `kwargs': arguments by name. `timeout', in
+%% milliseconds and `infinity' by default, cancels the task, and its result is `{error, timeout}' then.
+%% `error': how an exception is told, `pair' by default. A task that is `detached', `false' by default, lives
+%% on when the process ends that has started it, and nobody can wait for it: it takes neither `timeout' nor
+%% `error'.
 
 -define(TIMEOUT, 30000).
 
 %% @doc Starts a coroutine function as a task; also one that the process has defined by {@link py:exec/1}, in the module
 %% `\'__main__\''. Returns at once. What is no coroutine is the result itself.
 %%
-%% An error here is only that there is no context, that too many calls wait for it, or a wrong argument. The task is one
-%% of `asyncio.ensure_future'.
+%% An error here is only that there is no context, that too many calls wait for it, or a wrong argument. The
+%% task is one of `asyncio.ensure_future'.
 -spec create_task(py:name(), py:name(), py:args()) -> reference() | py:error().
 create_task(Module, Function, Args) ->
     create_task(Module, Function, Args, #{}).
@@ -67,8 +68,8 @@ await(Reference) ->
 await(Reference, Timeout) ->
     py_request:await(Reference, Timeout).
 
-%% @doc Cancels a task of the calling process: Python raises `asyncio.CancelledError' in it. Returns at once. No result
-%% of it comes any more. A task that has ended is no error.
+%% @doc Cancels a task of the calling process: Python raises `asyncio.CancelledError' in it. Returns at once.
+%% No result of it comes any more. A task that has ended is no error.
 -spec cancel(reference()) -> ok | py:error().
 cancel(Reference) ->
     py_request:cancel(Reference).

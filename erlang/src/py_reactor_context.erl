@@ -32,8 +32,9 @@
 start_link(Id, Mode) ->
     start_link(Id, Mode, #{}).
 
-%% @doc Starts a context, as {@link py_context:start_link/1} does, with its options and errors. `setup_code' is Python
-%% that runs before the first connection; where it raises, that is `{error, {setup_failed, _}}' with the traceback.
+%% @doc Starts a context, as {@link py_context:start_link/1} does, with its options and errors. `setup_code'
+%% is Python that runs before the first connection; where it raises, that is `{error, {setup_failed, _}}' with
+%% the traceback.
 -spec start_link(integer(), mode(), options()) -> {ok, pid()} | {error, term()}.
 start_link(Id, Mode, Options) ->
     py_context:start_link(Options#{id => Id, mode => Mode}).
@@ -77,8 +78,9 @@ handoff_to_any([Context | Others], Handle, Info, Error) ->
 %% @doc Hands a socket or a descriptor to a context.
 %%
 %% It is the reactor's exactly when the result is `ok': it closes it when the connection ends. With an error
-%% it is the caller's as before, with the options that it had. It does not wait for Python: the thread of the context
-%% makes the protocol when it comes to that, and an exception there goes to logger and ends the connection.
+%% it is the caller's as before, with the options that it had. It does not wait for Python: the thread of the
+%% context makes the protocol when it comes to that, and an exception there goes to logger and ends the
+%% connection.
 %%
 %% A socket must be the calling process's. The reactor takes a duplicate of its descriptor and the socket is
 %% closed, which does not end the connection: one descriptor remains. Where `Info' does not have them,
@@ -88,8 +90,8 @@ handoff_to_any([Context | Others], Handle, Info, Error) ->
 %%
 %% A listening socket accepts by itself from then on. Each of its connections has the keys of `Info', and `addr',
 %% `port' and `type' of its own. While `max_connections' are served, and when the system is out of descriptors, the
-%% others wait in the kernel's queue; being out of descriptors is logged. Several contexts may share a port, each with
-%% a socket that was opened with SO_REUSEPORT.
+%% others wait in the kernel's queue; being out of descriptors is logged. Several contexts may share a port,
+%% each with a socket that was opened with SO_REUSEPORT.
 %%
 %% A number that is a socket's of the calling process (`inet:getfd/1') is handed over like that socket, but
 %% nothing is filled in. Any other number is taken as it is: a duplicate by `py:dup_fd', a pipe, what Python
@@ -98,10 +100,10 @@ handoff_to_any([Context | Others], Handle, Info, Error) ->
 %%
 %% Errors: `badf' for what is not open, `eperm' for a file, `eexist' for a number that a reactor has
 %% already, `max_connections', `emfile' where no descriptor is left that the reactor needs, `no_protocol_factory'
-%% before Python has set one, `not_owner' for a socket, or the number of one, that belongs to another process, `closed'
-%% for a socket that is, `{no_context, Text}' for a context that has stopped or is about to, `{unsent, Text}' while the
-%% socket has something to send, `{unread, Text}' for messages in the mailbox that cannot become bytes again,
-%% `{badarg, Text}'.
+%% before Python has set one, `not_owner' for a socket, or the number of one, that belongs to another process,
+%% `closed' for a socket that is, `{no_context, Text}' for a context that has stopped or is about to,
+%% `{unsent, Text}' while the socket has something to send, `{unread, Text}' for messages in the mailbox that
+%% cannot become bytes again, `{badarg, Text}'.
 -spec handoff(pid(), handle(), info()) -> ok | {error, term()}.
 handoff(Context, Handle, Info) when is_pid(Context), is_map(Info) ->
     case py_call:native(Context) of
