@@ -22,10 +22,12 @@ public struct Environment: ~Copyable, @unchecked Sendable {
         return pointer
     }
 
-    /// Copies a term into this environment. Large binaries are shared, not copied.
+    /// Copies a term into this environment. Large binaries are shared, not copied. The corresponding C
+    /// function is `enif_make_copy`.
     public func copy(_ term: Term) -> Term { enif_make_copy(pointer, term) }
 
-    /// Ends the life of all its terms and keeps the environment for new ones.
+    /// Ends the life of all its terms and keeps the environment for new ones. The corresponding C function
+    /// is `enif_clear_env`.
     public func clear() { enif_clear_env(pointer) }
 }
 
@@ -57,7 +59,8 @@ public func send(to process: ErlNifPid, _ environment: borrowing Environment, _ 
     send(from: nil, to: process, environment, message)
 }
 
-/// Sends a message from a NIF or a resource callback, whose environment is `caller`.
+/// Sends a message from a NIF or a resource callback, whose environment is `caller`. The corresponding C
+/// function is `enif_send`.
 @discardableResult
 public func send(
     from caller: EnvPointer?, to process: ErlNifPid, _ environment: borrowing Environment, _ message: Term

@@ -29,7 +29,8 @@ public func makeAtom(_ env: EnvPointer?, _ name: String) -> Term? {
         env, [131, 118, UInt8(truncatingIfNeeded: size >> 8), UInt8(truncatingIfNeeded: size)] + utf8)
 }
 
-/// Finds an atom that exists already; for ASCII names only, others are not looked for.
+/// Finds an atom that exists already; for ASCII names only, others are not looked for. The corresponding C
+/// function is `enif_make_existing_atom_len`.
 public func existingAtom(_ env: EnvPointer?, _ name: String) -> Term? {
     var name = name
     return name.withUTF8 { utf8 -> Term? in
@@ -49,7 +50,7 @@ private func decodeExternal(_ env: EnvPointer?, _ bytes: [UInt8]) -> Term? {
 }
 
 /// Runs `body` on the sign and the magnitude, least significant byte first, of an integer beyond 64
-/// bits. Nil when the term is no integer.
+/// bits. Nil when the term is no integer. The corresponding C function is `enif_term_to_binary`.
 public func withBigInteger<Result>(
     _ env: EnvPointer?, _ term: Term,
     _ body: (_ isNegative: Bool, _ magnitude: UnsafeRawBufferPointer) -> Result

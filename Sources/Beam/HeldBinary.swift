@@ -9,7 +9,8 @@ public final class HeldBinary: @unchecked Sendable {
     /// Its bytes, valid as long as this lives.
     public let bytes: UnsafeRawBufferPointer
 
-    /// Nil for what is no binary or too small to be shared, and when memory is short.
+    /// Nil for what is no binary or too small to be shared, and when memory is short. The corresponding C
+    /// functions are `enif_ioq_create` and `enif_ioq_enqv`.
     public init?(_ env: EnvPointer?, _ binary: Term) {
         guard let queue = SpareQueues.take() ?? enif_ioq_create(ERL_NIF_IOQ_NORMAL) else { return nil }
         var vector = ErlNifIOVec()
@@ -34,7 +35,7 @@ public final class HeldBinary: @unchecked Sendable {
         if !isEmpty || !SpareQueues.keep(queue) { enif_ioq_destroy(queue) }
     }
 
-    /// The binary as a term, which shares its memory.
+    /// The binary as a term, which shares its memory. The corresponding C function is `enif_ioq_peek_head`.
     public func term(_ env: EnvPointer?) -> Term? {
         var term: Term = 0
         return enif_ioq_peek_head(env, queue, nil, &term) != 0 ? term : nil

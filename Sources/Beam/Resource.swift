@@ -49,6 +49,7 @@ public struct ResourceType<Object: Resource> {
     }
 
     /// Makes a term that refers to the object, and keeps the object as long as one does. Once per object.
+    /// The corresponding C functions are `enif_alloc_resource` and `enif_make_resource`.
     public func makeTerm(_ env: EnvPointer?, _ object: Object) -> Term? {
         guard hold(object), let memory = object.memory else { return nil }
         let term = enif_make_resource(env, memory)
@@ -56,7 +57,8 @@ public struct ResourceType<Object: Resource> {
         return term
     }
 
-    /// Keeps the object without any term, until `release()`: for one that only monitors a process.
+    /// Keeps the object without any term, until `release()`: for one that only monitors a process. The
+    /// corresponding C function is `enif_alloc_resource`.
     public func hold(_ object: Object) -> Bool {
         guard let memory = enif_alloc_resource(type, MemoryLayout<UnsafeRawPointer>.size) else {
             return false
@@ -67,7 +69,8 @@ public struct ResourceType<Object: Resource> {
         return true
     }
 
-    /// The object that a term refers to, nil for any other term.
+    /// The object that a term refers to, nil for any other term. The corresponding C function is
+    /// `enif_get_resource`.
     @inline(__always)
     public func object(_ env: EnvPointer?, _ term: Term) -> Object? {
         var memory: UnsafeMutableRawPointer?
@@ -98,7 +101,8 @@ extension Unmanaged where Instance == Resource {
 }
 
 extension Resource {
-    /// Ends what `hold` began. The object may be gone afterwards.
+    /// Ends what `hold` began. The object may be gone afterwards. The corresponding C function is
+    /// `enif_release_resource`.
     public func release() {
         if let memory { enif_release_resource(memory) }
     }
@@ -137,7 +141,8 @@ extension Resource {
         return enif_select_x(env, descriptor, flags, memory, &owner, message, nil) >= 0
     }
 
-    /// Takes a descriptor out of the BEAM's poll set; `selectStopped` follows when it may be closed.
+    /// Takes a descriptor out of the BEAM's poll set; `selectStopped` follows when it may be closed. The
+    /// corresponding C function is `enif_select(ERL_NIF_SELECT_STOP)`.
     public func selectStop(_ env: EnvPointer?, _ descriptor: Int32, undefined: Term) {
         guard let memory else { return }
         _ = enif_select(env, descriptor, ErlNifSelectFlags(rawValue: 4), memory, nil, undefined)

@@ -24,7 +24,8 @@ public struct Atom: Sendable {
     /// The term.
     public let term: Term
 
-    /// Makes or finds an atom. `name` must be ASCII and at most 255 characters.
+    /// Makes or finds an atom. `name` must be ASCII and at most 255 characters. The corresponding C
+    /// function is `enif_make_atom_len`.
     public init(_ env: EnvPointer?, _ name: StaticString) {
         term = enif_make_atom_len(
             env, UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self), name.utf8CodeUnitCount)
@@ -33,7 +34,7 @@ public struct Atom: Sendable {
 
 // MARK: Making terms
 
-/// Makes a tuple of any number of elements.
+/// Makes a tuple of any number of elements. The corresponding C function is `enif_make_tuple_from_array`.
 @inlinable
 public func makeTuple(_ env: EnvPointer?, _ elements: Term...) -> Term {
     elements.withUnsafeBufferPointer {
@@ -51,7 +52,8 @@ public func makeTuple(_ env: EnvPointer?, _ first: Term, _ second: Term) -> Term
     }
 }
 
-/// Makes a binary from bytes, which are copied. Nil when memory is short.
+/// Makes a binary from bytes, which are copied. Nil when memory is short. The corresponding C function is
+/// `enif_make_new_binary`.
 @inlinable
 public func makeBinary(_ env: EnvPointer?, _ bytes: UnsafeRawBufferPointer) -> Term? {
     var term: Term = 0
@@ -78,14 +80,15 @@ public func makeCharacterList(_ env: EnvPointer?, _ text: String) -> Term {
     return list
 }
 
-/// Makes a list.
+/// Makes a list. The corresponding C function is `enif_make_list_from_array`.
 public func makeList(_ env: EnvPointer?, _ elements: [Term]) -> Term {
     elements.withUnsafeBufferPointer {
         enif_make_list_from_array(env, $0.baseAddress, UInt32(truncatingIfNeeded: $0.count))
     }
 }
 
-/// Makes a map. The keys must differ; with equal keys the result is the map of the pairs before them.
+/// Makes a map. The keys must differ; with equal keys the result is the map of the pairs before them. The
+/// corresponding C function is `enif_make_map_put`.
 public func makeMap(_ env: EnvPointer?, _ pairs: [(Term, Term)]) -> Term {
     var map = enif_make_new_map(env)
     for (key, value) in pairs { _ = enif_make_map_put(env, map, key, value, &map) }
@@ -94,7 +97,7 @@ public func makeMap(_ env: EnvPointer?, _ pairs: [(Term, Term)]) -> Term {
 
 // MARK: Reading terms
 
-/// A signed number that fits 64 bits.
+/// A signed number that fits 64 bits. The corresponding C function is `enif_get_long`.
 @inlinable
 public func integer(_ env: EnvPointer?, _ term: Term) -> Int? {
     var value = 0
@@ -103,7 +106,8 @@ public func integer(_ env: EnvPointer?, _ term: Term) -> Int? {
 
 /// Runs `body` on the bytes of a binary; nil for another term.
 ///
-/// The bytes are those of the term: valid until its environment is cleared, and not a copy.
+/// The bytes are those of the term: valid until its environment is cleared, and not a copy. The
+/// corresponding C function is `enif_inspect_binary`.
 @inlinable
 public func withBinary<Result>(
     _ env: EnvPointer?, _ term: Term, _ body: (UnsafeRawBufferPointer) -> Result
@@ -113,7 +117,8 @@ public func withBinary<Result>(
     return body(UnsafeRawBufferPointer(start: binary.data, count: binary.size))
 }
 
-/// The text of a binary, an iolist or an atom, as UTF-8. Nil for other terms and other encodings.
+/// The text of a binary, an iolist or an atom, as UTF-8. Nil for other terms and other encodings. The
+/// corresponding C functions are `enif_inspect_iolist_as_binary` and `enif_get_atom`.
 public func text(_ env: EnvPointer?, _ term: Term) -> String? {
     if enif_is_atom(env, term) != 0 { return atomName(env, term) }
     var binary = ErlNifBinary()
@@ -123,7 +128,8 @@ public func text(_ env: EnvPointer?, _ term: Term) -> String? {
 
 /// The name of an atom.
 ///
-/// OTP 25 reads atoms as Latin-1 only; names beyond that go through the external term format.
+/// OTP 25 reads atoms as Latin-1 only; names beyond that go through the external term format. The
+/// corresponding C function is `enif_get_atom`.
 public func atomName(_ env: EnvPointer?, _ term: Term) -> String? {
     let name = withUnsafeTemporaryAllocation(of: CChar.self, capacity: 256) { buffer -> String? in
         let size = enif_get_atom(env, term, buffer.baseAddress, 256, ERL_NIF_LATIN1)

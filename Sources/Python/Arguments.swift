@@ -20,7 +20,8 @@ public struct Arguments {
         self.names = names
     }
 
-    /// The next parameter that may be given by position; nil where it is not given.
+    /// The next parameter that may be given by position; nil where it is not given. Throws TypeError where
+    /// it is given twice, by position and by name.
     public mutating func next(_ name: StaticString) throws(PythonError) -> PyPointer? {
         guard position < count else { return named(name) }
         defer { position += 1 }
@@ -52,7 +53,8 @@ public struct Arguments {
     }
 }
 
-/// An integer; nil for one that is too large for the machine's. Raises TypeError for what is none.
+/// An integer; nil for one that is too large for the machine's. Raises TypeError for what is none. The
+/// corresponding C function is `PyLong_AsLongAndOverflow`.
 public func integer(_ object: PyPointer) throws(PythonError) -> Int? {
     var overflow: Int32 = 0
     let number = PyLong_AsLongAndOverflow(object, &overflow)

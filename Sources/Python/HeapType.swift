@@ -182,7 +182,7 @@ public struct TypeFlags: OptionSet, Sendable {
 
 /// Makes a type from its slots. `name` is what `repr` shows, with its module.
 ///
-/// The corresponding C function is `PyType_FromModuleAndSpec`.
+/// The corresponding C function is `PyType_FromModuleAndSpec`. Throws what that raises.
 public func makeType<Instance>(
     in module: PyPointer, name: StaticString, _: Instance.Type, flags: TypeFlags, slots: [PyType_Slot]
 ) throws(PythonError) -> PyType {
@@ -191,6 +191,7 @@ public func makeType<Instance>(
 }
 
 /// Makes a type that adds slots to another and has no fields of its own. It can be subclassed no further.
+/// Throws what the C function `PyType_FromModuleAndSpec` raises.
 public func makeSubtype(in module: PyPointer, of base: PyType?, name: StaticString, slots: [PyType_Slot])
     throws(PythonError) -> PyType
 {

@@ -20,6 +20,7 @@ public struct Object: ~Copyable {
     @inlinable public init(owning pointer: PyPointer) { self.pointer = pointer }
 
     /// Takes over the result of a C function that returns a new reference, or NULL with an error set.
+    /// Throws that error.
     @inlinable
     public init(_ result: PyPointer?) throws(PythonError) {
         guard let result else { throw PythonError() }
@@ -67,7 +68,7 @@ public func newBool(_ value: Bool) -> PyPointer {
     return object
 }
 
-/// A `str` from text.
+/// A `str` from text. Throws MemoryError. The corresponding C function is `PyUnicode_DecodeUTF8`.
 public func newString(_ text: String) throws(PythonError) -> Object {
     var text = text
     let made = text.withUTF8 { utf8 in
@@ -78,14 +79,16 @@ public func newString(_ text: String) throws(PythonError) -> Object {
     return try Object(made)
 }
 
-/// A `bytes` with a copy of the given bytes.
+/// A `bytes` with a copy of the given bytes. Throws MemoryError. The corresponding C function is
+/// `PyBytes_FromStringAndSize`.
 @inlinable
 public func newBytes(_ bytes: UnsafeRawBufferPointer) throws(PythonError) -> Object {
     // An empty slice may have no address at all; PyBytes does not look at it then.
     try Object(PyBytes_FromStringAndSize(bytes.baseAddress?.assumingMemoryBound(to: CChar.self), bytes.count))
 }
 
-/// An interned `str` that lives as long as the interpreter: for names that are looked up often.
+/// An interned `str` that lives as long as the interpreter: for names that are looked up often. Throws
+/// MemoryError. The corresponding C function is `PyUnicode_InternFromString`.
 public func internedName(_ name: StaticString) throws(PythonError) -> PyPointer {
     try Object(
         PyUnicode_InternFromString(UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self))
@@ -93,7 +96,8 @@ public func internedName(_ name: StaticString) throws(PythonError) -> PyPointer 
     .take()
 }
 
-/// The text of a `str`. Throws for one with lone surrogates, which has no UTF-8 form.
+/// The text of a `str`. Throws for one with lone surrogates, which has no UTF-8 form. The corresponding C
+/// function is `PyUnicode_AsUTF8AndSize`.
 public func text(of object: PyPointer) throws(PythonError) -> String {
     var size = 0
     guard let utf8 = PyUnicode_AsUTF8AndSize(object, &size) else { throw PythonError() }
@@ -101,7 +105,8 @@ public func text(of object: PyPointer) throws(PythonError) -> String {
     return String(decoding: bytes, as: UTF8.self)
 }
 
-/// What `str(object)` says, or a placeholder where that raises or has no UTF-8 form.
+/// What `str(object)` says, or a placeholder where that raises or has no UTF-8 form. The corresponding C
+/// function is `PyObject_Str`.
 public func describe(_ object: PyPointer) -> String {
     do {
         let string = try Object(PyObject_Str(object))
@@ -118,7 +123,7 @@ public func describe(_ object: PyPointer) -> String {
     }
 }
 
-/// The name of an object's type, without its module.
+/// The name of an object's type, without its module. The corresponding C function is `PyType_GetName`.
 public func typeName(of object: PyPointer) -> String {
     guard let type = cpython_type(object), let name = PyType_GetName(type) else {
         PyErr_Clear()
@@ -132,7 +137,8 @@ public func typeName(of object: PyPointer) -> String {
     return name
 }
 
-/// Calls `object.name(*arguments)` for the rare calls; the hot ones use `cpython_call_method1`.
+/// Calls `object.name(*arguments)` for the rare calls; the hot ones use `cpython_call_method1`. Throws what
+/// that raises. The corresponding C function is `PyObject_Call`.
 public func callMethod(
     _ object: PyPointer, _ name: String, _ arguments: borrowing Object
 ) throws(PythonError) -> Object {
@@ -140,12 +146,14 @@ public func callMethod(
     return try Object(PyObject_Call(method.pointer, arguments.pointer, nil))
 }
 
-/// Sets an item of a dict.
+/// Sets an item of a dict. Throws MemoryError. The corresponding C function is `PyDict_SetItemString`.
 public func set(_ key: StaticString, _ value: consuming Object, in dict: PyPointer) throws(PythonError) {
     guard PyDict_SetItemString(dict, cString(key), value.pointer) == 0 else { throw PythonError() }
 }
 
-/// Runs `body` on the memory of a bytes-like object, which cannot move meanwhile.
+/// Runs `body` on the memory of a bytes-like object, which cannot move meanwhile. Throws BufferError or
+/// TypeError for what shows none, and what `body` throws. The corresponding C function is
+/// `PyObject_GetBuffer`.
 public func withBuffer<Result: ~Copyable>(
     _ object: PyPointer?, flags: Int32 = 0,
     _ body: (UnsafeRawBufferPointer) throws(PythonError) -> Result

@@ -1,6 +1,7 @@
 import CPython
 
-/// Sets a Python error and returns the Swift error that says one is set.
+/// Sets a Python error and returns the Swift error that says one is set. The corresponding C function is
+/// `PyErr_SetString`.
 public func raised(_ type: PyPointer?, _ message: String) -> PythonError {
     PyErr_SetString(type, message)
     return PythonError()
@@ -33,7 +34,8 @@ public struct Exception: ~Copyable {
     /// The exception object, with its traceback attached.
     public let value: Object
 
-    /// Takes the current error and clears the indicator. Nil when there was none.
+    /// Takes the current error and clears the indicator. Nil when there was none. The corresponding C
+    /// function is `PyErr_Fetch`.
     public static func take() -> Exception? {
         var type: PyPointer?
         var value: PyPointer?
@@ -51,7 +53,7 @@ public struct Exception: ~Copyable {
     /// Whether it is an `Exception`; others, as `KeyboardInterrupt`, are meant to end the program.
     public var isOrdinary: Bool { PyErr_GivenExceptionMatches(value.pointer, cpython_Exception()) != 0 }
 
-    /// Puts it back into the error indicator.
+    /// Puts it back into the error indicator. The corresponding C function is `PyErr_Restore`.
     public consuming func restore() {
         let type = cpython_type(value.pointer).map { asObject($0) }
         Py_IncRef(type)

@@ -23,10 +23,10 @@ public final class ThreadState {
         state = PyEval_SaveThread()
     }
 
-    /// Waits for the GIL and takes it.
+    /// Waits for the GIL and takes it. The corresponding C function is `PyEval_RestoreThread`.
     @inline(__always) public func enter() { PyEval_RestoreThread(state) }
 
-    /// Releases the GIL.
+    /// Releases the GIL. The corresponding C function is `PyEval_SaveThread`.
     @inline(__always) public func leave() { _ = PyEval_SaveThread() }
 
     /// Runs `body` with the GIL.

@@ -35,6 +35,7 @@ public enum BSUInt {
     /// Reads the number that starts at `start`, which is not below 0.
     ///
     /// - Returns: the number and where it ends; nil when it goes on behind `end` or the last byte.
+    /// - Throws: where it has more than 64 bits, or more padding than is allowed.
     @inline(__always)
     public static func read(
         _ bytes: Span<UInt8>, from start: Int, to end: Int

@@ -41,7 +41,7 @@ public struct CborReader {
         count = bytes.count
     }
 
-    /// The next item.
+    /// The next item. Throws where there is none that CBOR allows.
     public mutating func next() throws(CborError) -> Item {
         let first = try byte()
         let major = first >> 5

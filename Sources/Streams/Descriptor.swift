@@ -21,7 +21,7 @@ public struct Descriptor: ~Copyable, Sendable {
 
     /// Makes reads and writes return at once.
     ///
-    /// The corresponding C function is `fcntl(F_SETFL)`.
+    /// The corresponding C function is `fcntl(F_SETFL)`. Throws what the system says.
     public borrowing func makeNonBlocking() throws(Errno) {
         let number = self.number
         let flags = try retryingOnInterrupt { cplatform_status_flags(number) }
@@ -56,7 +56,8 @@ public struct Descriptor: ~Copyable, Sendable {
 
     /// A second number for the same open file, closed on exec.
     ///
-    /// The corresponding C function is `fcntl(F_DUPFD_CLOEXEC)`.
+    /// The corresponding C function is `fcntl(F_DUPFD_CLOEXEC)`. Throws `EBADF` for what is not open,
+    /// `EMFILE` where no number is left.
     public static func duplicate(_ number: Int32) throws(Errno) -> Descriptor {
         Descriptor(owning: try retryingOnInterrupt { cplatform_duplicate(number) })
     }

@@ -28,7 +28,8 @@ public final class Doorbell: Sendable {
         if fd >= 0 { _ = Glibc.close(fd) }
     }
 
-    /// The eventfd to put into the poller, made on the first call. Not for two threads at once.
+    /// The eventfd to put into the poller, made on the first call. Not for two threads at once. Throws
+    /// `EMFILE` where no number is left. The corresponding C function is `eventfd`.
     public func descriptor() throws(Errno) -> Int32 {
         let known = bell.load(ordering: .relaxed)
         if known >= 0 { return known }

@@ -40,7 +40,7 @@ public enum GuardianEvent: Equatable, Sendable {
         return wire.bytes
     }
 
-    /// From bytes.
+    /// From bytes. Throws where they are no such message.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         var wire = WireReader(bytes)
         let kind: UInt8 = try wire.number()
@@ -92,7 +92,7 @@ public enum GuardianCommand: Equatable, Sendable {
         return wire.bytes
     }
 
-    /// From bytes.
+    /// From bytes. Throws where they are no such message.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         var wire = WireReader(bytes)
         let kind: UInt8 = try wire.number()

@@ -9,7 +9,8 @@ public final class KeyBell: Sendable {
     /// What the loop watches. It is readable while there are keys.
     public let descriptor: Descriptor
 
-    /// A bell that nobody has rung.
+    /// A bell that nobody has rung. Throws `EMFILE` where no number is left. The corresponding C function
+    /// is `eventfd`.
     public init() throws(Errno) {
         descriptor = Descriptor(owning: try retryingOnInterrupt { cplatform_eventfd() })
     }

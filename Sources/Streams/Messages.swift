@@ -5,7 +5,7 @@ import Synchronization
 extension Descriptor {
     /// Two connected sockets whose messages keep their boundaries and may carry descriptors. Closed on exec.
     ///
-    /// The corresponding C function is `socketpair(SOCK_SEQPACKET)`.
+    /// The corresponding C function is `socketpair(SOCK_SEQPACKET)`. Throws `EMFILE` where no number is left.
     public static func messageSockets() throws(Errno) -> DescriptorPair {
         var ends: (Int32, Int32) = (-1, -1)
         // A pair of two Int32 is laid out as the array that C wants.
@@ -19,7 +19,7 @@ extension Descriptor {
 
     /// The reading and the writing end of a pipe. Closed on exec.
     ///
-    /// The corresponding C function is `pipe2`.
+    /// The corresponding C function is `pipe2`. Throws `EMFILE` where no number is left.
     public static func pipe() throws(Errno) -> DescriptorPair {
         var ends: (Int32, Int32) = (-1, -1)
         _ = try retryingOnInterrupt {
@@ -32,7 +32,7 @@ extension Descriptor {
 
     /// A new terminal: the end of who looks at it, and that of the program. Closed on exec.
     ///
-    /// The corresponding C function is `openpty`.
+    /// The corresponding C function is `openpty`. Throws what the system says.
     public static func terminal(_ size: ProcessRequest.Terminal) throws(Errno) -> DescriptorPair {
         var ends: (Int32, Int32) = (-1, -1)
         _ = try retryingOnInterrupt {
@@ -52,7 +52,7 @@ extension Descriptor {
         try Descriptor.send(message, with: descriptors, on: number)
     }
 
-    /// The same on a socket that somebody else owns.
+    /// The same on a socket that somebody else owns. Throws what the system says.
     public static func send(
         _ message: [UInt8], with descriptors: [Int32] = [], on socket: Int32
     ) throws(Errno) {
@@ -71,7 +71,7 @@ extension Descriptor {
         try Descriptor.receive(atMost: size, on: number)
     }
 
-    /// The same on a socket that somebody else owns.
+    /// The same on a socket that somebody else owns. Throws what the system says.
     public static func receive(atMost size: Int, on socket: Int32) throws(Errno) -> Message? {
         var numbers = [Int32](repeating: -1, count: Int(cplatform_most_descriptors))
         var count: Int32 = 0

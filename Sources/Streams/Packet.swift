@@ -77,6 +77,7 @@ public enum FoundPacket: Equatable, Sendable {
     /// - Parameters:
     ///   - bytes: what has come, with the length of a packet first.
     ///   - maximum: how many bytes a body may have. A longer packet is refused as soon as its length is there.
+    /// - Throws: where the bytes are no packet, or begin a longer one.
     @inline(__always)
     public static func decode(_ bytes: Span<UInt8>, maximum: Int) throws(PacketError) -> FoundPacket {
         guard let (length, start) = try number(.length, bytes, from: 0, to: bytes.count) else {
@@ -94,6 +95,7 @@ public enum FoundPacket: Equatable, Sendable {
     /// The head of a packet whose payload need not be there. For one that `decode` has said to be incomplete.
     ///
     /// - Returns: the head, and where the payload is once it has come; nil where the head may not be there as a whole.
+    /// - Throws: where the bytes are no packet.
     public static func decodeHead(_ bytes: Span<UInt8>) throws(PacketError) -> (
         PacketHead, payload: Range<Int>
     )? {

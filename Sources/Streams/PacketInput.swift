@@ -75,7 +75,7 @@ public final class PacketInput: @unchecked Sendable {
         return (transfer, count == room)
     }
 
-    /// The next of what is there.
+    /// The next of what is there. Throws what `FoundPacket.decode` throws.
     public func next() throws(PacketError) -> Found {
         if let large = large {
             guard large.filled == large.count else { return .nothing }
@@ -98,7 +98,8 @@ public final class PacketInput: @unchecked Sendable {
         }
     }
 
-    /// The first bytes of the large payload that was found; nil where they are not there yet.
+    /// The first bytes of the large payload that was found; nil where they are not there yet. Throws where the
+    /// packet is none.
     public func beginning(_ count: Int) throws(PacketError) -> [UInt8]? {
         guard let base = unsafe memory else { return nil }
         let rest = unsafe UnsafeBufferPointer(
@@ -111,7 +112,7 @@ public final class PacketInput: @unchecked Sendable {
     }
 
     /// Gives the payload that was found its memory: so many bytes as were asked for, without those at its
-    /// beginning that `beginning` has told.
+    /// beginning that `beginning` has told. Throws where the packet is none.
     public func place(_ target: UnsafeMutableRawPointer, count: Int, after skipped: Int = 0)
         throws(PacketError)
     {

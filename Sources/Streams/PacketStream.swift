@@ -12,7 +12,8 @@ public struct PacketStream: ~Copyable, Sendable {
     /// What became of a read or write.
     public enum Transfer: Sendable { case bytes(Int), wouldBlock, failed(Errno) }
 
-    /// Takes ownership of a descriptor. Its mode is left alone: others may share it.
+    /// Takes ownership of a descriptor. Its mode is left alone: others may share it. Throws what the system
+    /// says of the descriptor.
     public init(owning descriptor: consuming Descriptor) throws(Errno) {
         let nature = try PacketStream.nature(of: descriptor.number)
         self.init(descriptor, isSocket: nature.isSocket, blocks: nature.blocks)

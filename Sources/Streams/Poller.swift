@@ -11,12 +11,14 @@ public struct Poller: ~Copyable {
     private let events: UnsafeMutablePointer<epoll_event>
     private let capacity: Int
 
-    /// An empty set that reports at most `capacity` events at a time.
+    /// An empty set that reports at most `capacity` events at a time. Throws `EMFILE` where no number is
+    /// left. The corresponding C function is `epoll_create1`.
     public init(capacity: Int) throws(Errno) {
         self.init(owning: try Poller.makeDescriptor(), capacity: capacity)
     }
 
-    /// The descriptor of an empty set.
+    /// The descriptor of an empty set. Throws `EMFILE` where no number is left. The corresponding C
+    /// function is `epoll_create1`.
     public static func makeDescriptor() throws(Errno) -> Descriptor {
         Descriptor(owning: try retryingOnInterrupt { epoll_create1(Int32(EPOLL_CLOEXEC)) })
     }
@@ -44,7 +46,7 @@ public struct Poller: ~Copyable {
         return number
     }
 
-    /// Whether a descriptor can be waited for at all.
+    /// Whether a descriptor can be waited for at all. Throws where that cannot be found out.
     public static func accepts(_ fd: Int32) throws(Errno) -> Bool {
         let poller = try Poller(capacity: 1)
         do throws(Errno) { try poller.add(fd, token: Token(bits: 0), interest: .nothing) } catch {
@@ -64,7 +66,7 @@ public struct Poller: ~Copyable {
         }
     }
 
-    /// Changes what is waited for.
+    /// Changes what is waited for. Throws what the system says. The corresponding C function is `epoll_ctl`.
     public func modify(_ fd: Int32, token: Token, interest: Interest) throws(Errno) {
         let set = poller
         _ = try retryingOnInterrupt {
@@ -72,7 +74,7 @@ public struct Poller: ~Copyable {
         }
     }
 
-    /// Takes a descriptor out; to be done before it is closed.
+    /// Takes a descriptor out; to be done before it is closed. The corresponding C function is `epoll_ctl`.
     public func remove(_ fd: Int32) {
         _ = cplatform_epoll_ctl(poller, EPOLL_CTL_DEL, fd, 0, 0)
     }

@@ -152,7 +152,7 @@ extension ProcessRequest {
         return wire.bytes
     }
 
-    /// From bytes.
+    /// From bytes. Throws where they are no request.
     public init(decoding bytes: [UInt8]) throws(WireError) {
         var wire = WireReader(bytes)
         path = try wire.text()

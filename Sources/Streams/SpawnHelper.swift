@@ -12,7 +12,7 @@ public final class SpawnHelper: Sendable {
 
     /// Starts it. Waits until the system executes the file.
     ///
-    /// The corresponding C function is `posix_spawn`.
+    /// The corresponding C function is `posix_spawn`. Throws what the system says, as `ENOENT`.
     public init(path: String) throws(Errno) {
         let sockets = try Descriptor.messageSockets()
         var pid: Int32 = -1
@@ -66,6 +66,7 @@ public final class SpawnHelper: Sendable {
     /// descriptors, which stay open here.
     ///
     /// - Returns: the connection to the guardian.
+    /// - Throws: as the other one.
     public func launch(_ request: ProcessRequest, passing stdio: [Int32]) throws(Errno) -> Descriptor {
         let control = try Descriptor.messageSockets()
         var theirs = [SharedDescriptor(control.second.release())]

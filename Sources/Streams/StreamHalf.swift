@@ -27,9 +27,12 @@ public final class StreamHalf: Sendable {
         case closed, peerClosed
     }
 
-    /// How it stands.
+    /// How it stands: chunks and bytes that came and were not taken, how many wait for them, the numbers of the
+    /// next chunks in both directions, and which directions are over.
     public struct Info: Sendable {
+        /// Chunks, bytes, who waits, and numbers.
         public var inbox = 0, inboxBytes = 0, receivers = 0, sequenceIn = 0, sequenceOut = 0
+        /// Which directions are over.
         public var isReceivingClosed = false, isSendingClosed = false
         /// Nil where none is known.
         public var reply: (any Value)?
@@ -358,7 +361,7 @@ public final class StreamHalf: Sendable {
     /// Whether nothing can happen any more.
     public var isOver: Bool { state.withLock { $0.isOver } }
 
-    /// How it stands.
+    /// How it stands now.
     public var info: Info {
         let inbox = inbox.info
         var info = Info()

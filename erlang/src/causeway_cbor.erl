@@ -8,7 +8,7 @@
 %% what is no number the atoms `infinity', `neg_infinity' and `nan'. Tags other than those of large integers are left
 %% out. Larger binaries are parts of the one that is read, not copies.
 %%
-%% A large term is converted on a dirty scheduler.
+%% A large term is converted on a dirty scheduler. `not_loaded' is raised before the application has started.
 -module(causeway_cbor).
 
 -export([encode/1, decode/1, decode_first/1]).
@@ -22,7 +22,8 @@ encode(Term) ->
         {error, Text} -> {error, {cbor, Text}}
     end.
 
-%% @doc The term of a binary that holds one and nothing more.
+%% @doc The term of a binary that holds one and nothing more. The text says what is wrong with another one,
+%% and where. Raises `badarg' for what is no binary.
 -spec decode(binary()) -> {ok, term()} | {error, {cbor, Text :: binary()}}.
 decode(Binary) ->
     case decode_first(Binary) of
@@ -31,7 +32,7 @@ decode(Binary) ->
         {error, _} = Error -> Error
     end.
 
-%% @doc The term with which a binary begins, and what follows.
+%% @doc The term with which a binary begins, and what follows. Otherwise as {@link decode/1}.
 -spec decode_first(binary()) -> {ok, term(), Rest :: binary()} | {error, {cbor, Text :: binary()}}.
 decode_first(Binary) ->
     case causeway_nif:cbor_decode(Binary) of

@@ -23,7 +23,7 @@
 -export([process_helper/1, process_open/1, process_event/1, process_read/4, process_available/1, process_write/3,
          process_flush/1, process_close_input/1, process_close_output/2, process_resize/2, process_signal/3,
          process_end/1, process_close/1]).
--export_type([context/0, call/0, callback/0, ticket/0, process/0, wire/0, chunk/0]).
+-export_type([context/0, call/0, callback/0, ticket/0, process/0, ending/0, wire/0, chunk/0]).
 
 -include_lib("kernel/include/logger.hrl").
 
@@ -55,6 +55,8 @@
 %% Descriptors that one process reads and writes.
 -opaque ticket() :: reference().
 %% A thread of Python that waits until its output is passed on, or until the last reference is gone.
+-type ending() :: {status, 0..255} | {signal, pos_integer(), HasDumpedCore :: boolean()}.
+%% How a program has ended.
 -opaque process() :: reference().
 %% A program that runs for an Erlang process. When that ends, so does the program.
 
@@ -296,7 +298,7 @@ process_open(_Request) -> erlang:nif_error(not_loaded).
 %% stdin | stdout | stderr}' follows when it is to be tried again.
 -spec process_event(process()) ->
           {started, pos_integer()} | {failed, Step :: atom(), Reason :: term(), Detail :: binary()}
-        | {exited, causeway_process:ending(), IsAlone :: boolean()} | gone | wait | closed | badarg.
+        | {exited, ending(), IsAlone :: boolean()} | gone | wait | closed | badarg.
 process_event(_Process) -> erlang:nif_error(not_loaded).
 
 %% @doc Reads what there is, at most so many bytes. After `last', with which there was no more, and `wait' the message

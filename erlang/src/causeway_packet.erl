@@ -4,7 +4,8 @@
 %% a request of the type 0 is a control packet, so that the first type of an application is 1, and the lowest bit of a
 %% response's flags says whether all went well.
 %%
-%% A wrong argument is an error of the class `badarg', with a text that the shell prints.
+%% A wrong argument is an error of the class `badarg', with a text that the shell prints; `not_loaded' is
+%% raised before the application has started.
 -module(causeway_packet).
 
 -export([encode/1, decode/1, decode/2]).

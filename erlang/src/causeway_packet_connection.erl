@@ -62,15 +62,19 @@
 %%
 %% After the peer's end requests in hand are still answered.
 %%
+%% Time-outs are in milliseconds, below 2^32, or `infinity'. Wrong arguments raise `badarg', with a text that
+%% the shell prints; wrong options are `{error, {badarg, Text}}'.
+%%
 %% Options are a map:
 %%
 %% <dl>
 %% <dt>`handler'</dt><dd>For channel 0. Without one requests are refused.</dd>
 %% <dt>`workers'</dt><dd>How many requests are handled at the same time, 16 by default. With 0 they are handled in the
 %% connection's process itself, which is the fastest for handlers that never wait.</dd>
-%% <dt>`name'</dt><dd>As of a gen_server.</dd>
+%% <dt>`name'</dt><dd>As of a gen_server, none by default.</dd>
 %% <dt>`owner'</dt><dd>A process with which the connection ends, beside the one that has started it.</dd>
-%% <dt>`max_packet'</dt><dd>The most bytes of a packet, 64 MiB by default.</dd>
+%% <dt>`max_packet'</dt><dd>The most bytes of a packet, from 64 to 2^40, 64 MiB by default. What is longer
+%% from the peer ends the connection as `{malformed, Text}'.</dd>
 %% <dt>`timeout'</dt><dd>Of requests, in milliseconds, `infinity' by default. All ends wake who waits.</dd>
 %% <dt>`answer_timeout'</dt><dd>How long, in milliseconds, {@link reply/2} may take after a handler has returned `noreply'.
 %% Then the peer gets a failure with the text `no answer in time'. `infinity' by default.</dd>
@@ -92,7 +96,8 @@
 -export([request/2, request/3, request/4]).
 -export([send_request/2, send_request/3, send_request/4, receive_response/1, receive_response/2, check_response/2, cancel/1]).
 -export([reply/2, open_channel/3, close_channel/2, send_erq/1, send_eof/1, close/1, close/2, info/1]).
--export_type([connection/0, options/0, handler/0, from/0, result/0, request_id/0, request_options/0, why/0]).
+-export_type([connection/0, options/0, handler/0, response/0, from/0, result/0, request_id/0, request_options/0, why/0,
+              info/0]).
 
 -type connection() :: pid() | atom() | {global, term()} | {via, module(), term()}.
 -type options() :: #{handler => handler(), workers => non_neg_integer(),
@@ -112,9 +117,18 @@
 -type from() :: {causeway_packet, pid(), {natural(), natural()}, pos_integer()}.
 -type result() :: {ok | failed, Flags :: natural(), Payload :: binary()} | {error, term()}.
 -type request_id() :: {causeway_packet_request, pid(), reference()}.
+%% For the process that has sent the request.
 -type request_options() :: #{flags => natural(), channel => natural(), timeout => timeout()}.
+%% `flags': up to 62 bits, 0 by default. `channel': 0 by default. `timeout': in milliseconds, that of the
+%% connection's options by default.
 -type why() :: local | eof | truncated | {malformed, binary()} | not_read | no_answer | {owner, term()}
              | channel_closed | {aborted, term()} | atom().
+-type info() :: #{state := atom(), transport := atom(), channels := [natural()], is_reading := boolean(),
+                  outstanding := natural(), waiting := natural(), in_hand := natural(), in_hand_bytes := natural(),
+                  queued_bytes := natural(), requests := natural(), responses := natural(), cancelled := natural(),
+                  timeouts := natural(), stray_responses := natural(), peer_requests := natural(),
+                  peer_responses := natural(), rejected := natural(), bytes_in := natural(), bytes_out := natural(),
+                  packets_in := natural(), packets_out := natural(), reads := natural(), writes := natural()}.
 
 -callback init(Argument :: term()) -> {ok, State :: term()} | {stop, Reason :: term()}.
 -callback handle_request(Type :: natural(), Flags :: natural(), Payload :: binary(), State :: term()) -> response().
@@ -131,7 +145,10 @@ start_link(Transport) ->
 
 %% @doc Starts a connection that is linked to the calling process, and ends with it.
 %%
-%% An error leaves the transport to the caller, except where it was found out too late: then it is closed.
+%% Returns when the transport is taken over, also where a fun connects. An error leaves the transport to the
+%% caller, except where it was found out too late: then it is closed. Errors are `{badarg, Text}' for what is
+%% no transport or no option, `{already_started, Pid}' for a name, `{bad_handler, _}' and what a handler's
+%% `init/1' stops with, `not_local' for a channel of another node, and what the transport says, as `ebadf'.
 -spec start_link(causeway_packet_transport:transport(), options()) -> {ok, pid()} | {error, term()}.
 start_link(Transport, Options) ->
     start_as([link], Transport, Options).
@@ -173,14 +190,17 @@ child_spec(Other) ->
 request(Connection, Type) ->
     request(Connection, Type, <<>>, #{}).
 
-%% @doc Sends a request and waits for the answer.
+%% @doc Sends a request and waits for the answer. The same as `request(Connection, Type, Payload, #{})'.
 -spec request(connection(), natural(), iodata()) -> result().
 request(Connection, Type, Payload) ->
     request(Connection, Type, Payload, #{}).
 
-%% @doc Sends a request, with `flags', on a `channel', and waits for the answer, at most for `timeout'.
+%% @doc Sends a request, with `flags', on a `channel', and waits for the answer, at most for `timeout'. Type
+%% is below 2^64 - 1.
 %%
-%% When the caller dies meanwhile, the request is forgotten.
+%% Where `max_outstanding' or `send_window' are reached it waits in line. When the caller dies meanwhile, the
+%% request is forgotten. Between processes of one node the payload is passed by reference, as other large
+%% binaries are.
 -spec request(connection(), natural(), iodata(), request_options()) -> result().
 request(Connection, Type, Payload, Options) ->
     case send(Connection, Type, Payload, Options, sync, request) of
@@ -203,7 +223,8 @@ send_request(Connection, Type) ->
 send_request(Connection, Type, Payload) ->
     send_request(Connection, Type, Payload, #{}).
 
-%% @doc Sends a request. The answer is for {@link receive_response/2} or {@link check_response/2} of the same process.
+%% @doc Sends a request and returns at once. The answer, also an error, is for {@link receive_response/2} or
+%% {@link check_response/2} of the same process.
 -spec send_request(connection(), natural(), iodata(), request_options()) -> request_id().
 send_request(Connection, Type, Payload, Options) ->
     case send(Connection, Type, Payload, Options, async, send_request) of
@@ -249,7 +270,8 @@ cancel({causeway_packet_request, Pid, Reference}) ->
         ok
     end.
 
-%% @doc Answers a request, from any process, once: what its handler would return otherwise.
+%% @doc Answers a request, from any process, once: what its handler would return otherwise. Returns at once. A
+%% second answer, and one that comes too late, is thrown away.
 -spec reply(from(), response()) -> ok.
 reply({causeway_packet, Pid, Key, Serial} = From, Response) ->
     case normal_response(Response) of
@@ -270,7 +292,8 @@ normal_response(Response) ->
     end.
 
 %% @doc Opens a channel with a handler of its own, in both directions. The numbers are agreed with the peer by other
-%% means.
+%% means, from 1 on. `{error, already_open}', and `{error, {bad_handler, _}}' or what a handler's `init/1'
+%% stops with.
 -spec open_channel(connection(), pos_integer(), handler()) -> ok | {error, term()}.
 open_channel(Connection, Channel, Handler) when is_integer(Channel), Channel > 0, Channel < 1 bsl 64 ->
     case causeway_packet_handler:is_handler(Handler) of
@@ -280,7 +303,8 @@ open_channel(Connection, Channel, Handler) when is_integer(Channel), Channel > 0
 open_channel(Connection, Channel, Handler) ->
     bad(open_channel, [Connection, Channel, Handler], #{2 => <<"must be a number from 1 on">>}).
 
-%% @doc Closes a channel. Requests on it that are outstanding are answered by `{error, {closed, channel_closed}}'.
+%% @doc Closes a channel. Requests on it that are outstanding are answered by `{error, {closed,
+%% channel_closed}}'. One that is not open is no error.
 -spec close_channel(connection(), pos_integer()) -> ok | {error, term()}.
 close_channel(Connection, Channel) when is_integer(Channel), Channel > 0 ->
     ask(Connection, {close_channel, Channel});
@@ -299,13 +323,14 @@ send_erq(Connection) ->
 send_eof(Connection) ->
     ask(Connection, send_eof).
 
-%% @doc Closes the connection, and waits until that is done, for the time of the option `drain'.
+%% @doc Closes the connection as {@link close/2} does, for the time of the option `drain'.
 -spec close(connection()) -> ok.
 close(Connection) ->
     close_after(Connection, standard).
 
 %% @doc Closes the connection: no new requests, in neither direction. Those that are outstanding or in hand are waited
-%% for, at most so many milliseconds; then the peer is told the end. Returns when the process has ended.
+%% for, at most so many milliseconds; then the peer is told the end. Returns when the process has ended, also
+%% long ago.
 -spec close(connection(), timeout()) -> ok.
 close(Connection, Timeout) when Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout < 1 bsl 32 ->
     close_after(Connection, Timeout);
@@ -330,7 +355,7 @@ close_after(Connection, Timeout) ->
 %% handler.</dd>
 %% <dt>`bytes_in', `bytes_out', `packets_in', `packets_out', `reads', `writes'</dt><dd>What has gone through.</dd>
 %% </dl>
--spec info(connection()) -> map() | {error, term()}.
+-spec info(connection()) -> info() | {error, term()}.
 info(Connection) ->
     ask(Connection, info).
 

@@ -8,7 +8,6 @@
 -export([open/3, start_link/5]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, handle_continue/2, terminate/2, code_change/3,
          format_status/1]).
--export_type([ending/0]).
 
 -include("causeway_process_state.hrl").
 

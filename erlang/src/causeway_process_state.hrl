@@ -1,7 +1,5 @@
 %% What the modules of a process stream share: its process' state.
 
--type ending() :: {status, 0..255} | {signal, pos_integer(), HasDumpedCore :: boolean()}.
-
 %% How many messages of a stream its owner may have in its mailbox before reading pauses, and for how many
 %% milliseconds that is first and at most until it is looked at again.
 -define(MAILBOX, 64).
@@ -44,7 +42,7 @@
                 waiting = [] :: [gen_server:from()],
                 grace :: non_neg_integer(),
                 %% Once the program has ended: how, and what each output had then that is to be delivered.
-                ending :: ending() | lost | undefined,
+                ending :: causeway_nif:ending() | lost | undefined,
                 left = {0, 0} :: {integer(), integer()},
                 has_grace = false :: boolean(),
                 is_grace_over = false :: boolean(),

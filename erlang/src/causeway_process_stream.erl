@@ -32,28 +32,38 @@
 %% When a process that the program has started holds its output open, the end waits for `exit_grace'; then what the
 %% program itself had written is delivered, and the reason is `{exit, Reason, output_held}'.
 %%
-%% Options are a map or a list. Names and texts may be binaries, strings or atoms.
+%% Options are a map or a list. Names and texts may be binaries, strings or atoms. Without one it is as the
+%% node has it, unless a default is named.
 %%
 %% <dl>
 %% <dt>`cd', `env', `arg0', `umask', `nice'</dt><dd>`env' is of pairs, where the value `false' removes a variable; the
-%% others stay as the node has them.</dd>
-%% <dt>`uid', `gid', `groups'</dt><dd>Names or numbers. A user's group and other groups come with it.</dd>
-%% <dt>`rlimits'</dt><dd>As `#{nofile => 100, cpu => {Soft, Hard}}'; a limit may be `infinity'.</dd>
-%% <dt>`stdin', `stdout', `stderr'</dt><dd>`null', `{file, Path}', `{file, Path, append}', `{channel, Channel}' as in
-%% {@link stream/3}, or for `stderr' `stdout'.
-%% `stderr_to_stdout' and `capture_stderr_only' are the same as `stderr => stdout' and `stdout => null'.</dd>
+%% others stay as the node has them. `arg0' is what the program finds as its name, by default its path.
+%% `umask' is from 0 to 8#777, `nice' from -20 to 19. The corresponding C functions are `chdir', `umask' and
+%% `setpriority'.</dd>
+%% <dt>`uid', `gid', `groups'</dt><dd>Names or numbers. A user's group and other groups come with it. For a
+%% node of root's. The corresponding C functions are `setuid', `setgid' and `setgroups'.</dd>
+%% <dt>`rlimits'</dt><dd>As `#{nofile => 100, cpu => {Soft, Hard}}'; a limit may be `infinity'. There are
+%% `as', `core', `cpu', `data', `fsize', `memlock', `msgqueue', `nice', `nofile', `nproc', `rss', `rtprio',
+%% `sigpending' and `stack', in the units of the C function `setrlimit'.</dd>
+%% <dt>`stdin', `stdout', `stderr'</dt><dd>`pipe', the default, `null', `{file, Path}', `{file, Path,
+%% append}', `{channel, Channel}' as in {@link stream/3}, or for `stderr' `stdout'. A file that is not
+%% appended to is written anew. `stderr_to_stdout' and `capture_stderr_only' are the same as `stderr =>
+%% stdout' and `stdout => null'.</dd>
 %% <dt>`pty'</dt><dd>`{Rows, Columns}': a terminal of its own, which standard input and outputs are where they are not
 %% said to be something else. What comes from it comes as standard output. {@link resize/2} changes it, {@link
 %% close_stdin/1} types its end of input (^D), and what is written as `<<3>>' is ^C.</dd>
-%% <dt>`mode'</dt><dd>`active', `{active, Number}', `once' or `passive'.</dd>
+%% <dt>`mode'</dt><dd>`active', the default, `{active, Number}', `once' or `passive'. Not with {@link
+%% start_link/5}.</dd>
 %% <dt>`stdio_window'</dt><dd>How many bytes are read at a time, at most 65536, which is the default.</dd>
 %% <dt>`high_watermark', `busy'</dt><dd>From how many queued bytes on, 1 MB by default, {@link command/2} waits (`block',
 %% the default), or returns `busy' (`return').</dd>
-%% <dt>`delay_to_sigkill', `exit_grace'</dt><dd>In milliseconds, 500 and 200 by default. Without a delay there is no
-%% SIGTERM.</dd>
+%% <dt>`delay_to_sigkill', `exit_grace'</dt><dd>In milliseconds, 500 and 200 by default. With a delay of 0
+%% there is no SIGTERM.</dd>
 %% <dt>`cgroup', `cgroup_path', `cgroup_base'</dt><dd>A control group of version 2, with settings as `#{memory_max =>
 %% 1000000, pids_max => 50}' or none, and its path, or below which one it gets a path of its own. It must not exist, and
-%% is removed at the end with all that is in it.</dd>
+%% is removed at the end with all that is in it. There are `cpu_weight', `cpu_max', `cpu_idle', `memory_min',
+%% `memory_low', `memory_high', `memory_max', `memory_swap_max', `memory_oom_group', `pids_max', `io_weight',
+%% `cpuset_cpus' and `cpuset_mems', named and in the units of the kernel's files.</dd>
 %% <dt>`cgroup_controllers', `cgroup_sets'</dt><dd>The same of version 1, where a setting is `{Controller, File,
 %% Value}'.</dd>
 %% <dt>`name', `timeout', `debug', `spawn_opt', `hibernate_after'</dt><dd>Those of `gen_server'.</dd>
@@ -61,21 +71,73 @@
 %% </dl>
 %%
 %% What cannot be started is an error that {@link open/3} returns: `{error, enoent}' and other reasons of executing the
-%% program; `{error, {Option, Posix, Text}}', as with `cd'; `{error, {badarg, Text}}' for what is no option.
+%% program; `{error, {Option, Posix, Text}}', as with `cd'; `{error, {start, Posix, Text}}' where no
+%% descriptor is left, `{error, {helper, Posix, Text}}' where the helper that starts programs cannot; `{error,
+%% {badarg, Text}}' for what is no option; `{error, not_local}' for a channel of another node; `{error,
+%% {not_started, Text}}' without the application.
+%%
+%% Those of the functions here that ask the handle wait for its answer, which comes at once unless they say
+%% otherwise. `{error, closed}' is a handle that has ended. A callback that asks its own handle gets the error
+%% `{calling_self, _}'. Time-outs are in milliseconds.
 -module(causeway_process_stream).
 
 -export([open/1, open/2, open/3, start_link/2, start_link/3, start_link/4, start_link/5, child_spec/1]).
 -export([command/2, close_stdin/1, close/1, connect/2, kill/2, await/2, recv/2, set_mode/2, os_pid/1]).
 -export([stream/3, resize/2]).
 -export([run/1, run/2, run/3, guardian_path/0, muontrap_path/0]).
--export_type([handle/0, text/0, options/0, reason/0, output/0]).
+-export_type([handle/0, text/0, options/0, stream/0, mode/0, account/0, limit/0, setting/0, reason/0, output/0]).
 
 -type handle() :: pid() | atom() | {global, term()} | {via, module(), term()}.
 -type text() :: binary() | string() | atom().
--type options() :: #{text() => term()} | [{text(), term()} | atom()].
+-type options() :: #{cd => text(),
+                     env => #{text() => text() | false} | [{text(), text() | false}],
+                     arg0 => text(),
+                     umask => 0..8#777,
+                     nice => -20..19,
+                     uid => account(),
+                     gid => account(),
+                     groups => [account()],
+                     rlimits => #{text() => limit() | {limit(), limit()}} | [{text(), limit() | {limit(), limit()}}],
+                     stdin => stream(),
+                     stdout => stream(),
+                     stderr => stream() | stdout,
+                     stderr_to_stdout => boolean(),
+                     capture_stderr_only => boolean(),
+                     pty => {Rows :: 1..65535, Columns :: 1..65535},
+                     mode => mode(),
+                     stdio_window => pos_integer(),
+                     high_watermark => pos_integer(),
+                     busy => block | return,
+                     delay_to_sigkill => non_neg_integer(),
+                     exit_grace => non_neg_integer(),
+                     cgroup => #{text() => setting()} | [{text(), setting()}],
+                     cgroup_path => text(),
+                     cgroup_base => text(),
+                     cgroup_controllers => [text()],
+                     cgroup_sets => [{Controller :: text(), File :: text(), setting()}],
+                     name => handle(),
+                     timeout => timeout(),
+                     debug => [sys:debug_option()],
+                     spawn_opt => [proc_lib:start_spawn_option()],
+                     hibernate_after => timeout(),
+                     parallelism => boolean(),
+                     Name :: text() => term()}
+                 | [{text(), term()} | atom()].
+%% The names may be binaries and strings, too; in a list an atom alone is `true'.
+-type stream() :: pipe | separate | null | {file, text()} | {file, text(), append}
+                | {channel, py_byte_channel:channel()}.
+%% `separate' is `pipe'.
+-type mode() :: active | once | passive | {active, pos_integer()}.
+%% How the owner gets output, see above.
+-type account() :: text() | non_neg_integer().
+%% A user or a group, by its name or its number.
+-type limit() :: non_neg_integer() | infinity.
+-type setting() :: text() | integer() | boolean() | {setting(), setting()}.
 -type reason() :: normal | {exit_status, 1..255} | {signal, pos_integer()} | guardian_killed
                 | {exit, normal | {exit_status, 1..255} | {signal, pos_integer()}, output_held}.
+%% How a program has ended. `guardian_killed': somebody has killed its guardian, and with it the program.
 -type output() :: #{exit := reason(), stdout := binary(), stderr := binary()}.
+%% What {@link run/3} has collected.
 
 -callback handle_stdout(Data :: binary(), State :: term()) -> callback_result().
 -callback handle_stderr(Data :: binary(), State :: term()) -> callback_result().
@@ -117,13 +179,14 @@ start_link(Module, Command, Arguments, Init) ->
     start_link(Module, Command, Arguments, Init, #{}).
 
 %% @doc Starts a program for a module: after `Module:init(Init)', and only if that returns `{ok, State}' or `{ok, State,
-%% Extra}'. {@link command/2} and {@link close/1} are for every process then.
+%% Extra}'. {@link command/2} and {@link close/1} are for every process then. Errors are those of {@link
+%% open/3}, and what `gen_server:start_link/4' returns.
 -spec start_link(module(), text(), [text()], term(), options()) -> {ok, pid()} | {error, term()} | ignore.
 start_link(Module, Command, Arguments, Init, Options) ->
     causeway_process:start_link(Module, Command, Arguments, Init, Options).
 
 %% @doc How a supervisor starts it: with the arguments of {@link start_link/5}, or the first of them, as a list. The
-%% id is the option `name', or else the module.
+%% id is the option `name', or else the module. Raises `badarg' for another list.
 -spec child_spec([term()]) -> supervisor:child_spec().
 child_spec([Module, _Command | Rest] = Arguments) when length(Rest) =< 3 ->
     Options = case Rest of
@@ -138,7 +201,9 @@ child_spec(Other) ->
 %% @doc Writes to the program's standard input.
 %%
 %% Returns when all is written or queued and fewer bytes are queued than `high_watermark'; with `busy => return' at once,
-%% and then `busy' means that nothing was taken. `{error, epipe}' where the program does not read any more.
+%% and then `busy' means that nothing was taken. `{error, epipe}' where the program does not read any more,
+%% `{error, closed}' where it has ended or its input is closed, `{error, not_owner}' for another process than
+%% the owner, `{error, {badarg, _}}' for what is no iodata.
 -spec command(handle(), iodata()) -> ok | busy | {error, term()}.
 command(Handle, Data) ->
     ask(Handle, {command, Data}, {error, closed}).
@@ -149,11 +214,13 @@ close_stdin(Handle) ->
     ask(Handle, close_stdin, {error, closed}).
 
 %% @doc Lets go of the program, which is ended. The owner gets `{Handle, closed}'; what was not read is thrown away.
+%% Returns at once, also where it has ended.
 -spec close(handle()) -> ok.
 close(Handle) ->
     send(Handle, close).
 
 %% @doc Makes another process of this node the owner. The old one gets `{Handle, connected}' and is not linked any more.
+%% Returns at once. Raises `badarg' for what is no process of this node.
 -spec connect(handle(), pid()) -> ok.
 connect(Handle, Pid) when is_pid(Pid), node(Pid) =:= node() ->
     send(Handle, {connect, Pid});
@@ -172,7 +239,8 @@ gen_server_pid({global, Name}) -> global:whereis_name(Name);
 gen_server_pid({via, Module, Name}) -> Module:whereis_name(Name).
 
 %% @doc Sends a signal, by its name, as `sigterm', or its number: to the program, or with `{group, Signal}' to its
-%% process group, or with `{tree, Signal}' to all that it has started.
+%% process group, or with `{tree, Signal}' to all that it has started. `{error, exited}' where it has ended.
+%% The corresponding C function is `pidfd_send_signal'.
 -spec kill(handle(), text() | pos_integer() | {process | group | tree, text() | pos_integer()}) ->
           ok | {error, exited | closed | {badarg, binary()}}.
 kill(Handle, Signal) ->
@@ -181,7 +249,8 @@ kill(Handle, Signal) ->
         {error, _} = Error -> Error
     end.
 
-%% @doc Waits until the program has ended, all of its output is delivered, and nothing of it is left.
+%% @doc Waits until the program has ended, all of its output is delivered, and nothing of it is left; at most
+%% so many milliseconds.
 %%
 %% The owner gets no message of the end then. In the mode `active' the output that it does not take meanwhile must be less
 %% than 64 messages, as otherwise the program waits.
@@ -202,14 +271,14 @@ await(Handle, Timeout) ->
     end.
 
 %% @doc Waits for the next piece of output in the mode `passive', at most so many milliseconds. After all output it is
-%% `{exit, Reason}', once, and the handle ends.
+%% `{exit, Reason}', once, and the handle ends. In another mode it is `{error, not_passive}'.
 -spec recv(handle(), timeout()) ->
           {ok, stdout | stderr, binary()} | {exit, reason()} | {error, timeout | closed | not_passive}.
 recv(Handle, Timeout) ->
     ask(Handle, {recv, Timeout}, {error, closed}).
 
 %% @doc Asks for more output, or for another way to get it. For the owner.
--spec set_mode(handle(), active | once | passive | {active, pos_integer()}) ->
+-spec set_mode(handle(), mode()) ->
           ok | {error, closed | not_owner | {badarg, binary()}}.
 set_mode(Handle, Mode) ->
     case causeway_process_options:mode(Mode) of
@@ -238,7 +307,8 @@ stream(Handle, Which, Channel) when Which =:= stdin; Which =:= stdout; Which =:=
 stream(_Handle, Other, _Channel) ->
     py_call:badarg("a standard stream is stdin, stdout or stderr, not ~tP", [Other, 9]).
 
-%% @doc Changes the size of the program's terminal, of which it is told by SIGWINCH.
+%% @doc Changes the size of the program's terminal, of which it is told by SIGWINCH. `{error, no_pty}' where
+%% it has none. The corresponding C function is `ioctl(TIOCSWINSZ)'.
 -spec resize(handle(), {Rows :: pos_integer(), Columns :: pos_integer()}) ->
           ok | {error, closed | no_pty | {badarg, binary()}}.
 resize(Handle, Size) ->
@@ -281,7 +351,8 @@ run(Command, Arguments) ->
 %% Options are those of {@link open/3}, and `input', what it reads, nothing by default; `run_timeout' in milliseconds;
 %% `max_output', how many bytes of both outputs may be collected, 64 MB by default. What is more, or takes longer, is
 %% `{error, {too_much, Output}}' with as much as that, or `{error, {timeout, Output}}' with what was there, and the
-%% program is ended.
+%% program is ended. `{error, {closed, Output}}' where somebody else has ended its handle. `run_timeout' is
+%% `infinity' by default. Output is a map of `stdout' and `stderr'.
 -spec run(text(), [text()], options()) -> {ok, output()} | {error, term()}.
 run(Command, Arguments, Options) ->
     causeway_process_run:run(Command, Arguments, Options).

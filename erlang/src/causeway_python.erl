@@ -9,9 +9,15 @@
 -export_type([python/0, reason/0]).
 
 -type python() :: #{executable := binary(), version := [integer()], library := binary()}.
+%% Two paths, and a version as `[3, 12, 1]'.
 -type reason() :: {python_not_found | python_failed | python_not_cpython | python_too_old | python_free_threaded
                    | no_shared_libpython | python_load_failed | python_start_failed | python_already_started, Text :: binary()}
                 | {atom(), binary()}.
+%% `python_not_found': no executable of that name. `python_failed': it did not say what it is.
+%% `python_not_cpython', `python_too_old' (before 3.11), `python_free_threaded', `no_shared_libpython': it is
+%% one that cannot be embedded. `python_load_failed': its library could not be opened. `python_start_failed':
+%% it could not be started. `python_already_started': the node runs another one. Others are of the native
+%% part, as where it is not built. The text says what was looked for and what to do.
 
 -define(KEY, {?MODULE, started}).
 -define(OLDEST, [3, 11]).

@@ -12,22 +12,42 @@
 %% <li>`{python, Module, Function}': the items of a generator are sent, `bytes' and text as bytes and others as terms; the
 %% result of another function is the reply. It is called with Args.</li>
 %% </ul>
-%% Where a handler fails, the call is aborted with the code `error', `throw' or `exit'.
+%% Where a handler fails, the call is aborted with the code `error', `throw' or `exit'; where a function of
+%% Python does, with the name of the exception's class.
+%%
+%% A call that could not be begun is `{error, Reason}':
+%% <dl>
+%% <dt>`not_advertised'</dt><dd>Nobody who is connected serves the name.</dd>
+%% <dt>`{<<"unavailable">>, Text}'</dt><dd>Those who serve it have not accepted.</dd>
+%% <dt>`{<<"disconnected">>, Text}', `{<<"too_many_calls">>, Text}'</dt><dd>Over a connection: it is closed;
+%% the other side takes no more calls.</dd>
+%% <dt>`{<<"badarg">>, Text}', `{<<"cancelled">>, Text}'</dt><dd>Over a connection: what the other side had
+%% against it.</dd>
+%% <dt>`{badarg, Text}', `{not_started, Text}'</dt><dd>Wrong options; the application does not run.</dd>
+%% </dl>
+%% How one ends that was begun is said in {@link causeway_rpc_stream}.
 -module(causeway_rpc).
 
 -export([advertise/2, advertise/3, unadvertise/1, list_advertised/0]).
 -export([call_stream/2, call_stream/3, open_stream/2, open_stream/3, call/2, call/3, connect/1, connect/2]).
--export_type([name/0, handler/0, opts/0]).
+-export_type([name/0, handler/0, opts/0, connect_opts/0]).
 
 -type name() :: term().
+%% Any term. A `str' of Python is a binary; over a connection it is what CBOR can be.
 -type handler() :: fun((causeway_rpc_stream:stream(), Args :: term()) -> term()) | fun((Args :: term()) -> term())
                  | module() | {python, Module :: atom() | binary() | string(), Function :: atom() | binary() | string()}.
 -type opts() :: #{owner => pid(), mode => causeway_rpc_stream:mode(), window => pos_integer(), deadline => timeout(),
                   key => term(), open_timeout => timeout(), connection => pid()}.
-%% `owner': with whom the call ends, the caller; `mode': of a name that says none; `window': how many bytes may wait
-%% here; `deadline': when the call is aborted on both sides, in milliseconds; `key': calls with the same key go to the
-%% same provider, as long as the same provide; `open_timeout': how long one provider may take to accept, 5 s;
-%% `connection': over which the call goes, see {@link connect/2}.
+%% `owner': with whom the call ends, by default the caller; `mode': of a name that says none, by default that
+%% of the function; `window': how many bytes may wait here, below 2^40, 262,144 by default; `deadline': after
+%% how many milliseconds the call is aborted on both sides, `infinity' by default, but for {@link call/3};
+%% `key': calls with the same key go to the same provider, as long as the same provide, otherwise they go to
+%% each in turn; `open_timeout': how many milliseconds one provider may take to accept, 5,000 by default;
+%% `connection': over which the call goes, see {@link connect/2}, by default none.
+-type connect_opts() :: #{serve => boolean(), max_calls => pos_integer() | infinity, atom() => term()}.
+%% `serve': whether the other side may call what is advertised here, `true' by default. `max_calls': how many
+%% calls it may have open at once, 1,024 by default. Others are those of {@link
+%% causeway_packet_connection:options()}, without `handler', `workers' and `owner'.
 -type failure() :: not_advertised | {Code :: binary(), Text :: binary()} | {badarg | not_started, binary()}.
 
 %% @doc Serves a name, as a stream of the server's.
@@ -61,10 +81,11 @@ connect(Transport) ->
 %% @doc Makes a connection over which calls with the option `connection' go, and over which the other side calls what is
 %% advertised here: to a node, or to a Python with `erlang.rpc', without Erlang distribution.
 %%
-%% It goes over what {@link causeway_packet_connection:start_link/2} takes, with its options; with `serve => false' the
-%% other side calls nothing. It may have `max_calls' open at once, 1,024 unless said otherwise, or `infinity': more are
-%% refused with the code `too_many_calls'. The connection is linked to the caller, and {@link causeway_rpc_connection:close/1} ends it.
--spec connect(causeway_packet_transport:transport(), map()) -> {ok, pid()} | {error, term()}.
+%% It goes over what {@link causeway_packet_connection:start_link/2} takes, with its options and errors; with
+%% `serve => false' the other side calls nothing. It may have `max_calls' open at once, 1,024 unless said
+%% otherwise, or `infinity': more are refused with the code `too_many_calls'. The connection is linked to the
+%% caller, and {@link causeway_rpc_connection:close/1} ends it.
+-spec connect(causeway_packet_transport:transport(), connect_opts()) -> {ok, pid()} | {error, term()}.
 connect(Transport, Options) when is_map(Options) ->
     causeway_rpc_connection:start_link(Transport, Options).
 
@@ -73,7 +94,8 @@ connect(Transport, Options) when is_map(Options) ->
 call_stream(Name, Args) ->
     call_stream(Name, Args, #{}).
 
-%% @doc Calls what sends a stream. Returns when the provider has accepted. The stream is linked to the caller.
+%% @doc Calls what sends a stream. Returns when a provider has accepted: each that is asked has `open_timeout'
+%% for that. The stream is linked to the caller.
 -spec call_stream(name(), Args :: term(), opts()) -> {ok, causeway_rpc_stream:stream()} | {error, failure()}.
 call_stream(Name, Args, Opts) ->
     open(Name, Args, maps:merge(#{mode => server_stream}, Opts)).
@@ -93,7 +115,8 @@ open_stream(Name, Args, Opts) ->
 call(Name, Args) ->
     call(Name, Args, #{}).
 
-%% @doc Calls and waits for the reply, 30 s unless `deadline' says otherwise. Chunks are not looked at.
+%% @doc Calls and waits for the reply, 30 s unless `deadline' says otherwise. Chunks are not looked at. The
+%% error is that of {@link open_stream/3} or of {@link causeway_rpc_stream:await_reply/1}.
 -spec call(name(), Args :: term(), opts()) -> {ok, term()} | {error, term()}.
 call(Name, Args, Opts) ->
     case open_stream(Name, Args, maps:merge(#{deadline => 30000}, Opts)) of

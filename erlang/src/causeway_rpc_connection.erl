@@ -45,8 +45,8 @@
 
 -type call() :: #call{} | {opening, causeway_packet_connection:from(), Handler :: reference()} | {cancelled, Handler :: reference()}.
 
-%% @doc Makes a connection, which is linked to the caller, of what {@link causeway_packet_connection:start_link/2} takes.
--spec start_link(causeway_packet_transport:transport(), map()) -> {ok, pid()} | {error, term()}.
+%% @doc Makes a connection: see {@link causeway_rpc:connect/2}.
+-spec start_link(causeway_packet_transport:transport(), causeway_rpc:connect_opts()) -> {ok, pid()} | {error, term()}.
 start_link(Transport, Options) ->
     Own = maps:merge(#{serve => true, max_calls => ?MAX_CALLS}, maps:with([serve, max_calls], Options)),
     case Own of
@@ -83,7 +83,8 @@ open(Connection, Client, Request, Timeout) ->
         exit:_ -> {error, {<<"disconnected">>, <<"the connection is closed">>}}
     end.
 
-%% @doc Ends a connection. Calls that are not over fail as `disconnected'.
+%% @doc Ends a connection, and waits for that. Calls that are not over fail as `disconnected'. One that has
+%% ended is no error.
 -spec close(pid()) -> ok.
 close(Connection) ->
     try
@@ -92,7 +93,7 @@ close(Connection) ->
         exit:_ -> ok
     end.
 
-%% @doc How many calls go over it.
+%% @doc How many calls go over it, opened by either side. Exits as `gen_server:call/2' where it has ended.
 -spec info(pid()) -> #{calls := non_neg_integer()}.
 info(Connection) ->
     gen_server:call(Connection, info).

@@ -14,6 +14,8 @@ start_link(Module, Init, Name, Args) ->
     start_link(Module, Init, Name, Args, #{}).
 
 %% @doc Calls a name with arguments, as a stream that the server sends unless the options say otherwise.
+%% Returns when the provider has accepted, or with the error of {@link causeway_rpc:call_stream/3}; `{error,
+%% {Code, Message}}' where `init/1' rejects. The option `owner' is not looked at: that is the process.
 -spec start_link(module(), Init :: term(), causeway_rpc:name(), Args :: term(), causeway_rpc:opts()) ->
           {ok, pid()} | {error, term()}.
 start_link(Module, Init, Name, Args, Opts) ->

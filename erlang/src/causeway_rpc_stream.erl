@@ -12,6 +12,26 @@
 %%
 %% Chunks that have come are received before the end or an error. An error stays: after {@link abort/3}, or when the
 %% other half or its node is gone, {@link recv/1} and {@link await_reply/1} answer it for ever.
+%%
+%% Any process of the node may use a half, and several at once. Who waits blocks the calling process and no
+%% scheduler. Large binaries are passed by reference, smaller ones copied once on each side; to another node
+%% all is copied. Time-outs are in milliseconds. A wrong argument raises `function_clause', or `badarg' with a
+%% text. `{error, Reason}' is
+%%
+%% <dl>
+%% <dt>`timeout', `would_block'</dt><dd>The time is over; it could not be done at once, and the time was
+%% 0.</dd>
+%% <dt>`send_closed', `no_peer'</dt><dd>This direction has ended; the half is joined with nothing.</dd>
+%% <dt>`closed', `peer_closed', `peer_down'</dt><dd>This half was closed, or ended long ago; the other one
+%% was; that is gone with its process.</dd>
+%% <dt>`{Code, Text}'</dt><dd>Two binaries: what {@link abort/3} was given, by either side. Codes of ours are
+%% `cancelled', `deadline_exceeded', `disconnected' (the node or the connection is gone), `unavailable' (the
+%% context of a handler has stopped), `out_of_credit', `out_of_order', `badarg' and `refused' (what the other
+%% side sent was against the rules), and of a handler that has failed `error', `throw', `exit' or the class of
+%% Python's exception.</dd>
+%% <dt>`not_local'</dt><dd>It is a half of another node.</dd>
+%% <dt>another term</dt><dd>What {@link set_error/2} was given.</dd>
+%% </dl>
 -module(causeway_rpc_stream).
 
 -export([start_link/1, start/1, pair/2, attach_remote/3, link_remote/3]).
@@ -25,14 +45,21 @@
 -type stream() :: pid().
 -type stream_id() :: term().
 -type mode() :: server_stream | client_stream | bidi.
+%% Who sends a stream: who serves the call, who makes it, or both. Both are told, and either half may send all
+%% the same.
 -type role() :: client | server.
 -type encoding() :: raw | msgpack.
+%% Bytes, or a term.
 -type opts() :: #{id := stream_id(), role := role(), mode := mode(), owner := pid(), window => pos_integer(),
                   deadline => timeout()}.
-%% `window': how many bytes may wait to be received. `deadline': after so many milliseconds the call is aborted with
-%% the code `deadline_exceeded'.
+%% `id', `role' and `mode' are for frames and {@link info/1}. `owner': with whom the half ends, and who is
+%% told what comes. `window': how many bytes may wait to be received, below 2^40, 262,144 by default.
+%% `deadline': after so many milliseconds the call is aborted with the code `deadline_exceeded', `infinity' by
+%% default.
 -type item() :: {chunk, binary()} | {data, term()}.
+%% Bytes that were sent, or a term.
 -type active() :: true | false | once | pos_integer().
+%% See {@link active/2}.
 -type transport() :: pid() | module() | {module(), term()}.
 %% Who passes frames on: `Module:send_stream_frame(Transport, Type, Map)', where Transport is the module or the second
 %% of the pair; a process gets the cast `{send_stream_frame, Type, Map}' of gen_server.
@@ -49,7 +76,9 @@
 -define(PATIENCE, 20).
 -define(IS_TIMEOUT(T), (T =:= infinity orelse (is_integer(T) andalso T >= 0))).
 
-%% @doc Starts a half that is joined with nothing yet, linked to the caller. It ends with its owner.
+%% @doc Starts a half that is joined with nothing yet, linked to the caller. It ends with its owner. `{error,
+%% {badkey, Key}}' for an option that is missing, `{error, {badarg, _}}' for a wrong one, `{error,
+%% {not_started, _}}' without the application.
 -spec start_link(opts()) -> {ok, stream()} | {error, term()}.
 start_link(Opts) ->
     start(start_link, Opts).
@@ -323,7 +352,8 @@ tell_process(Stream, What) ->
 
 %% Others
 
-%% @doc How a half stands.
+%% @doc How a half stands: chunks and bytes that have come and were not taken, the window in bytes, who waits
+%% for them, which directions are closed, the numbers of the next chunks, and the reply.
 -spec info(stream()) -> info() | {error, closed | not_local}.
 info(Stream) ->
     with(Stream, fun(Half) ->
@@ -337,7 +367,8 @@ info(Stream) ->
 active(Stream, Active) when is_boolean(Active); Active =:= once; is_integer(Active), Active > 0 ->
     call(Stream, {active, Active}).
 
-%% @doc Makes another process the owner.
+%% @doc Makes another process the owner, with which the stream ends from now on, and which is told what comes.
+%% Any process may do that; links stay as they are.
 -spec controlling_process(stream(), pid()) -> ok | {error, closed | not_local}.
 controlling_process(Stream, Owner) when is_pid(Owner) ->
     call(Stream, {owner, Owner}).

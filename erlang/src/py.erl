@@ -13,7 +13,8 @@
 %% `erlang.Ref', funs and ports `erlang.Term', which turn into the same term when they come back.
 %%
 %% Back, `str' and bytes-like objects become binaries, `None' becomes `none', sets become lists, and any other
-%% object becomes a reference that keeps it alive and turns into the same object in a later call.
+%% object becomes a reference that keeps it alive and turns into the same object in a later call. All else is
+%% copied, in both directions: {@link py_byte_channel} is for bytes that are not to be.
 %% What has no form on the other side (improper lists, nesting deeper than 4096, or than the stack of a Python
 %% thread has room for, lone surrogates) is an error.
 %%
@@ -35,11 +36,14 @@
 %% or a pair of an atom and a binary that says what to do: `{no_context, _}', `{context_stopped, _}',
 %% `{overloaded, _}', `{badarg, _}'.
 %%
-%% A wrong argument is `{error, {badarg, _}}', too; nothing here raises.
+%% A wrong argument is `{error, {badarg, _}}', too. What needs the application says `{error, {no_context, _}}'
+%% or `{error, {not_started, _}}' where it does not run. Nothing here raises, but {@link dup_fd/1} and {@link
+%% version/0} before its first start (`not_loaded').
 %%
 %% == Time ==
-%% Time-outs are in milliseconds. A function that calls Python blocks its caller, and no scheduler, until the answer is
-%% there; those that return at once say so.
+%% Time-outs are in milliseconds, from 0 to 4,294,967,295, or `infinity'. A function that calls Python blocks
+%% its caller, and no scheduler, until the answer is there; those that return at once say so. Without a
+%% context it is at most 30 seconds, where nothing else is said.
 %%
 %% A call that times out, or whose caller dies, is interrupted: Python raises
 %% `erlang.CallInterrupted' in it at the next bytecode.
@@ -67,20 +71,30 @@
 -export_type([venv_requirements/0, venv_options/0, venv_error/0]).
 
 -type name() :: atom() | string() | binary().
+%% A name of Python's. Strings are as Unicode has them, binaries UTF-8.
 -type args() :: [term()].
 -type kwargs() :: #{name() => term()}.
+%% Arguments by name; of `eval', names that the expression sees.
 -type options() :: #{timeout => timeout(), error => pair | map, kwargs => kwargs(), result => term | ref}.
+%% `timeout': in milliseconds; without it as long as the function waits that has no options. `error': how an
+%% exception is told, `pair' by default. `kwargs': of a call in a context; calls without one have them as an
+%% argument. `result': `ref' is a reference also to what could be converted, `term' the default.
 -type stream_options() :: #{owner => pid(),
                             context => pid(),
                             kwargs => kwargs(),
                             window => pos_integer(),
                             demand => non_neg_integer()}.
+%% `owner': the process of this node that gets the messages, by default the caller. `context': where it runs,
+%% by default in the pool. `kwargs': arguments by name. `window': how many items may wait in the owner's
+%% mailbox, 1,000 by default. `demand': how many items may be sent until {@link stream_demand/2} asks for
+%% more; by default only the window counts.
 -type venv_requirements() :: [string() | binary()] | {requirements, File :: string() | binary()}.
 -type venv_options() :: #{installer => pip | uv | auto,
                           extra_args => [string() | binary()],
                           timeout => timeout(),
                           activate => boolean(),
                           force => boolean()}.
+%% See {@link ensure_venv/3}.
 -type venv_error() :: {error, {venv_failed | install_failed, #{command := [binary()],
                                                                status := non_neg_integer() | atom(),
                                                                output := [binary()]}}}
@@ -90,6 +104,8 @@
 %% for, `result'. Without a context it is one where the object can be used, or the least busy one of the default pool;
 %% without a time-out it is 30 seconds.
 -type error() :: {error, {atom(), string() | binary()} | map() | timeout}.
+%% An exception as a pair of its type's name and its text, or as a map; or what else was wrong, with a text
+%% that says what to do. See above.
 -type result() :: {ok, term()} | error().
 
 -define(TIMEOUT, 30000).
@@ -151,15 +167,15 @@ eval(Context, Code, Locals, Options) when is_pid(Context) ->
 exec(Code) ->
     exec(Code, #{}).
 
-%% @doc The same in a context, or with options.
+%% @doc The same in a context, or with a time-out or options.
 -spec exec(pid(), iodata()) -> ok | error();
-          (iodata(), options()) -> ok | error().
+          (iodata(), timeout() | options()) -> ok | error().
 exec(Context, Code) when is_pid(Context) ->
     exec(Context, Code, #{});
 exec(Code, Options) ->
     py_request:run(pool, {exec, Code}, Options, infinity).
 
-%% @doc The same in a context with options.
+%% @doc The same in a context with a time-out or options.
 -spec exec(pid(), iodata(), timeout() | options()) -> ok | error().
 exec(Context, Code, Options) when is_pid(Context) ->
     py_request:run(Context, {exec, Code}, Options, infinity).
@@ -253,7 +269,7 @@ async_gather(Calls, Timeout) ->
     py_event_loop:gather(Calls, Timeout).
 
 %% @doc A context of the default pool: always the same on the same scheduler; where each has an interpreter of its
-%% own, always the same for the same process.
+%% own, always the same for the same process. `{error, {no_context, _}}' where the pool has none.
 -spec context() -> pid() | error().
 context() ->
     context(py_contexts:own_index()).
@@ -269,25 +285,29 @@ start_contexts() ->
     start_contexts(erlang:system_info(schedulers)).
 
 %% @doc Makes sure that the default pool has so many contexts. Those that are there stay. With a map: `number' of
-%% them and their `mode', `worker' where the application variable `context_mode' is not set; see {@link py_context}.
+%% them, by default one for each scheduler, and their `mode', by default that of those that are there, or else
+%% of the application variable `context_mode', which is `worker' unless it is set; see {@link py_context}.
 %%
 %% In a pool of `subinterp' or `owngil' a process is always served by the same context: the names that it has
 %% defined are there.
 %%
 %% Blocks until Python is ready on all of them. `{error, {pool_mode, _}}' where the pool has contexts of another mode,
-%% `{error, {unsupported, _}}' for `owngil' before Python 3.12, `{error, {not_started, _}}' without the application.
+%% `{error, {unsupported, _}}' for `owngil' before Python 3.12, `{error, {not_started, _}}' without the
+%% application, `{error, {badarg, _}}' for another argument, and what else {@link py_context:start_link/1}
+%% says.
 -spec start_contexts(pos_integer() | #{number => pos_integer(), mode => py_context:mode()}) ->
           {ok, [pid()]} | {error, term()}.
 start_contexts(Options) ->
     py_pool_sup:start_contexts(Options).
 
-%% @doc The mode of the contexts of the default pool.
+%% @doc The mode of the contexts of the default pool, also of those to come.
 -spec execution_mode() -> py_context:mode().
 execution_mode() ->
     py_pool_sup:mode().
 
-%% @doc Ends the contexts of the default pool, and waits for that. What they execute is interrupted; who waits for an
-%% answer gets `{error, {context_stopped, _}}'.
+%% @doc Ends the contexts of the default pool, and waits for that: at most a second for each in which native
+%% code does not return. What they execute is interrupted; who waits for an answer gets `{error,
+%% {context_stopped, _}}'.
 -spec stop_contexts() -> ok.
 stop_contexts() ->
     py_pool_sup:stop_contexts().
@@ -335,8 +355,7 @@ stream_eval(Code, Locals) ->
 stream_start(Module, Function, Args) ->
     stream_start(Module, Function, Args, #{}).
 
-%% @doc The same with options: `owner', the process of this node that gets the messages; `context'; `kwargs';
-%% `window'; and `demand', the number of items that may be sent before {@link stream_demand/2} asks for more.
+%% @doc The same with options.
 -spec stream_start(name(), name(), args(), stream_options()) -> {ok, reference()} | error().
 stream_start(Module, Function, Args, Options) ->
     Kwargs = if is_map(Options) -> maps:get(kwargs, Options, #{}); true -> #{} end,
@@ -358,6 +377,9 @@ stream_demand(Reference, Number) ->
 %% `from erlang import name'. The fun gets one list of the arguments, in a process of its own, and may call
 %% Python again, also in the context that waits for it.
 %%
+%% Another function of that name is replaced. `{error, {not_started, _}}' without the application, `{error,
+%% {badarg, _}}' for what is no name or no fun of one argument.
+%%
 %% What it returns is converted as arguments are. Where it fails, Python raises `erlang.ErlangError'. When Python
 %% does not wait any more, because its call was given up, the process is ended with the reason `shutdown'.
 -spec register_function(name(), fun(([term()]) -> term())) -> ok | error().
@@ -377,7 +399,8 @@ unregister_function(Name) ->
 %% @doc Interrupts what a context executes: Python raises `erlang.CallInterrupted' there, which is no
 %% `Exception', at the next bytecode. Its caller gets that as an error unless the code catches it.
 %%
-%% Returns at once. `{error, {idle, _}}' where nothing is executed. Native code is not interrupted before
+%% Returns at once. `{error, {idle, _}}' where nothing is executed, `{error, {no_context, _}}' for what is no
+%% context. The corresponding C function is `PyThreadState_SetAsyncExc'. Native code is not interrupted before
 %% it returns to Python.
 -spec interrupt(pid()) -> ok | error().
 interrupt(Context) ->
@@ -391,7 +414,7 @@ interrupt(Context) ->
 %% in those that are started later, or again after a crash.
 %%
 %% `{error, {not_a_venv, _}}' where the directory is none, and `{error, {wrong_python, _}}' where it was made for another
-%% version of Python, as 3.12 is of 3.11: nothing has changed then.
+%% version of Python, as 3.12 is of 3.11: nothing has changed then. It waits as long as the contexts take.
 -spec activate_venv(string() | binary()) -> ok | error().
 activate_venv(Directory) ->
     py_venv:activate(Directory).
@@ -411,6 +434,7 @@ venv_info() ->
     py_venv:info().
 
 %% @doc Makes sure that a virtual environment is there and that what is required is installed in it, and activates it.
+%% The same as `ensure_venv(Directory, Requirements, #{})'.
 -spec ensure_venv(string() | binary(), venv_requirements()) -> ok | venv_error().
 ensure_venv(Directory, Requirements) ->
     ensure_venv(Directory, Requirements, #{}).
@@ -422,16 +446,18 @@ ensure_venv(Directory, Requirements) ->
 %% the requirements name go unnoticed: that is what `force' is for. An environment that is there but was asked other
 %% things gets what it lacks. While one process makes an environment, others of this node that want it wait.
 %%
-%% Options: `installer' is `pip', `uv', or `auto', which is uv where that is on the PATH of the node; `extra_args' are
-%% further arguments of `pip install' or `uv pip install', as `[<<"--no-index">>]'; `timeout', in milliseconds, is for all
-%% of it and `infinity' otherwise; `activate => false' leaves out the activation; `force => true' removes an environment
-%% that is there and makes it anew.
+%% Options: `installer' is `pip', `uv', or `auto', the default, which is uv where that is on the PATH of the
+%% node; `extra_args' are further arguments of `pip install' or `uv pip install', as `[<<"--no-index">>]';
+%% `timeout', in milliseconds, is for all of it, `infinity' by default; `activate => false' leaves out the
+%% activation; `force => true' removes an environment that is there and makes it anew.
 %%
 %% What the programs print goes to logger line by line, at level `info', with the metadata `source => venv'. A program
-%% that fails
-%% gives `{error, {venv_failed, _}}' or `{error, {install_failed, _}}' with its command, its exit status and the last lines of
-%% its output. Then, after a time-out, and when the caller dies, its processes are killed, and an environment that was
-%% to be made is removed.
+%% that fails gives `{error, {venv_failed, _}}' or `{error, {install_failed, _}}' with its command, its exit
+%% status and the last lines of its output. Then, after `{error, timeout}', and when the caller dies, its
+%% processes are killed, and an environment that was to be made is removed. Before anything is run, there are
+%% the errors `{not_a_venv, _}' where something else is in the directory, `{wrong_python, _}' for an
+%% environment of another version, `{no_installer, _}' without uv, and `{no_requirements, _}' for a file that
+%% cannot be read.
 -spec ensure_venv(string() | binary(), venv_requirements(), venv_options()) -> ok | venv_error().
 ensure_venv(Directory, Requirements, Options) ->
     py_venv:ensure(Directory, Requirements, Options).
@@ -451,7 +477,7 @@ call_method(Ref, Method, Args, Kwargs) ->
 call_method(Ref, Method, Args, Kwargs, Options) ->
     py_object:call_method(Ref, Method, Args, Kwargs, Options).
 
-%% @doc An attribute of the object that a reference is to. Names may be dotted.
+%% @doc An attribute of the object that a reference is to; at most 30 seconds. Names may be dotted.
 -spec getattr(reference(), name()) -> result().
 getattr(Ref, Name) ->
     getattr(Ref, Name, #{}).
@@ -461,8 +487,8 @@ getattr(Ref, Name) ->
 getattr(Ref, Name, Options) ->
     py_object:getattr(Ref, Name, Options).
 
-%% @doc The object that a reference is to as a term. `{error, {not_convertible, _}}' where only a reference can
-%% stand for it; within lists and other containers, that is what such objects become.
+%% @doc The object that a reference is to as a term; at most 30 seconds. `{error, {not_convertible, _}}' where
+%% only a reference can stand for it; within lists and other containers, that is what such objects become.
 -spec to_term(reference()) -> result().
 to_term(Ref) ->
     to_term(Ref, #{}).
@@ -493,13 +519,13 @@ memory_stats() ->
 memory_stats(Options) ->
     py_memory:stats(Options).
 
-%% @doc Has Python collect its garbage; returns how many objects it has found that cannot be reached. Other Python waits
-%% meanwhile.
+%% @doc Has Python collect its garbage, as its `gc.collect' does; returns how many objects it has found that
+%% cannot be reached. Other Python waits meanwhile.
 -spec gc() -> {ok, non_neg_integer()} | error().
 gc() ->
     gc(2).
 
-%% @doc The same for the generations up to one.
+%% @doc The same for the generations up to one: 2, the default, is all of them.
 -spec gc(0..2) -> {ok, non_neg_integer()} | error().
 gc(Generation) ->
     gc(Generation, #{}).
@@ -515,7 +541,8 @@ gc(Generation, Options) ->
 tracemalloc_start() ->
     tracemalloc_start(1).
 
-%% @doc The same with the number of frames that are remembered for each block. Changes nothing while it traces.
+%% @doc The same with the number of frames, from 1 to 65,535, that are remembered for each block: 1 by
+%% default. Changes nothing while it traces.
 -spec tracemalloc_start(pos_integer()) -> ok | error().
 tracemalloc_start(Frames) ->
     tracemalloc_start(Frames, #{}).
@@ -567,7 +594,8 @@ reload(Module, Options) ->
     py_memory:reload(Module, Options).
 
 %% @doc A second descriptor for the same open file or socket, closed on exec. Both are to be closed. `{error, ebadf}' for
-%% what is not open, `{error, emfile}' where none is left.
+%% what is not open, `{error, emfile}' where none is left. The corresponding C function is
+%% `fcntl(F_DUPFD_CLOEXEC)'.
 -spec dup_fd(non_neg_integer()) -> {ok, non_neg_integer()} | {error, atom() | {errno, integer()}}.
 dup_fd(Fd) ->
     %% The reactor's contract says badf where POSIX and file say ebadf.

@@ -11,7 +11,12 @@
 %% Small messages are copied once on each side; binaries and `bytes' of 16 KB and more are passed by reference.
 %%
 %% A wrong argument is an error of the class `badarg', with a text that the shell prints. The reference of another
-%% node is `{error, not_local}': a channel joins the processes of one node with its Python.
+%% node is `{error, not_local}': a channel joins the processes of one node with its Python. After the end it
+%% is `{error, closed}', or `{error, {aborted, Reason}}'. Where there is no memory for a message,
+%% `system_limit' is raised, and `not_loaded' before the application has started.
+%%
+%% Time-outs are in milliseconds, from 0 to 4,294,967,295, or `infinity'. Those who wait block the calling
+%% process and no scheduler.
 -module(py_byte_channel).
 
 -export([new/0, new/1, send/2, send/3, recv/1, recv/2, try_receive/1, recv_many/2, recv_many/3, close/1, abort/2,
@@ -19,14 +24,18 @@
 -export_type([channel/0, opts/0, target/0, info/0]).
 
 -type channel() :: reference().
+%% It keeps the channel alive. Known on its own node only.
 -type opts() :: #{max_size => non_neg_integer()}.
-%% `max_size': how many bytes may be queued; 0, the default, is no limit. A message that is larger has its turn when
-%% the channel is empty.
+%% `max_size': how many bytes may be queued, below 2^60; 0, the default, is no limit. A message that is larger
+%% has its turn when the channel is empty.
 -type target() :: channel() | file:io_device() | {file, file:name_all()} | gen_tcp:socket() | socket:socket().
+%% Where {@link pipe/3} writes to.
 -type info() :: #{size := non_neg_integer(), max_size := non_neg_integer(), closed := boolean(), aborted := boolean(),
                   messages := non_neg_integer(), messages_in := non_neg_integer(), messages_out := non_neg_integer(),
                   bytes_in := non_neg_integer(), bytes_out := non_neg_integer(),
                   waiting_receivers := non_neg_integer(), waiting_senders := non_neg_integer()}.
+%% `size' and `max_size' are in bytes, `messages' is how many are queued; what ends in `in' and `out' is how
+%% much was ever sent and received.
 -type ended() :: {error, closed | {aborted, Reason :: term()} | not_local}.
 
 -define(RECEIVE_CALLBACK, '_py_byte_channel_receive').
@@ -221,7 +230,8 @@ pipe(Channel, To) ->
 %%
 %% `{file, Name}' is written anew. What is another channel is closed at the end, or aborted as the first was; files
 %% and sockets of the caller are left open. With `close => true | false' it is as you say. When the target fails the
-%% channel is aborted with that reason, so that whoever sends to it hears of it.
+%% channel is aborted with that reason, so that whoever sends to it hears of it, and it is the error here. So
+%% is what a file cannot be opened for, as `enoent': then the channel is as it was.
 -spec pipe(channel(), target(), #{close => boolean()}) -> {ok, Bytes :: non_neg_integer()} | {error, term()}.
 pipe(Channel, To, Options) ->
     Arguments = [Channel, To, Options],
@@ -266,7 +276,8 @@ pipe_all(Channel, Target, Bytes) ->
 cause({aborted, Reason}) -> Reason;
 cause(Reason) -> Reason.
 
-%% @doc Calls a fun with every message and an accumulator, until the channel is closed.
+%% @doc Calls a fun with every message and an accumulator, until the channel is closed. What the fun raises
+%% goes to the caller, and the messages that it has not seen stay in the channel.
 -spec fold(fun((binary(), Acc) -> Acc), Acc, channel()) -> {ok, Acc} | {error, {aborted, term()} | not_local}.
 fold(Fun, Acc, Channel) when is_function(Fun, 2) ->
     case check_channel(Channel, 3, fold, [Fun, Acc, Channel]) of

@@ -27,14 +27,15 @@
                      app_callable => py:name(),
                      setup_code => iodata(),
                      factory => {Module :: py:name(), Name :: py:name()}}.
-%% `max_connections': descriptors that the context serves at once (10,000).
-%% `max_queue': calls that may wait (65,536); more get `{error, {overloaded, Text}}'.
-%% `linger': milliseconds that the idle thread polls by itself before the BEAM does it (5).
-%% `app_module', `app_callable': a module and the name of an object in it that becomes `_reactor_app' in `__main__'
-%% and among the names of `setup_code'.
-%% `setup_code': Python that runs before the first connection or call.
-%% `factory': what makes the protocols of this context; so does a call of `set_protocol_factory' in `setup_code'.
-%% Without either it is the factory of the interpreter, which all workers share.
+%% `id': a number by which logs and counters name the context (0). `mode': see there (`worker'). `name': by
+%% which its process is registered. `pool': a place in the default pool, for the supervisor of that.
+%% `max_connections': descriptors that the context serves at once (10,000). `max_queue': calls that may wait
+%% (65,536); more get `{error, {overloaded, Text}}'. `linger': milliseconds that the idle thread polls by
+%% itself before the BEAM does it (5). `app_module', `app_callable': a module and the name of an object in it
+%% that becomes `_reactor_app' in `__main__' and among the names of `setup_code'. `setup_code': Python that
+%% runs before the first connection or call. `factory': what makes the protocols of this context; so does a
+%% call of `set_protocol_factory' in `setup_code'. Without either it is the factory of the interpreter, which
+%% all workers share.
 
 %% How long a stopping context waits for its thread; what Python executes is interrupted meanwhile.
 -define(PATIENCE, 1000).
@@ -45,7 +46,8 @@
 %%
 %% Errors: `{bad_option, Option, Value}', `{missing_option, Option}', `{unsupported, Text}' for a mode that this Python
 %% does not have, `{setup_failed, Reason}' with the exception as of `error => map', `{no_thread, Reason}',
-%% `{start_failed, Text}', `{already_started, Pid}' for a name.
+%% `{start_failed, Text}', `{already_started, Pid}' for a name, `{pool_mode, Text}' and `{pool_place_taken,
+%% Pid}' for a place in the pool.
 -spec start_link(options()) -> {ok, pid()} | {error, term()}.
 start_link(#{name := Name} = Options) ->
     gen_server:start_link({local, Name}, ?MODULE, Options, []);
@@ -54,14 +56,16 @@ start_link(Options) ->
 
 %% @doc Stops a context at once: what Python executes there is interrupted, connections are closed, who waits for an
 %% answer gets `{error, {context_stopped, _}}'. Waits a second at most for Python; native code that does not return is
-%% logged, and its thread ends later. `badarg' for a process that is no context.
+%% logged, and its thread ends later. Raises `badarg' for a process that is no context, and exits as
+%% `gen_server:stop/1' does for one that has ended.
 -spec stop(pid() | atom()) -> ok.
 stop(Context) ->
     refuse_other(Context, stop, [Context]),
     gen_server:stop(Context).
 
 %% @doc Stops a context when its connections have written what they have to, at the latest after so many
-%% milliseconds. Until then it serves calls, but takes no more connections.
+%% milliseconds. Until then it serves calls, but takes no more connections. One that has ended is no error;
+%% `{error, {badarg, _}}' for what is no pid or no time, and as {@link stop/1} for another process.
 -spec stop(pid(), timeout()) -> ok | {error, term()}.
 stop(Context, Timeout) when is_pid(Context), Timeout =:= infinity orelse (is_integer(Timeout) andalso Timeout >= 0) ->
     refuse_other(Context, stop, [Context, Timeout]),
@@ -94,7 +98,8 @@ stop(Context, Timeout) ->
 %% went to sleep.</dd>
 %% </dl>
 %%
-%% It is asked of the context's process, which never waits for Python. `badarg' for a process that is no context.
+%% It is asked of the context's process, which never waits for Python. Raises `badarg' for a process that is
+%% no context, and exits as `gen_server:call/2' does for one that has ended.
 -spec stats(pid() | atom()) -> #{atom() => integer()}.
 stats(Context) ->
     refuse_other(Context, stats, [Context]),
@@ -117,7 +122,8 @@ refuse_other(_, _, _) ->
 %% callback since its turn began; `call' the `{Module, Function}' of the call in hand, `eval', `exec' or `undefined';
 %% `stack' a list of `#{file, line, function, code}', the outermost call first. Both are `unavailable' where native
 %% code keeps Python's lock. `queued' is how many calls wait, `active_connections' how many connections there are.
-%% Answers within a second, whatever Python does; `{error, {no_context, _}}' where there is none.
+%% Answers within a second, whatever Python does; `{error, {no_context, _}}' where there is none, and
+%% `{error, {diagnosis_failed, _}}' where it cannot be asked.
 -spec diagnose(pid() | atom()) -> {ok, #{atom() => term()}} | {error, term()}.
 diagnose(Name) when is_atom(Name) ->
     case whereis(Name) of
@@ -146,7 +152,7 @@ ask(Native) ->
     after ?LOCK_PATIENCE -> Diagnosis#{stack => unavailable, call => unavailable}
     end.
 
-%% @doc Interrupts what a context executes; see {@link py:interrupt/1}.
+%% @doc Interrupts what a context executes, and returns at once; see {@link py:interrupt/1}.
 -spec interrupt(pid()) -> ok | py:error().
 interrupt(Context) ->
     case py_call:native(Context) of

@@ -16,13 +16,19 @@
                      timeout => timeout(),
                      error => pair | map,
                      detached => boolean()}.
-%% `timeout', in milliseconds, cancels the task, and its result is `{error, timeout}' then. A task that is `detached'
-%% lives on when the process ends that has started it, and nobody can wait for it.
+%% `context': in whose loop it runs, by default one of the pool. `kwargs': arguments by name. `timeout', in
+%% milliseconds and `infinity' by default, cancels the task, and its result is `{error, timeout}' then.
+%% `error': how an exception is told, `pair' by default. A task that is `detached', `false' by default, lives
+%% on when the process ends that has started it, and nobody can wait for it: it takes neither `timeout' nor
+%% `error'.
 
 -define(TIMEOUT, 30000).
 
 %% @doc Starts a coroutine function as a task; also one that the process has defined by {@link py:exec/1}, in the module
-%% `\'__main__\''.
+%% `\'__main__\''. Returns at once. What is no coroutine is the result itself.
+%%
+%% An error here is only that there is no context, that too many calls wait for it, or a wrong argument. The
+%% task is one of `asyncio.ensure_future'.
 -spec create_task(py:name(), py:name(), py:args()) -> reference() | py:error().
 create_task(Module, Function, Args) ->
     create_task(Module, Function, Args, #{}).
@@ -55,13 +61,15 @@ started(Error) -> Error.
 await(Reference) ->
     await(Reference, ?TIMEOUT).
 
-%% @doc The same with a time-out; after that the task goes on, and can be awaited again.
+%% @doc The same with a time-out in milliseconds; after that the task goes on, and can be awaited again.
+%%
+%% `{error, {unknown_call, _}}' where it was awaited already, or is another process's.
 -spec await(reference(), timeout()) -> py:result().
 await(Reference, Timeout) ->
     py_request:await(Reference, Timeout).
 
-%% @doc Cancels a task: Python raises `asyncio.CancelledError' in it. No result of it comes any more. A task that has
-%% ended is no error.
+%% @doc Cancels a task of the calling process: Python raises `asyncio.CancelledError' in it. Returns at once.
+%% No result of it comes any more. A task that has ended is no error.
 -spec cancel(reference()) -> ok | py:error().
 cancel(Reference) ->
     py_request:cancel(Reference).

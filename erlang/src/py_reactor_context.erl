@@ -17,7 +17,7 @@
                      app_callable => py:name(),
                      setup_code => iodata(),
                      factory => {Module :: py:name(), Name :: py:name()}}.
-%% See {@link py_context:options()}.
+%% See {@link py_context:options()}, where each is explained.
 -type info() :: #{atom() | binary() => term()}.
 %% Becomes `client_info', its keys as `str'. `addr' may be as `inet:peername' or as `inet:ntoa' gives it.
 -type handle() :: integer() | gen_tcp:socket() | gen_udp:socket() | socket:socket().
@@ -27,13 +27,14 @@
 %% How long a stopping context waits for its connections, in milliseconds.
 -define(DRAIN, 5000).
 
-%% @doc Starts a context with the default options. See {@link py_context:start_link/1}.
+%% @doc Starts a context with the default options. The same as `start_link(Id, Mode, #{})'.
 -spec start_link(integer(), mode()) -> {ok, pid()} | {error, term()}.
 start_link(Id, Mode) ->
     start_link(Id, Mode, #{}).
 
-%% @doc Starts a context. `setup_code' is Python that runs before the first connection; where it
-%% raises, so is the error of this function, with its traceback.
+%% @doc Starts a context, as {@link py_context:start_link/1} does, with its options and errors. `setup_code'
+%% is Python that runs before the first connection; where it raises, that is `{error, {setup_failed, _}}' with
+%% the traceback.
 -spec start_link(integer(), mode(), options()) -> {ok, pid()} | {error, term()}.
 start_link(Id, Mode, Options) ->
     py_context:start_link(Options#{id => Id, mode => Mode}).
@@ -49,6 +50,8 @@ start_default() ->
 %% Where the contexts of the pool have an interpreter each (`context_mode'), a factory that Python has set in one of
 %% them is known there only: then it is handed to such a context, to any where there are several. A context that is
 %% restarted has none until Python sets one again; `start_link/3' with `setup_code' or `factory' makes contexts that do.
+%%
+%% `{error, no_reactor_context}' where the application does not run, and the errors of {@link handoff/3}.
 -spec handoff(handle(), info()) -> ok | {error, term()}.
 handoff(Handle, Info) ->
     case whereis(?DEFAULT) of
@@ -75,7 +78,9 @@ handoff_to_any([Context | Others], Handle, Info, Error) ->
 %% @doc Hands a socket or a descriptor to a context.
 %%
 %% It is the reactor's exactly when the result is `ok': it closes it when the connection ends. With an error
-%% it is the caller's as before, with the options that it had.
+%% it is the caller's as before, with the options that it had. It does not wait for Python: the thread of the
+%% context makes the protocol when it comes to that, and an exception there goes to logger and ends the
+%% connection.
 %%
 %% A socket must be the calling process's. The reactor takes a duplicate of its descriptor and the socket is
 %% closed, which does not end the connection: one descriptor remains. Where `Info' does not have them,
@@ -85,8 +90,8 @@ handoff_to_any([Context | Others], Handle, Info, Error) ->
 %%
 %% A listening socket accepts by itself from then on. Each of its connections has the keys of `Info', and `addr',
 %% `port' and `type' of its own. While `max_connections' are served, and when the system is out of descriptors, the
-%% others wait in the kernel's queue; being out of descriptors is logged. Several contexts may share a port, each with a socket that was opened with
-%% SO_REUSEPORT.
+%% others wait in the kernel's queue; being out of descriptors is logged. Several contexts may share a port,
+%% each with a socket that was opened with SO_REUSEPORT.
 %%
 %% A number that is a socket's of the calling process (`inet:getfd/1') is handed over like that socket, but
 %% nothing is filled in. Any other number is taken as it is: a duplicate by `py:dup_fd', a pipe, what Python
@@ -95,9 +100,10 @@ handoff_to_any([Context | Others], Handle, Info, Error) ->
 %%
 %% Errors: `badf' for what is not open, `eperm' for a file, `eexist' for a number that a reactor has
 %% already, `max_connections', `emfile' where no descriptor is left that the reactor needs, `no_protocol_factory'
-%% before Python has set one, `not_owner' for a socket, or the number of one, that belongs to another process, `closed' for a socket that is, `{no_context, Text}' for
-%% a context that has stopped or is about to, `{unsent, Text}' while the socket has something to send, `{unread, Text}'
-%% for messages in the mailbox that cannot become bytes again, `{badarg, Text}'.
+%% before Python has set one, `not_owner' for a socket, or the number of one, that belongs to another process,
+%% `closed' for a socket that is, `{no_context, Text}' for a context that has stopped or is about to,
+%% `{unsent, Text}' while the socket has something to send, `{unread, Text}' for messages in the mailbox that
+%% cannot become bytes again, `{badarg, Text}'.
 -spec handoff(pid(), handle(), info()) -> ok | {error, term()}.
 handoff(Context, Handle, Info) when is_pid(Context), is_map(Info) ->
     case py_call:native(Context) of
@@ -110,7 +116,7 @@ handoff(Context, Handle, Info) ->
 
 %% @doc Counters: connections now and in total, requests (calls of data_received), bytes, calls; see {@link
 %% py_context:stats/1}.
--spec stats(pid()) -> #{atom() => integer()}.
+-spec stats(pid() | atom()) -> #{atom() => integer()}.
 stats(Context) ->
     py_context:stats(Context).
 
@@ -119,13 +125,13 @@ stats(Context) ->
 diagnose(Context) ->
     py_context:diagnose(Context).
 
-%% @doc Stops a context, within five seconds; see {@link stop/2}.
+%% @doc Stops a context. The same as `stop(Context, 5000)'.
 -spec stop(pid()) -> ok | {error, term()}.
 stop(Context) ->
     stop(Context, ?DRAIN).
 
 %% @doc Stops a context. It accepts nothing more, and its connections end as soon as they have written what they have
-%% to; what is left after so many milliseconds is closed.
+%% to; what is left after so many milliseconds is closed. Waits for that; see {@link py_context:stop/2}.
 -spec stop(pid(), timeout()) -> ok | {error, term()}.
 stop(Context, Timeout) ->
     py_context:stop(Context, Timeout).

@@ -44,6 +44,7 @@ def atom(name):
     """What becomes the atom of a name in Erlang, where a plain ``str`` becomes a binary.
 
     Atoms are never freed: Python may make 100,000 that were not there, then their conversion is a ValueError.
+    Raises TypeError for what is no str, ValueError for more than 255 characters.
     """
     if not isinstance(name, str):
         raise TypeError(f"the name of an atom is a str, not {type(name).__name__}")

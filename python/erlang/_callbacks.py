@@ -28,11 +28,13 @@ def call(name, /, *arguments):
 
     The function gets one list of the arguments and runs in a process of its own. Meanwhile the calling
     context goes on serving, so that the function may call Python again, to any depth; in other threads
-    only that thread waits, without Python's lock.
+    only that thread waits, without Python's lock. It waits as long as the function takes, unless the call
+    is interrupted in which it happens. Arguments and result are converted as those of ``py:call`` are.
 
     Raises NameError for a name that is not registered, ErlangError where the function fails or its process
-    is killed, RecursionError where calls are nested too deep, or a term is for the stack of this thread,
-    RuntimeError outside the BEAM, and ValueError for an argument that has no form in Erlang.
+    is killed, RecursionError where calls are nested too deep (500), or a term is for the stack of this
+    thread, RuntimeError outside the BEAM, TypeError for a name that is no str, and ValueError for an argument
+    that has no form in Erlang.
     """
     check(name)
     return value(name, _causeway._call(name, arguments))

@@ -45,7 +45,8 @@ class ByteChannel(_causeway.ByteChannel):
     def new(cls, max_size=0):
         """A new channel, on which at most ``max_size`` bytes may be queued; 0 is no limit.
 
-        A message that is larger than that has its turn when the channel is empty.
+        A message that is larger than that has its turn when the channel is empty. Raises ValueError,
+        TypeError.
         """
         return cls(_causeway._new_channel(max_size))
 
@@ -73,8 +74,8 @@ class ByteChannel(_causeway.ByteChannel):
     async def async_receive_bytes(self):
         """Wait for the next message, without blocking the event loop, and return it as bytes.
 
-        A task that is cancelled takes none. Raises ByteChannelClosed once it is closed and empty,
-        ByteChannelAborted.
+        A task that is cancelled takes none; ``asyncio.timeout`` limits the time. Raises ByteChannelClosed
+        once it is closed and empty, ByteChannelAborted.
         """
         message = self.try_receive_bytes()
         if message is not None:
@@ -84,7 +85,8 @@ class ByteChannel(_causeway.ByteChannel):
     async def async_send_bytes(self, data):
         """Send one message, and wait for room where there is none, without blocking the event loop.
 
-        Returns True. A task that is cancelled has not sent it. Raises ByteChannelClosed, ByteChannelAborted.
+        Returns True. A task that is cancelled has not sent it. Raises ByteChannelClosed, ByteChannelAborted,
+        TypeError for what is not bytes-like.
         """
         try:
             return self.send_bytes(data)
@@ -97,7 +99,8 @@ class ByteChannel(_causeway.ByteChannel):
 
         ``mode`` is "rb" or "wb", "r" or "w" for text. Reading waits for messages and ends where the channel
         is closed; writing waits for room. Closing a file that writes closes the channel, closing one that
-        reads does not.
+        reads does not. The other arguments are those of ``open``, but that text is UTF-8 by default. Raises
+        ValueError for another mode, and what reading and writing the channel raises.
         """
         if mode not in ("r", "rb", "w", "wb"):
             raise ValueError(f"a channel's file has the mode 'r', 'rb', 'w' or 'wb', not {mode!r}")

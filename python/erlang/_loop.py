@@ -296,7 +296,7 @@ def run(main, *, debug=None):
     """Run a coroutine in a new :class:`EventLoop` and return its result, as ``asyncio.run`` does.
 
     Inside the BEAM the context serves on meanwhile. Raises RuntimeError where a loop runs in this thread
-    already.
+    already, ValueError for what is no coroutine, and what that raises.
     """
     if events._get_running_loop() is not None:
         raise RuntimeError("erlang.run() cannot be called from a running event loop: await the coroutine")
@@ -308,6 +308,7 @@ def sleep(seconds, /):
     """Sleep for so many seconds; in a coroutine ``await erlang.sleep(s)``, where only the task sleeps.
 
     Elsewhere it returns None afterwards, as ``time.sleep``: inside the BEAM the end of the call ends it.
+    Raises ValueError for less than 0.
     """
     if events._get_running_loop() is not None:
         return asyncio.sleep(seconds)

@@ -16,9 +16,12 @@ def serve(where, factory=None, /, *, client_info=None, max_connections=10_000, b
     which is served itself. A socket or descriptor stays yours: a duplicate is served.
     ``factory`` makes the protocols; without it the one of :func:`set_protocol_factory` does. Connections that
     are accepted have ``addr``, ``port`` and ``type`` in ``client_info``, besides what is given here.
-    ``max_connections`` holds for all of a run(), and is that of its first serve(): further peers wait.
+    ``client_info`` is a dict for the protocols. ``max_connections`` holds for all of a run(), and is that of
+    its first serve(): further peers wait. ``backlog`` is that of the C function ``listen``. Returns at once,
+    None for what is no socket.
 
-    Raises OSError where the address cannot be had, and RuntimeError inside the BEAM.
+    Raises OSError where the address cannot be had, OverflowError for a port that is none, TypeError,
+    ValueError, and RuntimeError inside the BEAM.
     """
     if factory is not None and not callable(factory):
         raise TypeError(f"the protocol factory must be callable, not {type(factory).__name__}")
@@ -57,7 +60,7 @@ def run():
 
 
 def stop():
-    """Make :func:`run` return. From any thread, and from a protocol."""
+    """Make :func:`run` return. From any thread, and from a protocol. Where nothing runs it does nothing."""
     _causeway._stop()
 
 

@@ -24,6 +24,6 @@ def loads(data):
     Arrays become lists, and tuples where they are keys; undefined becomes None. Tags other than those of
     large ints are left out. Raises ValueError for what is no CBOR, for bytes that follow, for a key that a
     map has twice, and for one that cannot be a key of a dict: a map, or an array with a map or an array
-    in it.
+    in it; TypeError for what is not bytes-like. Everything is copied.
     """
     return _cbor_loads(data)

@@ -51,13 +51,14 @@ def open(command, arguments=(), *, stdin=None, stdout=None, stderr=None, pty=Non
     ``arguments`` are str, bytes or paths. ``stdin``, ``stdout`` and ``stderr`` are "pipe", the default,
     "null", a path, or ("append", path); for ``stderr`` "stdout", too. ``pty=(rows, columns)`` gives it a
     terminal, which they are then unless they are said to be something else. At most ``buffer`` bytes wait in
-    each direction, beside what is in the pipe. Other options are those of causeway_process_stream: cd, env,
-    where None removes a variable, arg0, umask, nice, uid, gid, groups, rlimits, where None is no limit,
-    delay_to_sigkill and exit_grace in milliseconds, cgroup, cgroup_path, cgroup_base, cgroup_controllers,
-    cgroup_sets.
+    each direction, beside what is in the pipe; 0 is no limit. Other options are those of
+    causeway_process_stream, which has their units: cd, env, where None removes a variable, arg0, umask, nice,
+    uid, gid, groups, rlimits, where None is no limit, delay_to_sigkill and exit_grace in milliseconds (500
+    and 200 by default), cgroup, cgroup_path, cgroup_base, cgroup_controllers, cgroup_sets.
 
-    Raises OSError with the errno where it cannot be started (FileNotFoundError, PermissionError and so on),
-    ValueError for a wrong option, RuntimeError outside the BEAM.
+    Returns when the program runs. Raises OSError with the errno where it cannot be started
+    (FileNotFoundError, PermissionError and so on), ValueError for a wrong option, TypeError, RuntimeError
+    outside the BEAM.
     """
     _need_beam("open")
     given = _options(options, stdin=stdin, stdout=stdout, stderr=stderr)
@@ -83,15 +84,27 @@ def open(command, arguments=(), *, stdin=None, stdout=None, stderr=None, pty=Non
             raise _error(reason, text, command)
 
 
-def run(command, arguments=(), *, input=b"", timeout=None, max_output=67108864, **options):
+def run(
+    command,
+    arguments=(),
+    *,
+    input=b"",
+    timeout=None,
+    max_output=67108864,
+    stdin=None,
+    stdout=None,
+    stderr=None,
+    **options,
+):
     """Run a program to its end and return a Completed: how it has ended, and what it has written.
 
-    ``input`` is bytes that it reads, ``timeout`` in seconds, and ``max_output`` in bytes: what takes longer
-    or is more ends the program, and raises IncompleteTime, which is a TimeoutError, or IncompleteOutput,
-    with what was there. Otherwise as ``open``, with the same options and errors.
+    ``input`` is bytes that it reads, ``timeout`` in seconds, without limit by default, and ``max_output`` in
+    bytes of both outputs: what takes longer or is more ends the program, and raises IncompleteTime, which is
+    a TimeoutError, or IncompleteOutput, with what was there. Otherwise as ``open``, with the same options,
+    but ``buffer``, and the same errors; what goes elsewhere by ``stdout`` and ``stderr`` is not collected.
     """
     _need_beam("run")
-    given = _options(options)
+    given = _options(options, stdin=stdin, stdout=stdout, stderr=stderr)
     given["input"] = bytes(input)
     given["max_output"] = max_output
     if timeout is not None:
@@ -205,7 +218,7 @@ class Process:
 
     async def async_communicate(self, data=b""):
         """Write ``data``, close standard input, read both outputs to their ends and wait; return them as a
-        pair of bytes.
+        pair of bytes, as ``asyncio``'s ``communicate`` does. All of it is in memory.
         """
         import asyncio  # a megabyte in every interpreter: only who uses it pays for it
 
@@ -237,15 +250,15 @@ class Process:
         self._ask(("kill", target, number))
 
     def terminate(self):
-        """Ask it to end, by SIGTERM."""
+        """Ask it to end, by SIGTERM. Raises ProcessLookupError where it has ended."""
         self.send_signal("term")
 
     def kill(self):
-        """End it, by SIGKILL, and what it has started, too."""
+        """End it, by SIGKILL, and what it has started, too. Raises ProcessLookupError where it has ended."""
         self.send_signal("kill", "tree")
 
     def resize(self, rows, columns):
-        """Change the size of its terminal. Raises ValueError where it has none."""
+        """Change the size of its terminal. Raises ValueError where it has none, ProcessLookupError."""
         self._ask(("resize", (rows, columns)))
 
     def close(self):

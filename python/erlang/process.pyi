@@ -45,6 +45,9 @@ def run(
     input: Buffer = b"",
     timeout: float | None = None,
     max_output: int = 67108864,
+    stdin: _File | None = None,
+    stdout: _File | None = None,
+    stderr: _File | None = None,
     **options: Any,
 ) -> Completed: ...
 

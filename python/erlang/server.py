@@ -22,8 +22,9 @@ async def serve(listen_fd, protocol_factory, *, ssl=None):
     an ``asyncio`` protocol for each connection; ``ssl`` is an ``ssl.SSLContext``. :func:`stop_serving` ends
     it.
 
-    Raises ValueError for what does not listen, OSError for what is not open: the descriptor is the caller's
-    then.
+    Returns at once. Raises ValueError for what does not listen, OSError for what is not open, TypeError: the
+    descriptor is the caller's then. The corresponding methods of a loop are ``create_server`` and
+    ``create_unix_server``.
     """
     _check(protocol_factory)
     sock = _socket(listen_fd)
@@ -41,8 +42,9 @@ async def adopt(fd, protocol_factory, *, ssl=None):
 
     Returns the transport and the protocol. ``ssl`` is an ``ssl.SSLContext`` of a server.
 
-    Raises ValueError for what is no connection of a stream, OSError for what is not open: the descriptor is
-    the caller's then.
+    With ``ssl`` it waits for the handshake, and raises what that does. Raises ValueError for what is no
+    connection of a stream, OSError for what is not open, TypeError: the descriptor is the caller's then. The
+    corresponding method of a loop is ``connect_accepted_socket``.
     """
     _check(protocol_factory)
     sock = _socket(fd)

@@ -163,6 +163,8 @@ def test_wrong_arguments(caller):
         rpc.advertise("x", mode="wrong")
     with pytest.raises(TypeError, match="a handler is a function"):
         rpc.advertise("x", 12)
+    with pytest.raises(ValueError, match="mode is one of"):
+        caller.open_stream("echo", mode="wrong")
     with caller.open_stream("echo") as stream:
         with pytest.raises((TypeError, ValueError)):
             stream.send(object())

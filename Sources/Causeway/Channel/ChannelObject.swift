@@ -112,7 +112,7 @@ struct ChannelObject {
             method(
                 "send_bytes",
                 keywords:
-                    "send_bytes($self, data, *, timeout_ms=None)\n--\n\nSend one message of bytes, of which a copy is made, except of large `bytes`.\n\nReturns True. Where there is no room it raises ByteChannelBusy at once; with\ntimeout_ms it waits for room, without the GIL, and raises TimeoutError after\nthat many milliseconds (-1: never). Raises ByteChannelClosed or\nByteChannelAborted where that has happened."
+                    "send_bytes($self, data, *, timeout_ms=None)\n--\n\nSend one message of bytes, of which a copy is made, except of large `bytes`.\n\nReturns True. Where there is no room it raises ByteChannelBusy at once; with\ntimeout_ms it waits for room, without the GIL, and raises TimeoutError after\nthat many milliseconds (-1: never). Raises ByteChannelClosed or\nByteChannelAborted where that has happened, TypeError for what is not bytes-like."
             ) { me, arguments, count, names in
                 ChannelObject.operate(me) { operation throws(PythonError) in
                     var given = Arguments(of: "send_bytes", arguments, count, names)
@@ -138,7 +138,7 @@ struct ChannelObject {
             method(
                 "receive_bytes",
                 keywords:
-                    "receive_bytes($self, timeout_ms=-1)\n--\n\nWait for the next message, without the GIL, and return it as bytes.\n\nRaises TimeoutError after that many milliseconds (-1: never),\nByteChannelClosed once it is closed and empty, ByteChannelAborted."
+                    "receive_bytes($self, timeout_ms=-1)\n--\n\nWait for the next message, without the GIL, and return it as bytes.\n\nRaises TimeoutError after that many milliseconds (-1 or None: never),\nByteChannelClosed once it is closed and empty, ByteChannelAborted."
             ) { me, arguments, count, names in
                 ChannelObject.operate(me) { operation throws(PythonError) in
                     var given = Arguments(of: "receive_bytes", arguments, count, names)
@@ -177,7 +177,7 @@ struct ChannelObject {
             method(
                 "receive_many",
                 keywords:
-                    "receive_many($self, max_bytes=1048576, timeout_ms=-1)\n--\n\nWait as receive_bytes for the next message; return a list of it and of all\nthat are there already, up to max_bytes together and to 4,096 messages."
+                    "receive_many($self, max_bytes=1048576, timeout_ms=-1)\n--\n\nWait as receive_bytes for the next message; return a list of it and of all\nthat are there already, up to max_bytes together and to 4,096 messages. The\nfirst is taken however large it is. Raises ValueError for a max_bytes below 1."
             ) { me, arguments, count, names in
                 ChannelObject.operate(me) { operation throws(PythonError) in
                     var given = Arguments(of: "receive_many", arguments, count, names)

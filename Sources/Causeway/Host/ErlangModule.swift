@@ -9,7 +9,7 @@ enum ErlangModule {
         [
             method(
                 "send",
-                "send($module, pid, term, /)\n--\n\nSend a term to an Erlang process.\n\nReturns None, also where the process is gone, as Erlang's `!` does.\nRaises RuntimeError outside the BEAM, TypeError for a pid that is none."
+                "send($module, pid, term, /)\n--\n\nSend a term to an Erlang process; from any thread. Never waits.\n\nThe term is copied, and becomes what a result of a call would. Returns None,\nalso where the process is gone, as Erlang's `!` does.\nRaises RuntimeError outside the BEAM, TypeError for a pid that is none,\nValueError for a term that has no form in Erlang."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     try ErlangModule.requireBeam("send")
@@ -26,7 +26,7 @@ enum ErlangModule {
             },
             method(
                 "whereis",
-                "whereis($module, name, /)\n--\n\nThe process that is registered under a name, or None.\n\nRaises RuntimeError outside the BEAM."
+                "whereis($module, name, /)\n--\n\nThe process that is registered under a name, or None; on\nthis node, as Erlang's `whereis/1`. From any thread.\n\nRaises RuntimeError outside the BEAM, TypeError for a name that is no str."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     try ErlangModule.requireBeam("whereis")

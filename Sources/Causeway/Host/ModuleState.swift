@@ -75,8 +75,11 @@ final class ModuleState: @unchecked Sendable {
         bufferType = try ReactorBuffer.makeType(in: module)
         protocolType = try ProtocolObject.makeType(in: module)
         pidType = try TermObject.makeType(
-            in: module, name: "erlang.Pid", doc: "An Erlang process identifier.")
-        refType = try TermObject.makeType(in: module, name: "erlang.Ref", doc: "An Erlang reference.")
+            in: module, name: "erlang.Pid",
+            doc: "An Erlang process identifier, from Erlang. Equal and ordered as there.")
+        refType = try TermObject.makeType(
+            in: module, name: "erlang.Ref",
+            doc: "An Erlang reference, from Erlang. Equal and ordered as there.")
         termType = try TermObject.makeType(
             in: module, name: "erlang.Term", doc: "An Erlang term that Python can only hold: a fun or a port."
         )

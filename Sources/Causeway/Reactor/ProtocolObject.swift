@@ -28,7 +28,7 @@ struct ProtocolObject {
                 slot(
                     Py_tp_doc,
                     doc:
-                        "Protocol()\n--\n\nBase class of protocols: one instance serves one connection.\n\nAll methods run on the thread of the connection's context."
+                        "Protocol()\n--\n\nBase class of protocols: one instance serves one connection.\n\nAll methods run on the thread of the connection's context, or the one that is\nin run(): what waits in one holds up all others. An exception ends the\nconnection, and is logged."
                 ),
                 slot(Py_tp_new) { (type: PyType?, arguments: PyPointer?, _: PyPointer?) -> PyPointer? in
                     returning { () throws(PythonError) in try ProtocolObject.new(type, arguments).take() }
@@ -113,7 +113,7 @@ struct ProtocolObject {
             },
             method(
                 "data_received",
-                "data_received($self, data, /)\n--\n\nData has come, as a ReactorBuffer. Returns an action:\n'continue', 'write_pending', 'async_pending' or 'close'."
+                "data_received($self, data, /)\n--\n\nData has come, as a ReactorBuffer: without a copy, to be kept as long as is\nwished. Returns an action: 'continue', as the base class does, 'write_pending',\n'async_pending' or 'close'."
             ) { _, _, _ in
                 returning { () throws(PythonError) in try newString("continue").take() }
             },
@@ -159,7 +159,7 @@ struct ProtocolObject {
             ) { _, _, _ in newNone() },
             method(
                 "read",
-                "read($self, size=65536, /)\n--\n\nRead at most size bytes. b'' at the end of the stream, on an error, and when\nnothing is there: it never blocks."
+                "read($self, size=65536, /)\n--\n\nRead at most size bytes. b'' at the end of the stream, on an error, and when\nnothing is there: it never blocks. Raises ValueError for a negative size."
             ) { me, arguments, count in
                 returning { () throws(PythonError) in
                     guard let me, count <= 1 else { throw typeError("read() takes at most one argument") }

@@ -30,7 +30,7 @@ enum ReactorModule {
             },
             method(
                 "get_protocol",
-                "get_protocol($module, fd, /)\n--\n\nThe protocol that serves a file descriptor, or None."
+                "get_protocol($module, fd, /)\n--\n\nThe protocol that serves a file descriptor in this interpreter, or None."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     let fd = try ReactorModule.descriptor(
@@ -42,7 +42,7 @@ enum ReactorModule {
             },
             method(
                 "init_connection",
-                "init_connection($module, fd, client_info, /)\n--\n\nMake the protocol of a connection and call its connection_made().\n\nReturns the protocol. The descriptor stays yours."
+                "init_connection($module, fd, client_info, /)\n--\n\nMake the protocol of a connection and call its connection_made().\n\nReturns the protocol. The descriptor stays yours. Raises RuntimeError before\nset_protocol_factory(), and what the factory and connection_made() raise."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     guard count == 2, let info = arguments?[1] else {
@@ -63,7 +63,7 @@ enum ReactorModule {
             },
             method(
                 "on_read_ready",
-                "on_read_ready($module, fd, data=None, /)\n--\n\nCall data_received() of a descriptor's protocol and return its action.\n\nWithout data the descriptor is read; at the end of the stream eof_received() is\ncalled instead, and the action is 'continue' when nothing is there."
+                "on_read_ready($module, fd, data=None, /)\n--\n\nCall data_received() of a descriptor's protocol and return its action.\n\nWithout data the descriptor is read; at the end of the stream eof_received() is\ncalled instead, and the action is 'continue' when nothing is there. Raises\nValueError for a descriptor without a protocol, OSError, and what that raises."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     guard count == 1 || count == 2 else {
@@ -78,7 +78,7 @@ enum ReactorModule {
             },
             method(
                 "on_write_ready",
-                "on_write_ready($module, fd, /)\n--\n\nCall write_ready() of a descriptor's protocol and return its action."
+                "on_write_ready($module, fd, /)\n--\n\nCall write_ready() of a descriptor's protocol and return its action.\n\nRaises ValueError for a descriptor without a protocol, and what that raises."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     let fd = try ReactorModule.descriptor(
@@ -90,7 +90,7 @@ enum ReactorModule {
             },
             method(
                 "close_connection",
-                "close_connection($module, fd, /)\n--\n\nEnd a connection: connection_lost() is called, and get_protocol() forgets it.\n\nA descriptor that the reactor serves is closed by it, soon after this call;\none that is driven by hand stays yours."
+                "close_connection($module, fd, /)\n--\n\nEnd a connection: connection_lost() is called, and get_protocol() forgets it.\n\nA descriptor that the reactor serves is closed by it, soon after this call;\none that is driven by hand stays yours. One without a protocol is no error."
             ) { module, arguments, count in
                 returning { () throws(PythonError) in
                     let fd = try ReactorModule.descriptor(

@@ -1,4 +1,4 @@
-%% @doc What the documents show is run: the README, the guides and the architecture. The examples are patterns and
+%% @doc What the documents show is run: both READMEs, the guides and the architecture. The examples are patterns and
 %% assertions, so that what they show is true when they run to their end.
 %%
 %% Blocks between fences are examples; what is below one heading belongs together: the blocks of Erlang share their
@@ -9,7 +9,7 @@
 
 -export([all/0, init_per_suite/1, end_per_suite/1]).
 -export([all_languages_are_run/1, links_lead_somewhere/1, guides_are_listed/1, sources_are_there/1,
-         targets_of_make_are_there/1, erlang/1, elixir/1, python/1, shell/1, files_are_used/1]).
+         rooms_are_named/1, targets_of_make_are_there/1, erlang/1, elixir/1, python/1, shell/1, files_are_used/1]).
 
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
@@ -21,7 +21,8 @@
 -define(PATIENCE, 30000).
 
 all() ->
-    [all_languages_are_run, links_lead_somewhere, guides_are_listed, sources_are_there, targets_of_make_are_there,
+    [all_languages_are_run, links_lead_somewhere, guides_are_listed, sources_are_there, rooms_are_named,
+     targets_of_make_are_there,
      erlang, elixir, python, shell, files_are_used].
 
 init_per_suite(Config) ->
@@ -53,7 +54,7 @@ with_free_ports(Blocks) ->
                  end, Block, Free) || Block <- Blocks].
 
 documents() ->
-    ["README.md", "CHANGELOG.md", "Sources/README.md" |
+    ["README.md", "CHANGELOG.md", "Sources/README.md", "python/README.md" |
      lists:sort(filelib:wildcard("erlang/guides/*.md", root()))].
 
 %% --- the documents themselves ---
@@ -86,6 +87,15 @@ sources_are_there(_Config) ->
                                          filelib:wildcard(Directory ++ "/" ++ binary_to_list(Name), root()) =:= []
                                  end, ["Sources/*", "Sources/*/*", "erlang/src", "python", "python/erlang", "Tests/Benchmarks"])],
     ?assertEqual([], Missing).
+
+%% And the folders that there are.
+rooms_are_named(_Config) ->
+    Architecture = read("Sources/README.md"),
+    Rooms = [filename:basename(Room) || Pattern <- ["Sources/*", "Sources/Causeway/*", "CShims/NifLoader"],
+                                        Room <- filelib:wildcard(Pattern, root()),
+                                        filelib:is_dir(filename:join(root(), Room))],
+    ?assert(length(Rooms) > 10),
+    ?assertEqual([], [Room || Room <- Rooms, matches(Architecture, ["`((?:[\\w/]+/)?", Room, ")/?`"]) =:= []]).
 
 leads_somewhere(_Document, [<<"https:", _/binary>> | _]) ->
     true;

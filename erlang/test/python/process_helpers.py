@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import tempfile
 import threading
 
 import erlang.process as process
@@ -185,6 +186,10 @@ def runs():
     done = process.run("sh", ["-c", "cat; echo e >&2; exit 2"], input=b"in")
     assert done == (2, b"in", b"e\n")
     assert done.returncode == 2
+    assert process.run("sh", ["-c", "echo o; echo e >&2"], stderr="stdout") == (0, b"o\ne\n", b"")
+    with tempfile.NamedTemporaryFile() as file:
+        assert process.run("echo", ["elsewhere"], stdout=file.name) == (0, b"", b"")
+        assert process.run("cat", stdin=file.name).stdout == b"elsewhere\n"
     with raises(TimeoutError, "0.05") as caught:
         process.run("sh", ["-c", "echo early; exec sleep 1000"], timeout=0.05)
     assert isinstance(caught.error, process.Incomplete)

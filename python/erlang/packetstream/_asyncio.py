@@ -19,7 +19,7 @@ class AsyncPacketConnection:
         self._connection = PacketConnection(recv, send, request_handler, name, **options)
 
     async def open(self):
-        """Begin. Returns the connection."""
+        """Begin. Returns the connection. Raises as :meth:`PacketConnection.open`."""
         import asyncio  # a megabyte in every interpreter: only who uses it pays for it
 
         if self._connection._loop is None:

@@ -19,6 +19,7 @@ from ._streams import Streams
 DEFAULT_PACKET_GRACE = 0.01
 
 Request_State = RequestState = collections.namedtuple("Request_State", "decode_response result")
+Request_State.__doc__ = "What a request waits with, under the names of ``cs.packetstream``; not used here."
 
 _STALLED = 0.1  # seconds
 
@@ -62,6 +63,11 @@ class PacketConnection:
     - ``close_timeout``: seconds that :meth:`close` gives what is under way.
 
     ``recv_len_func``, ``send_len_func`` and ``trace_log`` are taken and not used.
+
+    The callables in the sets ``notify_recv_eof`` and ``notify_send_eof`` are called with the connection when
+    no more packets come, by a thread of the connection, and when close() has sent the last. ``closed`` says
+    whether close() or abort() were called. ``EOF_Packet`` and ``ERQ_Packet`` are what send_eof() and
+    send_erq() send. All methods are for any thread. Raises TypeError, ValueError for wrong options.
     """
 
     EOF_Packet = Packet(is_request=True, channel=0, tag=0, flags=0, rq_type=0, payload=b"")
@@ -139,7 +145,11 @@ class PacketConnection:
     # --- opening and closing ----------------------------------------------------------------
 
     def open(self):
-        """Begin, where it is not open yet; each open() needs a close(). Returns the connection."""
+        """Begin, where it is not open yet; each open() needs a close(). Returns the connection.
+
+        Raises TypeError for what is no stream, OSError for a descriptor that is not open, and what a callable
+        raises that makes the streams.
+        """
         with self._lock:
             if self._opens == 0:
                 self._start()
@@ -179,7 +189,7 @@ class PacketConnection:
     def abort(self):
         """End the connection at once: who waits for a response gets CancellationError.
 
-        The peer is told, where that can be written without waiting.
+        The peer is told, where that can be written without waiting. Returns at once.
         """
         with self._lock:
             self._opens = 0
@@ -250,7 +260,7 @@ class PacketConnection:
     join_recv = join
 
     def send_eof(self):
-        """Tell the peer that nothing more comes from here: no request, no response."""
+        """Tell the peer that nothing more comes from here: no request, no response. Does not wait."""
         self._started().send_end()
 
     def send_erq(self):
@@ -277,7 +287,8 @@ class PacketConnection:
         ``packets_sent``, ``packets_received``, ``bytes_sent``, ``bytes_received``, ``requests_sent``,
         ``requests_received``, ``rejected``, ``late_responses``, ``unknown_responses`` count; ``outstanding``
         requests of ours and ``unanswered`` ones of the peer (of which ``waiting`` for a handler,
-        ``running``), ``queued_bytes`` and ``inbound_bytes``, and ``threads``, are what there is now.
+        ``running``), ``queued_bytes`` and ``inbound_bytes``, and ``threads``, are what there is now. Raises
+        AttributeError before open().
         """
         return self._started().info()
 
@@ -288,10 +299,11 @@ class PacketConnection:
 
         Where ``max_outstanding`` or ``send_window`` are reached it waits. ``decode_response(flags,
         payload)`` makes the payload of a good response into something else. ``timeout``, in seconds, is for
-        the waiting here and for the response.
+        the waiting here and for the response; it is that of the connection by default. ``rq_type`` and
+        ``flags`` are numbers from 0. The payload is not copied where it is large ``bytes``.
 
         Raises ClosedError, ValueError for numbers that packets cannot have and an unknown channel,
-        TimeoutError.
+        TypeError, TimeoutError, AttributeError before open().
         """
         link = self._link or self._started()
         timeout = self.timeout if timeout is None else timeout
@@ -326,7 +338,8 @@ class PacketConnection:
     def open_channel(self, channel, request_handler=None):
         """Open a channel other than 0, whose requests from the peer a handler of its own answers.
 
-        Returns a :class:`PacketChannel`. Raises ValueError for 0, and for one that is open.
+        The numbers are agreed with the peer by other means, from 1 to 2,147,483,646. Returns a
+        :class:`PacketChannel`. Raises ValueError for another number, and for one that is open.
         """
         if request_handler is not None and not callable(request_handler):
             raise TypeError(f"request_handler must be callable, not {type(request_handler).__name__}")

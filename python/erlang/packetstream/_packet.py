@@ -11,6 +11,9 @@ class Packet:
     Request types there are one higher than those of :meth:`PacketConnection.request`: 0 is of control
     packets. The lowest bit of a response's flags says whether all went well. A response has no attribute
     ``rq_type``.
+
+    Attributes: ``is_request``, a bool; ``channel``, ``tag`` and ``rq_type``, numbers of up to 64 bits;
+    ``flags``, of up to 62; ``payload``, bytes.
     """
 
     __slots__ = ("channel", "flags", "is_request", "payload", "rq_type", "tag")

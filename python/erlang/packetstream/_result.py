@@ -75,7 +75,7 @@ class Result(_causeway._PacketResult):
         return self._known()
 
     def get(self, default=None):
-        """Wait, and return the result, or a default where it has come to an exception."""
+        """Wait without limit, and return the result, or a default where it has come to an exception."""
         result, exc_info = self.join()
         return result if exc_info is None else default
 

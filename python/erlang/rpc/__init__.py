@@ -20,7 +20,7 @@ import _causeway
 from . import _connection, _deadlines, _pool, _registry
 from ._connection import Connection, Listener
 from ._errors import RpcError
-from ._handlers import MODES, Handler
+from ._handlers import Handler, check_mode
 from ._stream import WINDOW, Stream
 
 __all__ = [
@@ -53,11 +53,13 @@ def advertise(name, function=None, *, mode="server_stream"):
     Functions run in threads, as many at once as :func:`set_max_workers` allows, coroutines in one event loop
     that they share. An exception ends the call with its class's name as the code and its text as the message;
     the traceback is logged. Where the other side has gone or given up, the next use of the stream raises
-    :class:`RpcError`, and a coroutine is cancelled. Raises TypeError, ValueError.
+    :class:`RpcError`, and a coroutine is cancelled.
+
+    A name is a str, or what else can be a key of a dict; what served it here before serves it no more. Raises
+    TypeError for what is no function, ValueError for another mode.
     """
     if function is None:
-        if mode not in MODES:
-            raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
+        check_mode(mode)
         return lambda function: advertise(name, function, mode=mode)
     handler = Handler(name, mode, function)
     if _causeway.in_beam():
@@ -68,7 +70,7 @@ def advertise(name, function=None, *, mode="server_stream"):
 
 
 def unadvertise(name):
-    """Serve a name no longer. Calls that run go on."""
+    """Serve a name no longer. Calls that run go on. One that is not served is no error."""
     if _causeway.in_beam():
         _node().unadvertise(name)
     else:
@@ -91,13 +93,19 @@ def list_advertised():
 
 
 def call(name, args=None, *, deadline=30.0, key=None, connection=None):
-    """Call a name and return its reply, within ``deadline`` seconds. Chunks are not looked at.
+    """Call a name and return its reply, within ``deadline`` seconds; None is no limit.
+
+    Chunks are not looked at.
+
+    ``args`` is one value: inside the BEAM what becomes a term, over a connection what becomes CBOR, otherwise
+    any object. It waits without the GIL, and other calls to functions are served meanwhile.
 
     Calls with the same ``key`` go to the same of several nodes. Over a ``connection`` the name is the other
     side's: a :class:`Connection`, inside the BEAM the process that ``causeway_rpc:connect/2`` makes.
 
     Raises RpcError with the code and message of what went wrong there, or ``not_found``,
-    ``deadline_exceeded``, ``disconnected`` and so on.
+    ``deadline_exceeded``, ``disconnected`` and so on; ValueError or TypeError for arguments that have no form
+    on the other side.
     """
     if _causeway.in_beam():
         return _node().call(name, args, _options("server_stream", deadline, key, None, connection))
@@ -135,9 +143,11 @@ def open_stream(name, args=None, *, mode="bidi", deadline=None, key=None, window
     """Call a name, and return the caller's half, a :class:`Stream`, when who serves it has accepted.
 
     The mode that it was advertised with goes before ``mode``. After ``deadline`` seconds the call fails on
-    both sides as ``deadline_exceeded``. At most ``window`` bytes wait here to be received; over a
-    :class:`Connection` it is that one's. Otherwise as :func:`call`.
+    both sides as ``deadline_exceeded``; None is no limit. At most ``window`` bytes wait here to be received;
+    over a :class:`Connection` it is that one's. Otherwise as :func:`call`. Raises ValueError for another mode
+    and for a window below 1.
     """
+    check_mode(mode)
     if _causeway.in_beam():
         return _node().open_stream(name, args, _options(mode, deadline, key, window, connection))
     handler = None if connection else _registry.find(name)
@@ -180,13 +190,18 @@ def connect(ends, **options):
     """Connect to a node or to another Python, in a plain ``python3``, and return a :class:`Connection`.
 
     ``ends`` is the address, ``(host, port)``, or what a PacketConnection takes: a socket, also of TLS,
-    descriptors, file objects, byte channels. Options are those of :class:`Connection`. Raises OSError.
+    descriptors, file objects, byte channels. Options are those of :class:`Connection`. It waits until the
+    system has connected. Raises OSError, and RuntimeError inside the BEAM.
     """
     return _connection.connect(ends, **options)
 
 
 def listen(address, **options):
-    """Take connections at an address, ``(host, port)``, and return a :class:`Listener`. Raises OSError."""
+    """Take connections at an address, ``(host, port)``, and return a :class:`Listener`, at once.
+
+    With the port 0 the system chooses one: ``address`` says which. Options are those of :class:`Connection`,
+    for each. Raises OSError, and RuntimeError inside the BEAM.
+    """
     if _causeway.in_beam():
         raise RuntimeError("inside the node Erlang has the connections: causeway_rpc:connect/2 makes one")
     return Listener(address, options)

@@ -1,6 +1,8 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 
+from _causeway import Pid
+
 __all__ = [
     "Connection",
     "Listener",
@@ -94,10 +96,20 @@ def unadvertise(name: Any) -> None: ...
 def set_max_workers(number: int) -> None: ...
 def list_advertised() -> list[tuple[Any, str]]: ...
 def call(
-    name: Any, args: Any = None, *, deadline: float | None = 30.0, key: Any = None, connection: Any = None
+    name: Any,
+    args: Any = None,
+    *,
+    deadline: float | None = 30.0,
+    key: Any = None,
+    connection: Connection | Pid | None = None,
 ) -> Any: ...
 async def async_call(
-    name: Any, args: Any = None, *, deadline: float | None = 30.0, key: Any = None, connection: Any = None
+    name: Any,
+    args: Any = None,
+    *,
+    deadline: float | None = 30.0,
+    key: Any = None,
+    connection: Connection | Pid | None = None,
 ) -> Any: ...
 def call_stream(
     name: Any,
@@ -106,7 +118,7 @@ def call_stream(
     deadline: float | None = None,
     key: Any = None,
     window: int = 262144,
-    connection: Any = None,
+    connection: Connection | Pid | None = None,
 ) -> Stream: ...
 def open_stream(
     name: Any,
@@ -116,7 +128,7 @@ def open_stream(
     deadline: float | None = None,
     key: Any = None,
     window: int = 262144,
-    connection: Any = None,
+    connection: Connection | Pid | None = None,
 ) -> Stream: ...
 async def async_open_stream(
     name: Any,
@@ -126,7 +138,7 @@ async def async_open_stream(
     deadline: float | None = None,
     key: Any = None,
     window: int = 262144,
-    connection: Any = None,
+    connection: Connection | Pid | None = None,
 ) -> Stream: ...
 def connect(ends: Any, **options: Any) -> Connection: ...
 def listen(address: tuple[str, int], **options: Any) -> Listener: ...

@@ -16,6 +16,7 @@ from .. import cbor
 from ..packetstream import CancellationError, ClosedError, PacketConnection
 from . import _deadlines
 from ._errors import RpcError, of_reason
+from ._handlers import check_mode
 from ._registry import find
 from ._stream import WINDOW, Stream
 
@@ -33,11 +34,12 @@ _open: weakref.WeakSet = weakref.WeakSet()
 class Connection:
     """A connection over which names are called and served, from ``rpc.connect``.
 
-    It goes over whatever a :class:`erlang.packetstream.PacketConnection` does, whose options it takes.
-    ``window`` is how many bytes of a call may wait here, and three times as many on the way; with
-    ``serve=False`` the other side calls nothing. It may have ``max_calls`` open at once: more are refused
-    with the code ``too_many_calls``. Leaving a ``with`` closes it. Calls that are not over then,
-    or when it breaks, fail as ``disconnected``.
+    It goes over whatever a :class:`erlang.packetstream.PacketConnection` does, whose options it takes, but
+    ``request_handler`` and ``workers``. ``window`` is how many bytes of a call may wait here, and three times
+    as many on the way; with ``serve=False`` the other side calls nothing. It may have ``max_calls`` open at
+    once: more are refused with the code ``too_many_calls``. Leaving a ``with`` closes it. Calls that are not
+    over then, or when it breaks, fail as ``disconnected``. Raises RuntimeError inside the BEAM, ValueError,
+    TypeError, and what :meth:`erlang.packetstream.PacketConnection.open` raises.
     """
 
     def __init__(self, ends, *, window=WINDOW, serve=True, max_calls=MAX_CALLS, **options):
@@ -100,6 +102,7 @@ class Connection:
         return self._opened(stream, accepted, answer)
 
     def _begin(self, name, args, mode, deadline):
+        check_mode(mode)
         number = self._free_number()
         stream = self._stream(number, 0)
         opening = {
@@ -206,7 +209,10 @@ class Connection:
             half.event("lose", ("error", ("disconnected", self._packets.end or "the connection was closed")))
 
     def close(self):
-        """End it. Calls that are not over fail as ``disconnected``, here and on the other side."""
+        """End it, within ``close_timeout`` seconds; a socket that it was made of is closed, too.
+
+        Calls that are not over fail as ``disconnected``, here and on the other side.
+        """
         _open.discard(self)
         self._ended(None)
         self._packets.close()

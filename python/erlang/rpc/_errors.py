@@ -15,8 +15,9 @@ class RpcError(RuntimeError):
 
     A handler that raises one has the call end with these. Codes of ours are ``cancelled``,
     ``deadline_exceeded``, ``disconnected``, ``peer_down``, ``not_found``, ``unavailable``,
-    ``too_many_calls``, ``closed``, ``peer_closed``, ``send_closed``, ``out_of_order``, ``out_of_credit``
-    and ``refused``; of another exception of a handler it is the name of its class.
+    ``too_many_calls``, ``closed``, ``peer_closed``, ``send_closed``, ``out_of_order``, ``out_of_credit``,
+    ``badarg`` and ``refused``; of another exception of a handler it is the name of its class, of one in
+    Erlang ``error``, ``throw`` or ``exit``. ``causeway_rpc_stream`` of Erlang says what each means.
     """
 
     def __init__(self, code, message=""):

@@ -15,12 +15,17 @@ def _nothing():
     pass
 
 
+def check_mode(mode):
+    """Raise what is wrong with a mode."""
+    if mode not in MODES:
+        raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
+
+
 class Handler:
     """A function that serves a name in a mode."""
 
     def __init__(self, name, mode, function):
-        if mode not in MODES:
-            raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
+        check_mode(mode)
         if not callable(function):
             raise TypeError(f"a handler is a function, not {type(function).__name__}")
         self.name = name

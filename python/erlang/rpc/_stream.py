@@ -53,7 +53,7 @@ class Stream:
             raise self._unsendable()
 
     def close_send(self):
-        """Send nothing more: the other half receives what was sent, and then its end."""
+        """Send nothing more: the other half receives what was sent, and then its end. Returns at once."""
         self._half.end("send")
 
     def _unsendable(self):
@@ -127,7 +127,10 @@ class Stream:
         return _value(reply)
 
     def set_reply(self, value):
-        """Give the reply. Only the first counts; it ends nothing."""
+        """Give the reply. Only the first counts; it ends nothing. Returns at once.
+
+        Raises ValueError or TypeError for what has no form on the other side.
+        """
         self._set_reply(value, {"result": value}, "ok")
 
     def set_error(self, code, message=""):
@@ -145,7 +148,7 @@ class Stream:
     # --- the end ------------------------------------------------------------------------------
 
     def close(self):
-        """End both directions. What was sent is still received."""
+        """End both directions. What was sent is still received. Returns at once."""
         if self._link is not None:
             self._link.ending(self, "both")
         self._half.end("close")
