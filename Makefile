@@ -135,13 +135,15 @@ native: $(PRIV)/libcauseway.so $(PRIV)/causeway_loader.so $(PRIV)/causeway-spawn
     $(PRIV)/python/erlang $(PRIV)/python/_causeway.abi3.so
 
 # swift build knows what is out of date. It leaves its products alone if nothing is, and then nothing
-# below is done again.
+# below is done again. Without the option all is out of date where a terminal has come or gone since, as when
+# pip or rebar3 call this after who is at a terminal.
+SWIFT_BUILD := swift build -c release --no-color-diagnostics
 .PHONY: swift-build
 swift-build: setup-native
 	@echo "== swift build"
-	@swift build -c release --product causeway
-	@swift build -c release --product causeway_loader
-	@swift build -c release --product causeway-spawn
+	@$(SWIFT_BUILD) --product causeway
+	@$(SWIFT_BUILD) --product causeway_loader
+	@$(SWIFT_BUILD) --product causeway-spawn
 $(RELEASE)/%.so: swift-build ;
 $(RELEASE)/causeway-spawn: swift-build ;
 
@@ -175,7 +177,7 @@ lint-swift: setup
 	@swift format lint --strict --recursive Package.swift Sources Tests
 
 .PHONY: check-traps
-check-traps:
+check-traps: setup
 	@.ci/check-traps
 
 .PHONY: lint-erlang

@@ -2,25 +2,45 @@
 %% 15 %, `make bench RECORD=1' notes those of that run.
 %%
 %% Rounds in which the processors were together are compared, and no others: see bench_cores. A number without such a round
-%% is not held against anything, and not noted.
+%% is not held against anything, and not noted: the run says how many were.
 %%
 %% `thresholds.config' has one line for each: `{Name, Ratio}.' Differences, and what has no target, are not in it: of these
 %% nobody can say what worse means.
 -module(bench_check).
 
--export([worse/1, record/1]).
+-export([thresholds/0, check/2, record/1]).
+-export_type([thresholds/0]).
+
+-type thresholds() :: #{atom() => float()}.
 
 -define(THRESHOLDS, "Tests/Benchmarks/thresholds.config").
 -define(TOLERANCE, 0.15).
 
-%% @doc A line for each ratio that is worse by more than the tolerance.
--spec worse([bench:result()]) -> [unicode:chardata()].
-worse(Results) ->
-    Thresholds = thresholds(),
-    [io_lib:format("~s: ~.3f, and ~.3f before", [Name, Median, Threshold])
-     || {Name, Median, Bound} <- ratios(Results),
-        {ok, Threshold} <- [maps:find(Name, Thresholds)],
-        is_worse(Bound, Median, Threshold)].
+%% @doc What is held against a run. The error says what is wrong with the file, and what to do.
+-spec thresholds() -> {ok, thresholds()} | {error, unicode:chardata()}.
+thresholds() ->
+    case file:consult(?THRESHOLDS) of
+        {ok, Lines} ->
+            case [Line || Line <- Lines, not is_threshold(Line)] of
+                [] -> {ok, maps:from_list(Lines)};
+                [Line | _] -> {error, io_lib:format("~ts: ~0tp is no line like {Name, Ratio}.", [?THRESHOLDS, Line])}
+            end;
+        {error, enoent} ->
+            {error, ?THRESHOLDS " is not there, with the ratios that this run would be held against: "
+                    "`git checkout " ?THRESHOLDS "` brings it back, `make bench RECORD=1` measures it anew"};
+        {error, Reason} ->
+            {error, [?THRESHOLDS ": ", file:format_error(Reason)]}
+    end.
+
+is_threshold({Name, Ratio}) -> is_atom(Name) andalso is_float(Ratio);
+is_threshold(_) -> false.
+
+%% @doc How many ratios have one to be held against, and a line for each that is worse by more than the tolerance.
+-spec check(thresholds(), [bench:result()]) -> {Compared :: non_neg_integer(), Worse :: [unicode:chardata()]}.
+check(Thresholds, Results) ->
+    Compared = [{Ratio, maps:get(Name, Thresholds)} || {Name, _, _} = Ratio <- ratios(Results), is_map_key(Name, Thresholds)],
+    {length(Compared), [io_lib:format("~s: ~.3f, and ~.3f before", [Name, Median, Threshold])
+                        || {{Name, Median, Bound}, Threshold} <- Compared, is_worse(Bound, Median, Threshold)]}.
 
 is_worse(at_least, Median, Threshold) -> Median < Threshold * (1 - ?TOLERANCE);
 is_worse(at_most, Median, Threshold) -> Median > Threshold / (1 - ?TOLERANCE).
@@ -28,7 +48,11 @@ is_worse(at_most, Median, Threshold) -> Median > Threshold / (1 - ?TOLERANCE).
 %% @doc Puts the ratios of a run into the file, in its order of names; those that were not measured stay.
 -spec record([bench:result()]) -> ok.
 record(Results) ->
-    New = maps:merge(thresholds(), maps:from_list([{Name, Median} || {Name, Median, _} <- ratios(Results)])),
+    {ok, Before} = case filelib:is_file(?THRESHOLDS) of
+        true -> thresholds();
+        false -> {ok, #{}}
+    end,
+    New = maps:merge(Before, maps:from_list([{Name, Median} || {Name, Median, _} <- ratios(Results)])),
     Head = "%% Ratios of targets.config as they were measured; written by `make bench RECORD=1'.\n",
     ok = file:write_file(?THRESHOLDS, [Head | [io_lib:format("{~s, ~.3f}.~n", [Name, Median])
                                                || {Name, Median} <- lists:sort(maps:to_list(New))]]).
@@ -37,9 +61,3 @@ ratios(Results) ->
     [{Name, Median, Bound} || #{numbers := Numbers} <- Results,
                               #{name := Name, ratio := {'/', _, _}, marks := Marks, target := {Bound, _}} <- Numbers,
                               {together, _Rounds, Median} <- Marks].
-
-thresholds() ->
-    case file:consult(?THRESHOLDS) of
-        {ok, Thresholds} -> maps:from_list(Thresholds);
-        {error, enoent} -> #{}
-    end.
