@@ -50,7 +50,7 @@ test-matrix: build ## all tests on every Python and OTP found, and in Debian's n
 .PHONY: test-sanitize
 # The depth of recursion is measured on the real stack.
 test-sanitize: export ASAN_OPTIONS := detect_stack_use_after_return=0
-test-sanitize: export LSAN_OPTIONS := suppressions=$(CURDIR)/.ci/leaks.supp
+test-sanitize: export LSAN_OPTIONS := suppressions='$(CURDIR)/.ci/leaks.supp'
 test-sanitize: build ## the core under the address and thread sanitizers, a node under that of addresses
 	@for sanitizer in address thread; do \
 	    echo "== swift test, $$sanitizer sanitizer"; \
