@@ -5,7 +5,7 @@
 %% where its shared library is. A node has one Python for all its life.
 -module(causeway_python).
 
--export([start/0, find/0, priv_dir/0]).
+-export([start/0, find/0, priv_dir/0, bytes/1]).
 -export_type([python/0, reason/0]).
 
 -type python() :: #{executable := binary(), version := [integer()], library := binary()}.
@@ -92,7 +92,13 @@ priv_dir() ->
             Directory
     end.
 
-packages() -> unicode:characters_to_binary(filename:join(priv_dir(), "python")).
+%% @doc A path as the system knows it. In a node without a locale, as in containers and services, strings of paths have
+%% a character for each byte.
+-spec bytes(file:filename_all()) -> binary().
+bytes(Path) when is_binary(Path) -> Path;
+bytes(Path) -> <<_/binary>> = unicode:characters_to_binary(Path, unicode, file:native_name_encoding()).
+
+packages() -> bytes(filename:join(priv_dir(), "python")).
 
 %% @doc Which Python would be embedded. Runs its executable to ask it, and waits for that, at most 10 seconds. An
 %% error says what was looked for and what to do.
@@ -110,7 +116,9 @@ find() ->
 
 wanted() ->
     case application:get_env(causeway, python) of
-        {ok, Configured} when Configured =/= undefined, Configured =/= "" ->
+        {ok, Configured} when is_binary(Configured), Configured =/= <<>> ->
+            unicode:characters_to_binary(Configured, file:native_name_encoding());
+        {ok, Configured} when Configured =/= undefined, Configured =/= "", Configured =/= <<>> ->
             unicode:characters_to_binary(Configured);
         _ ->
             case os:getenv("CAUSEWAY_PYTHON") of

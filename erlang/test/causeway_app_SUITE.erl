@@ -3,6 +3,7 @@
 
 -compile([export_all, nowarn_export_all]).
 
+-include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
 suite() -> [{timetrap, {seconds, 120}}].
@@ -14,7 +15,7 @@ all() ->
      another_python_after_the_first, chatty_python, second_load_is_refused, upgrade_of_the_module_is_refused,
      library_refuses_to_be_loaded_again, purge_does_not_harm, init_stop_while_python_loops, init_stop_while_every_context_loops, init_stop_while_python_is_stubborn,
      init_stop_while_every_context_is_stubborn, init_stop_while_c_code_holds_the_gil, init_stop_while_serving, halt_while_python_loops,
-     sigterm_while_python_loops, kill_of_the_application_master, print_under_lang_c, print_to_a_closed_stdout, numpy_multiplies,
+     sigterm_while_python_loops, kill_of_the_application_master, print_under_lang_c, folder_with_any_name, print_to_a_closed_stdout, numpy_multiplies,
      exit_codes_of_subprocesses, exit_codes_of_ports, sys_executable_is_the_python, virtual_environment,
      multiprocessing_spawn, threads_and_signals_of_python, erlang_signals_still_work, number_of_contexts_is_configured].
 
@@ -262,6 +263,23 @@ print_under_lang_c(_Config) ->
          ?assertNotEqual(nomatch, binary:match(Output, <<"ü\n"/utf8>>))
      end || Lang <- ["C", "POSIX"]],
     ?assertEqual({ok, {ok, <<"utf-8">>}}, node_result(started("py:eval(<<\"__import__('sys').getfilesystemencoding()\">>)"), [{"LANG", "C"}, {"LC_ALL", "C"}])).
+
+%% Where a node has no locale, its paths are made of bytes; a Python that is configured as a binary has the same.
+folder_with_any_name(Config) ->
+    Folder = <<(causeway_python:bytes(?config(priv_dir, Config)))/binary, "für Zoë"/utf8>>,
+    ok = file:make_dir(Folder),
+    ok = file:make_symlink(code:lib_dir(causeway), <<Folder/binary, "/causeway">>),
+    ok = file:make_symlink(causeway_ct:python_executable(), <<Folder/binary, "/python">>),
+    Environment = [{"FOLDER", unicode:characters_to_list(Folder, file:native_name_encoding())}, {"CAUSEWAY_PYTHON", "none"}],
+    Code = "Folder = os:getenv(\"FOLDER\"), true = code:replace_path(causeway, Folder ++ \"/causeway/ebin\"), "
+        "Python = causeway_python:bytes(Folder ++ \"/python\"), "
+        "ok = application:load(causeway), ok = application:set_env(causeway, python, Python), "
+        ++ started("{py:eval(<<\"__import__('erlang').__file__\">>), causeway_process_stream:run(\"echo\", [\"hello\"])}"),
+    Package = <<Folder/binary, "/causeway/priv/python/erlang/__init__.py">>,
+    [begin
+         {0, Output} = causeway_ct:run_node(Code, Environment, [Names]),
+         ?assertMatch({{ok, Package}, {ok, #{stdout := <<"hello\n">>}}}, result(Output), Names)
+     end || Names <- ["+fnl", "+fnu"]].
 
 print_to_a_closed_stdout(_Config) ->
     Code = "ok = causeway_ct:start(), {ok, none} = py:call(os, close, [1]), ok = py:exec(<<\"print('x' * 100000)\">>), "

@@ -62,7 +62,7 @@ context() ->
 -spec python_dir() -> binary().
 python_dir() ->
     Source = proplists:get_value(source, ?MODULE:module_info(compile)),
-    unicode:characters_to_binary(filename:join(filename:dirname(filename:absname(Source)), "python")).
+    causeway_python:bytes(filename:join(filename:dirname(filename:absname(Source)), "python")).
 
 %% @doc The directories that another node needs in its code path.
 -spec ebin_dirs() -> [file:filename()].
