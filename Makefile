@@ -6,6 +6,9 @@
 # Tells the hook in erlang/rebar.config that the native library is built already.
 export CAUSEWAY_MAKE := 1
 
+# Without a locale, as in containers, Erlang reads names of files that are not ASCII in another way than it writes them.
+export LANG ?= C.UTF-8
+
 # For `make run`.
 export PORT ?= 8080
 

@@ -44,15 +44,24 @@ start({error, _} = Error) ->
 start({ok, #{library := Library, executable := Executable} = Python}) ->
     case load(Library) of
         ok ->
-            %% Before anything in Python can import logging.
-            ok = py_logger:tell_level(),
-            case causeway_nif:start_python(Executable, packages()) of
-                ok -> await_start(Python);
-                already -> {error, {python_start_failed, <<"an earlier start of Python failed: restart the node">>}};
-                {error, Reason} -> {error, {python_start_failed, text("no thread for Python: ~p", [Reason])}}
+            Packages = packages(),
+            case unicode:characters_to_list(Packages) of
+                Name when is_list(Name) -> start(Executable, Packages, Python);
+                _ -> {error, {python_start_failed,
+                              text("Python cannot import from ~ts, whose name is not UTF-8: rename it, or if it is, start the "
+                                   "node with a locale (LANG=C.UTF-8)", [py_venv:shown(Packages)])}}
             end;
         {error, _} = Error ->
             Error
+    end.
+
+start(Executable, Packages, Python) ->
+    %% Before anything in Python can import logging.
+    ok = py_logger:tell_level(),
+    case causeway_nif:start_python(Executable, Packages) of
+        ok -> await_start(Python);
+        already -> {error, {python_start_failed, <<"an earlier start of Python failed: restart the node">>}};
+        {error, Reason} -> {error, {python_start_failed, text("no thread for Python: ~p", [Reason])}}
     end.
 
 load(Library) ->

@@ -15,7 +15,7 @@ all() ->
      another_python_after_the_first, chatty_python, second_load_is_refused, upgrade_of_the_module_is_refused,
      library_refuses_to_be_loaded_again, purge_does_not_harm, init_stop_while_python_loops, init_stop_while_every_context_loops, init_stop_while_python_is_stubborn,
      init_stop_while_every_context_is_stubborn, init_stop_while_c_code_holds_the_gil, init_stop_while_serving, halt_while_python_loops,
-     sigterm_while_python_loops, kill_of_the_application_master, print_under_lang_c, folder_with_any_name, print_to_a_closed_stdout, numpy_multiplies,
+     sigterm_while_python_loops, kill_of_the_application_master, print_under_lang_c, folder_with_any_name, folder_that_is_no_text, print_to_a_closed_stdout, numpy_multiplies,
      exit_codes_of_subprocesses, exit_codes_of_ports, sys_executable_is_the_python, virtual_environment,
      multiprocessing_spawn, threads_and_signals_of_python, erlang_signals_still_work, number_of_contexts_is_configured].
 
@@ -280,6 +280,17 @@ folder_with_any_name(Config) ->
          {0, Output} = causeway_ct:run_node(Code, Environment, [Names]),
          ?assertMatch({{ok, Package}, {ok, #{stdout := <<"hello\n">>}}}, result(Output), Names)
      end || Names <- ["+fnl", "+fnu"]].
+
+%% As rebar3 makes one without a locale, where a folder has a name that is not ASCII.
+folder_that_is_no_text(Config) ->
+    Above = ?config(priv_dir, Config),
+    Folder = <<(causeway_python:bytes(Above))/binary, "f\374r">>,
+    ok = file:make_dir(Folder),
+    ok = file:make_symlink(code:lib_dir(causeway), <<Folder/binary, "/causeway">>),
+    Code = "true = code:replace_path(causeway, os:getenv(\"ABOVE\") ++ \"f\\374r/causeway/ebin\"), "
+        "{error, {causeway, {{python_start_failed, Result}, _}}} = application:ensure_all_started(causeway), " ++ answer(),
+    {0, Output} = causeway_ct:run_node(Code, [{"ABOVE", Above}], ["+fnl"]),
+    says(result(Output), ["Python cannot import from", "f\374r/causeway/priv/python", "LANG=C.UTF-8"]).
 
 print_to_a_closed_stdout(_Config) ->
     Code = "ok = causeway_ct:start(), {ok, none} = py:call(os, close, [1]), ok = py:exec(<<\"print('x' * 100000)\">>), "
