@@ -355,7 +355,7 @@ virtual_environment(Config) ->
             Code = started("{py:eval(<<\"__import__('sys').executable\">>), py:eval(<<\"__import__('sys').prefix\">>), "
                            "py:eval(<<\"__import__('only_in_this_venv').answer\">>)}"),
             Python = filename:join([Venv, "bin", "python"]),
-            ?assertEqual({ok, {{ok, list_to_binary(Python)}, {ok, list_to_binary(Venv)}, {ok, 42}}}, node_result(Code, [{"CAUSEWAY_PYTHON", Python}]));
+            ?assertEqual({ok, {{ok, causeway_python:bytes(Python)}, {ok, causeway_python:bytes(Venv)}, {ok, 42}}}, node_result(Code, [{"CAUSEWAY_PYTHON", Python}]));
         Output ->
             {skip, "no virtual environment can be made: " ++ Output}
     end.

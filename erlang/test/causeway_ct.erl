@@ -266,6 +266,6 @@ collect(Port, Process, Output) ->
 -spec script(file:filename(), string(), iodata()) -> file:filename().
 script(Directory, Name, Lines) ->
     Path = filename:join(Directory, Name),
-    ok = file:write_file(Path, ["#!/bin/sh\n", Lines]),
+    ok = file:write_file(Path, causeway_python:bytes(["#!/bin/sh\n" | Lines])),
     ok = file:change_mode(Path, 8#755),
     Path.
