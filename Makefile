@@ -6,6 +6,9 @@
 # Tells the hook in erlang/rebar.config that the native library is built already.
 export CAUSEWAY_MAKE := 1
 
+# Without a locale, as in containers, Erlang reads names of files that are not ASCII in another way than it writes them.
+export LANG ?= C.UTF-8
+
 # For `make run`.
 export PORT ?= 8080
 
@@ -50,7 +53,7 @@ test-matrix: build ## all tests on every Python and OTP found, and in Debian's n
 .PHONY: test-sanitize
 # The depth of recursion is measured on the real stack.
 test-sanitize: export ASAN_OPTIONS := detect_stack_use_after_return=0
-test-sanitize: export LSAN_OPTIONS := suppressions=$(CURDIR)/.ci/leaks.supp
+test-sanitize: export LSAN_OPTIONS := suppressions='$(CURDIR)/.ci/leaks.supp'
 test-sanitize: build ## the core under the address and thread sanitizers, a node under that of addresses
 	@for sanitizer in address thread; do \
 	    echo "== swift test, $$sanitizer sanitizer"; \
@@ -137,13 +140,15 @@ native: $(PRIV)/libcauseway.so $(PRIV)/causeway_loader.so $(PRIV)/causeway-spawn
     $(PRIV)/python/erlang $(PRIV)/python/_causeway.abi3.so
 
 # swift build knows what is out of date. It leaves its products alone if nothing is, and then nothing
-# below is done again.
+# below is done again. Without the option all is out of date where a terminal has come or gone since, as when
+# pip or rebar3 call this after who is at a terminal.
+SWIFT_BUILD := swift build -c release --no-color-diagnostics
 .PHONY: swift-build
 swift-build: setup-native
 	@echo "== swift build"
-	@swift build -c release --product causeway
-	@swift build -c release --product causeway_loader
-	@swift build -c release --product causeway-spawn
+	@$(SWIFT_BUILD) --product causeway
+	@$(SWIFT_BUILD) --product causeway_loader
+	@$(SWIFT_BUILD) --product causeway-spawn
 $(RELEASE)/%.so: swift-build ;
 $(RELEASE)/causeway-spawn: swift-build ;
 
@@ -177,7 +182,7 @@ lint-swift: setup
 	@swift format lint --strict --recursive Package.swift Sources Tests
 
 .PHONY: check-traps
-check-traps:
+check-traps: setup
 	@.ci/check-traps
 
 .PHONY: lint-erlang

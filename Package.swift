@@ -25,9 +25,12 @@ let plainC: [LinkerSetting] = [
             + ["--gc-sections", "--as-needed"].flatMap { ["-Xlinker", $0] })
 ]
 
-// The guardian has nothing of the dynamic linker in it: it is forked for every program.
+// The guardian has nothing of the dynamic linker in it: it is forked for every program. The linker is Swift's own:
+// Debian's warns of a dlopen in the runtime that is never called.
 let staticProgram: [LinkerSetting] = [
-    .unsafeFlags(["-static-executable", "-Xlinker", "--gc-sections"], .when(configuration: .release))
+    .unsafeFlags(
+        ["-static-executable", "-use-ld=lld", "-Xlinker", "--gc-sections"],
+        .when(configuration: .release))
 ]
 
 let package = Package(

@@ -41,6 +41,7 @@ main() ->
         {ok, _} -> ok;
         {error, Reason} -> stop("causeway does not start (`make build` first?): ~0p", [Reason])
     end,
+    Thresholds = thresholds(),
     {Rounds, Ms} = case is_set("QUICK") of
         false -> {5, 300};
         true -> {3, 100}
@@ -57,24 +58,34 @@ main() ->
     Results = Measure(Selected),
     Worse = case os:getenv("RESULTS", "") of
         "" ->
-            report(Conditions, Results, Again);
+            report(Conditions, Results, Thresholds, Again);
         File ->
             ok = file:write_file(File, io_lib:format("~tp.~n", [[Result#{python => python_version()} || Result <- Results]])),
             []
     end,
     init:stop(case {[Error || #{error := Error} <- Results], Worse} of {[], []} -> 0; _ -> 1 end).
 
-%% Returns what has become worse, if that is asked for.
-report(Conditions, Results, Again) ->
+%% What this run is held against, if that is asked for: known before anything is measured.
+thresholds() ->
+    case is_set("CHECK") andalso bench_check:thresholds() of
+        false -> none;
+        {ok, Thresholds} -> Thresholds;
+        {error, Text} -> stop("~ts", [Text])
+    end.
+
+%% Returns what has become worse.
+report(Conditions, Results, Thresholds, Again) ->
     io:put_chars(["\n", bench_report:text(Conditions, Results)]),
     ok = file:write_file(?OUTPUT "results.md", bench_report:markdown(Conditions, Results)),
     ok = file:write_file(?OUTPUT "results.json", bench_report:json(Conditions, Results)),
     is_set("RECORD") andalso bench_check:record(Results),
-    case is_set("CHECK") of
-        false -> [];
-        true ->
-            Worse = bench_check:worse(Results, Again),
-            io:put_chars(["\nworse by more than 15 %: ", integer_to_list(length(Worse)), "\n", [["  ", Line, "\n"] || Line <- Worse]]),
+    case Thresholds of
+        none -> [];
+        _ ->
+            {Compared, Worse} = bench_check:check(Thresholds, Results, Again),
+            io:format("~nheld against earlier ones: ~b ratios; worse by more than 15 %: ~b~n~ts",
+                      [Compared, length(Worse), [["  ", Line, "\n"] || Line <- Worse]]),
+            [io:put_chars("  (only rounds with the processors together are: CORES=together waits for them)\n") || Compared =:= 0],
             Worse
     end.
 

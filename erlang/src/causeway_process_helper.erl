@@ -28,7 +28,7 @@ start() ->
 %% @doc The helper's executable.
 -spec path() -> binary().
 path() ->
-    unicode:characters_to_binary(filename:join(causeway_python:priv_dir(), "causeway-spawn")).
+    causeway_python:bytes(filename:join(causeway_python:priv_dir(), "causeway-spawn")).
 
 %% @private
 -spec init([]) -> {ok, state()}.
@@ -60,7 +60,7 @@ handle_info(_Message, State) ->
     {noreply, State}.
 
 failed(Reason) ->
-    Text = unicode:characters_to_binary(["the helper ", path(), " could not be started: ", why(Reason)]),
+    Text = unicode:characters_to_binary(["the helper ", py_venv:shown(path()), " could not be started: ", why(Reason)]),
     {error, {helper, Reason, Text}}.
 
 why(enoent) -> "there is no such file, which make native makes";

@@ -5,7 +5,7 @@
 %% where its shared library is. A node has one Python for all its life.
 -module(causeway_python).
 
--export([start/0, find/0, priv_dir/0]).
+-export([start/0, find/0, priv_dir/0, bytes/1]).
 -export_type([python/0, reason/0]).
 
 -type python() :: #{executable := binary(), version := [integer()], library := binary()}.
@@ -50,15 +50,24 @@ start({error, _} = Error) ->
 start({ok, #{library := Library, executable := Executable} = Python}) ->
     case load(Library) of
         ok ->
-            %% Before anything in Python can import logging.
-            ok = py_logger:tell_level(),
-            case causeway_nif:start_python(Executable, packages()) of
-                ok -> await_start(Python);
-                already -> {error, {python_start_failed, <<"an earlier start of Python failed: restart the node">>}};
-                {error, Reason} -> {error, {python_start_failed, text("no thread for Python: ~p", [Reason])}}
+            Packages = packages(),
+            case unicode:characters_to_list(Packages) of
+                Name when is_list(Name) -> start(Executable, Packages, Python);
+                _ -> {error, {python_start_failed,
+                              text("Python cannot import from ~ts, whose name is not UTF-8: rename it, or if it is, start the "
+                                   "node with a locale (LANG=C.UTF-8)", [py_venv:shown(Packages)])}}
             end;
         {error, _} = Error ->
             Error
+    end.
+
+start(Executable, Packages, Python) ->
+    %% Before anything in Python can import logging.
+    ok = py_logger:tell_level(),
+    case causeway_nif:start_python(Executable, Packages) of
+        ok -> await_start(Python);
+        already -> {error, {python_start_failed, <<"an earlier start of Python failed: restart the node">>}};
+        {error, Reason} -> {error, {python_start_failed, text("no thread for Python: ~p", [Reason])}}
     end.
 
 load(Library) ->
@@ -98,7 +107,13 @@ priv_dir() ->
             Directory
     end.
 
-packages() -> unicode:characters_to_binary(filename:join(priv_dir(), "python")).
+%% @doc A path as the system knows it. In a node without a locale, as in containers and services, strings of paths have
+%% a character for each byte.
+-spec bytes(file:filename_all()) -> binary().
+bytes(Path) when is_binary(Path) -> Path;
+bytes(Path) -> <<_/binary>> = unicode:characters_to_binary(Path, unicode, file:native_name_encoding()).
+
+packages() -> bytes(filename:join(priv_dir(), "python")).
 
 %% @doc Which Python would be embedded. Runs its executable to ask it, and waits for that, at most 10 seconds. An
 %% error says what was looked for and what to do.
@@ -116,7 +131,9 @@ find() ->
 
 wanted() ->
     case application:get_env(causeway, python) of
-        {ok, Configured} when Configured =/= undefined, Configured =/= "" ->
+        {ok, Configured} when is_binary(Configured), Configured =/= <<>> ->
+            unicode:characters_to_binary(Configured, file:native_name_encoding());
+        {ok, Configured} when Configured =/= undefined, Configured =/= "", Configured =/= <<>> ->
             unicode:characters_to_binary(Configured);
         _ ->
             case os:getenv("CAUSEWAY_PYTHON") of

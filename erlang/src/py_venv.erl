@@ -164,7 +164,7 @@ installer(Wanted) ->
         {false, auto} -> {ok, pip};
         {false, uv} -> {error, {no_installer, <<"uv is not on the PATH of this node: install it, or use the option "
                                                 "installer => pip">>}};
-        {Uv, _} -> {ok, {uv, unicode:characters_to_binary(Uv)}}
+        {Uv, _} -> {ok, {uv, causeway_python:bytes(Uv)}}
     end.
 
 %% The arguments for the installer, and what a file of requirements says.

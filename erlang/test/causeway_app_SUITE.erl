@@ -3,6 +3,7 @@
 
 -compile([export_all, nowarn_export_all]).
 
+-include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
 suite() -> [{timetrap, {seconds, 120}}].
@@ -14,7 +15,7 @@ all() ->
      another_python_after_the_first, chatty_python, second_load_is_refused, upgrade_of_the_module_is_refused,
      library_refuses_to_be_loaded_again, purge_does_not_harm, init_stop_while_python_loops, init_stop_while_every_context_loops, init_stop_while_python_is_stubborn,
      init_stop_while_every_context_is_stubborn, init_stop_while_c_code_holds_the_gil, init_stop_while_serving, halt_while_python_loops,
-     sigterm_while_python_loops, kill_of_the_application_master, print_under_lang_c, print_to_a_closed_stdout, numpy_multiplies,
+     sigterm_while_python_loops, kill_of_the_application_master, print_under_lang_c, folder_with_any_name, folder_that_is_no_text, print_to_a_closed_stdout, numpy_multiplies,
      exit_codes_of_subprocesses, exit_codes_of_ports, sys_executable_is_the_python, virtual_environment,
      multiprocessing_spawn, threads_and_signals_of_python, erlang_signals_still_work, number_of_contexts_is_configured].
 
@@ -263,6 +264,34 @@ print_under_lang_c(_Config) ->
      end || Lang <- ["C", "POSIX"]],
     ?assertEqual({ok, {ok, <<"utf-8">>}}, node_result(started("py:eval(<<\"__import__('sys').getfilesystemencoding()\">>)"), [{"LANG", "C"}, {"LC_ALL", "C"}])).
 
+%% Where a node has no locale, its paths are made of bytes; a Python that is configured as a binary has the same.
+folder_with_any_name(Config) ->
+    Folder = <<(causeway_python:bytes(?config(priv_dir, Config)))/binary, "für Zoë"/utf8>>,
+    ok = file:make_dir(Folder),
+    ok = file:make_symlink(code:lib_dir(causeway), <<Folder/binary, "/causeway">>),
+    ok = file:make_symlink(causeway_ct:python_executable(), <<Folder/binary, "/python">>),
+    Environment = [{"FOLDER", unicode:characters_to_list(Folder, file:native_name_encoding())}, {"CAUSEWAY_PYTHON", "none"}],
+    Code = "Folder = os:getenv(\"FOLDER\"), true = code:replace_path(causeway, Folder ++ \"/causeway/ebin\"), "
+        "Python = causeway_python:bytes(Folder ++ \"/python\"), "
+        "ok = application:load(causeway), ok = application:set_env(causeway, python, Python), "
+        ++ started("{py:eval(<<\"__import__('erlang').__file__\">>), causeway_process_stream:run(\"echo\", [\"hello\"])}"),
+    Package = <<Folder/binary, "/causeway/priv/python/erlang/__init__.py">>,
+    [begin
+         {0, Output} = causeway_ct:run_node(Code, Environment, [Names]),
+         ?assertMatch({{ok, Package}, {ok, #{stdout := <<"hello\n">>}}}, result(Output), Names)
+     end || Names <- ["+fnl", "+fnu"]].
+
+%% As rebar3 makes one without a locale, where a folder has a name that is not ASCII.
+folder_that_is_no_text(Config) ->
+    Above = ?config(priv_dir, Config),
+    Folder = <<(causeway_python:bytes(Above))/binary, "f\374r">>,
+    ok = file:make_dir(Folder),
+    ok = file:make_symlink(code:lib_dir(causeway), <<Folder/binary, "/causeway">>),
+    Code = "true = code:replace_path(causeway, os:getenv(\"ABOVE\") ++ \"f\\374r/causeway/ebin\"), "
+        "{error, {causeway, {{python_start_failed, Result}, _}}} = application:ensure_all_started(causeway), " ++ answer(),
+    {0, Output} = causeway_ct:run_node(Code, [{"ABOVE", Above}], ["+fnl"]),
+    says(result(Output), ["Python cannot import from", "f\374r/causeway/priv/python", "LANG=C.UTF-8"]).
+
 print_to_a_closed_stdout(_Config) ->
     Code = "ok = causeway_ct:start(), {ok, none} = py:call(os, close, [1]), ok = py:exec(<<\"print('x' * 100000)\">>), "
         "{ok, 1} = py:eval(<<\"1\">>), erlang:halt(0).",
@@ -326,7 +355,7 @@ virtual_environment(Config) ->
             Code = started("{py:eval(<<\"__import__('sys').executable\">>), py:eval(<<\"__import__('sys').prefix\">>), "
                            "py:eval(<<\"__import__('only_in_this_venv').answer\">>)}"),
             Python = filename:join([Venv, "bin", "python"]),
-            ?assertEqual({ok, {{ok, list_to_binary(Python)}, {ok, list_to_binary(Venv)}, {ok, 42}}}, node_result(Code, [{"CAUSEWAY_PYTHON", Python}]));
+            ?assertEqual({ok, {{ok, causeway_python:bytes(Python)}, {ok, causeway_python:bytes(Venv)}, {ok, 42}}}, node_result(Code, [{"CAUSEWAY_PYTHON", Python}]));
         Output ->
             {skip, "no virtual environment can be made: " ++ Output}
     end.

@@ -62,7 +62,7 @@ context() ->
 -spec python_dir() -> binary().
 python_dir() ->
     Source = proplists:get_value(source, ?MODULE:module_info(compile)),
-    unicode:characters_to_binary(filename:join(filename:dirname(filename:absname(Source)), "python")).
+    causeway_python:bytes(filename:join(filename:dirname(filename:absname(Source)), "python")).
 
 %% @doc The directories that another node needs in its code path.
 -spec ebin_dirs() -> [file:filename()].
@@ -266,6 +266,6 @@ collect(Port, Process, Output) ->
 -spec script(file:filename(), string(), iodata()) -> file:filename().
 script(Directory, Name, Lines) ->
     Path = filename:join(Directory, Name),
-    ok = file:write_file(Path, ["#!/bin/sh\n", Lines]),
+    ok = file:write_file(Path, causeway_python:bytes(["#!/bin/sh\n" | Lines])),
     ok = file:change_mode(Path, 8#755),
     Path.

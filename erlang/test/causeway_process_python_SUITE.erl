@@ -39,7 +39,7 @@ runs(_Config) -> {ok, none} = check(runs).
 asynchronous(_Config) -> {ok, none} = check(asynchronous).
 from_threads(_Config) -> {ok, none} = check(from_threads).
 
-streams(Config) -> {ok, none} = check(streams, [unicode:characters_to_binary(proplists:get_value(priv_dir, Config))]).
+streams(Config) -> {ok, none} = check(streams, [causeway_python:bytes(proplists:get_value(priv_dir, Config))]).
 
 closing(_Config) -> gone(check(closing)).
 forgotten(_Config) -> gone(check(forgotten)).

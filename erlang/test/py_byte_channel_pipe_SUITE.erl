@@ -64,7 +64,7 @@ to_a_file(Config) ->
     Descriptors = causeway_ct:descriptors(),
     ?assertEqual({ok, iolist_size(Messages)}, ?CHANNEL:pipe(source(Messages), {file, Name})),
     ?assertEqual({ok, iolist_to_binary(Messages)}, file:read_file(Name)),
-    ?assertEqual({ok, 0}, ?CHANNEL:pipe(source([]), {file, unicode:characters_to_binary(Name)})),
+    ?assertEqual({ok, 0}, ?CHANNEL:pipe(source([]), {file, causeway_python:bytes(Name)})),
     ?assertEqual({ok, <<>>}, file:read_file(Name)),
     ok = causeway_ct:settled(fun causeway_ct:descriptors/0, Descriptors).
 

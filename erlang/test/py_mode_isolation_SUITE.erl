@@ -125,7 +125,7 @@ package_with_c_parts_is_used_again(Config) ->
     ok = file:write_file(filename:join(Directory, "pure_module.py"), "mark = 'untouched'\n"),
     [begin
          Context = start(Config),
-         {ok, none} = py:call(Context, sys, 'path.insert', [0, unicode:characters_to_binary(Directory)]),
+         {ok, none} = py:call(Context, sys, 'path.insert', [0, causeway_python:bytes(Directory)]),
          ok = py:exec(Context, <<"import native_package, pure_module\nqueue = native_package.SimpleQueue()\nqueue.put(7)\n"
                                  "assert queue.get() == 7\nassert pure_module.mark == 'untouched'\npure_module.mark = 'changed'\n">>),
          ok = py_context:stop(Context)

@@ -538,7 +538,7 @@ in_process(Fun) ->
 directory(Config) ->
     Directory = filename:join(?config(priv_dir, Config), "modules"),
     {ok, _} = py:eval("d in __import__('sys').path or __import__('sys').path.append(d)",
-                      #{d => unicode:characters_to_binary(Directory)}),
+                      #{d => causeway_python:bytes(Directory)}),
     Directory.
 
 write(Config, Name, Code) ->

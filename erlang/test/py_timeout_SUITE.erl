@@ -422,7 +422,7 @@ interrupted_imports_hold_nobody_up(Config) ->
     Directory = proplists:get_value(priv_dir, Config),
     Names = ["interrupted_" ++ integer_to_list(N) || N <- lists:seq(1, 20)],
     [ok = file:write_file(filename:join(Directory, Name ++ ".py"), <<>>) || Name <- Names],
-    Arguments = [unicode:characters_to_binary(Directory), [list_to_binary(Name) || Name <- Names]],
+    Arguments = [causeway_python:bytes(Directory), [list_to_binary(Name) || Name <- Names]],
     Contexts = [context() || _ <- [1, 2, 3]],
     Test = self(),
     Importers = [spawn_link(fun() ->

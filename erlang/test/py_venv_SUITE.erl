@@ -86,7 +86,7 @@ path_files(Config) ->
     ?assertEqual({ok, 1}, py:eval("__import__('edited').value")),
     #{<<"path">> := Path} = state(),
     #{<<"path">> := Before} = ?config(state, Config),
-    ?assertEqual([site_packages(Venv), unicode:characters_to_binary(Sources)], Path -- Before),
+    ?assertEqual([site_packages(Venv), causeway_python:bytes(Sources)], Path -- Before),
     ?assertNot(lists:member(<<"/absent">>, Path)).
 
 %% As the finders of editable packages are: of the same name in two environments, but each with its own map.

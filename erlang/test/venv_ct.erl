@@ -58,7 +58,7 @@ base_python() ->
 %% @doc An environment without pip, which is made at once.
 -spec venv(list(), string()) -> binary().
 venv(Config, Name) ->
-    Venv = unicode:characters_to_binary(filename:join(?config(priv_dir, Config), Name)),
+    Venv = causeway_python:bytes(filename:join(?config(priv_dir, Config), Name)),
     {0, _} = run(base_python(), ["-m", "venv", "--without-pip", Venv]),
     Venv.
 

@@ -35,12 +35,12 @@ init_per_suite(Config) ->
     ok = file:set_cwd(directory(Config)),
     [ok = file:write_file(filename:join(directory(Config), file_name(File)), File#block.text) || File <- Files],
     {ok, _} = py:eval("__import__('sys').path.insert(0, directory)",
-                      #{directory => unicode:characters_to_binary(directory(Config))}),
+                      #{directory => causeway_python:bytes(directory(Config))}),
     [{documents, Documents}, {files, Files}, {programs, Programs}, {before, Before} | Config].
 
 end_per_suite(Config) ->
     {ok, _} = py:eval("__import__('sys').path.remove(directory)",
-                      #{directory => unicode:characters_to_binary(directory(Config))}),
+                      #{directory => causeway_python:bytes(directory(Config))}),
     ok = file:set_cwd(?config(before, Config)),
     causeway_ct:stop(Config).
 

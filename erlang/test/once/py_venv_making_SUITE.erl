@@ -37,7 +37,7 @@ end_per_testcase(_Case, Config) -> venv_ct:end_case(Config).
 make_and_install(Config) ->
     Venv = filename:join(?config(priv_dir, Config), "new/\x{fc} with a blank"),
     ok = py:ensure_venv(Venv, [?config(one, Config)], no_index()),
-    Path = unicode:characters_to_binary(Venv),
+    Path = causeway_python:bytes(Venv),
     ?assertMatch({ok, #{<<"active">> := true, <<"path">> := Path}}, py:venv_info()),
     ?assertEqual({ok, <<"causeway_one">>}, py:eval("__import__('causeway_one').name")),
     ?assertEqual({ok, installed(Path, <<"causeway_one">>)}, py:call(?HELPERS, origin, [causeway_one])),
@@ -145,7 +145,7 @@ failed_installation_into_an_old_one(Config) ->
 
 %% The names below it are longer than a path may be.
 failed_creation(Config) ->
-    Top = unicode:characters_to_binary(filename:join(?config(priv_dir, Config), "failed_creation")),
+    Top = causeway_python:bytes(filename:join(?config(priv_dir, Config), "failed_creation")),
     Venv = lengthen(Top, 4070),
     {error, {venv_failed, #{command := [_ | _], status := 1, output := Output}}} = py:ensure_venv(Venv, [], #{installer => pip}),
     ?assertNotEqual(0, lines_with("File name too long", Output)),
@@ -284,7 +284,7 @@ no_uv(Config) ->
 no_index() -> #{installer => pip, extra_args => ["--no-index"]}.
 
 installed(Venv, Name) ->
-    filename:join(site_packages(unicode:characters_to_binary(Venv)), <<Name/binary, ".py">>).
+    filename:join(site_packages(causeway_python:bytes(Venv)), <<Name/binary, ".py">>).
 
 %% A package with one module, that knows its name.
 wheel(Directory, Name) ->
