@@ -91,6 +91,7 @@
 -export([start_link/1, start_link/2, start/1, start/2, child_spec/1]).
 -export([request/2, request/3, request/4]).
 -export([send_request/2, send_request/3, send_request/4, receive_response/1, receive_response/2, check_response/2, cancel/1]).
+-export([taken/2]).
 -export([reply/2, open_channel/3, close_channel/2, send_erq/1, send_eof/1, close/1, close/2, info/1]).
 -export_type([connection/0, options/0, handler/0, from/0, result/0, request_id/0, request_options/0, why/0]).
 
@@ -268,6 +269,13 @@ normal_response(Response) ->
     catch
         error:_ -> badarg
     end.
+
+%% @private
+%% @doc Says how much of what was passed on to the calling process it has looked at.
+-spec taken(pid(), non_neg_integer()) -> ok.
+taken(Connection, Bytes) ->
+    Connection ! {'$causeway_packet_taken', Bytes},
+    ok.
 
 %% @doc Opens a channel with a handler of its own, in both directions. The numbers are agreed with the peer by other
 %% means.
