@@ -79,7 +79,7 @@
 %% <dt>`max_waiting'</dt><dd>How many may wait in line until those of {@link send_request/4} are answered by `{error,
 %% busy}', 65536 by default.</dd>
 %% <dt>`max_requests', `receive_window'</dt><dd>How many requests of the peer are in hand at most, 1024 by default, and
-%% with how many bytes, 64 MiB by default: then no more is read. (While requests of ours are outstanding only the second
+%% with how many bytes, 64 MiB by default, of which each has 512 beside its payload: then no more is read. (While requests of ours are outstanding only the second
 %% counts, as a handler may be waiting for the answer.)</dd>
 %% <dt>`send_timeout'</dt><dd>How long the peer may not read, in milliseconds, 30000 by default.</dd>
 %% <dt>`keepalive'</dt><dd>After so many milliseconds in which nothing came the peer is asked for a sign of life, and

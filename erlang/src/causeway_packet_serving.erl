@@ -8,7 +8,7 @@
 -include("causeway_packet_state.hrl").
 
 %% What a request takes beside its payload, in bytes.
--define(OVERHEAD, 128).
+-define(OVERHEAD, 512).
 %% The request by which erlang.packetstream asks for a sign of life.
 -define(PROBE_TYPE, 16#ffffffff).
 

@@ -20,7 +20,7 @@
 -define(ENOUGH, 100000000).
 %% How many bytes wait for the connection's process, and what a frame counts beside its payload.
 -define(WINDOW, 4194304).
--define(OVERHEAD, 128).
+-define(OVERHEAD, 512).
 
 suite() -> [{timetrap, {seconds, 60}}].
 
