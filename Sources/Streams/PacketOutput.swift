@@ -37,6 +37,11 @@ public final class PacketOutput: @unchecked Sendable {
     private var isBeingWritten = false
     /// How many bytes are not known to be written.
     public private(set) var size = 0
+    /// How many bytes of responses are among what is queued, and how many were among what is being written.
+    private var queuedResponses = 0
+    private var writtenResponses = 0
+    /// How many bytes of responses are not known to be written, at most. With the lock.
+    public var responses: Int { queuedResponses &+ writtenResponses }
 
     /// Nothing to write.
     public init() {}
@@ -56,6 +61,7 @@ public final class PacketOutput: @unchecked Sendable {
             unsafe (room + count).copyMemory(from: source, byteCount: payload.count)
         }
         count &+= payload.count
+        if !head.isRequest { queuedResponses &+= count }
         added(count)
     }
 
@@ -69,7 +75,9 @@ public final class PacketOutput: @unchecked Sendable {
     /// Begins a packet, of whose payload so many bytes follow. With the lock.
     public func append(_ head: PacketHead, payload count: Int) {
         let room = unsafe makeRoom(PacketHead.longest)
-        added(unsafe head.write(payload: count, to: room.assumingMemoryBound(to: UInt8.self)))
+        let size = unsafe head.write(payload: count, to: room.assumingMemoryBound(to: UInt8.self))
+        if !head.isRequest { queuedResponses &+= size &+ count }
+        added(size)
     }
 
     /// Adds a copy of a part of the payload of the packet that was begun. With the lock.
@@ -124,6 +132,8 @@ public final class PacketOutput: @unchecked Sendable {
             writing.removeAll(keepingCapacity: true)
             first = 0
             swap(&queued, &writing)
+            writtenResponses = queuedResponses
+            queuedResponses = 0
         }
         return true
     }
@@ -193,6 +203,7 @@ public final class PacketOutput: @unchecked Sendable {
         }
         writing.removeFirst(first)
         first = 0
+        if writing.isEmpty { writtenResponses = 0 }
         defer {
             written = 0
             freed.removeAll(keepingCapacity: true)
@@ -204,10 +215,12 @@ public final class PacketOutput: @unchecked Sendable {
     public func drop() {
         var dropped = queued
         queued = []
+        queuedResponses = 0
         if !isBeingWritten {
             dropped += writing[first...]
             writing = []
             first = 0
+            writtenResponses = 0
         }
         while let piece = dropped.popLast() {
             size &-= piece.end &- piece.start

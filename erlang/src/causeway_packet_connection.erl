@@ -83,7 +83,7 @@
 %% <dt>`max_waiting'</dt><dd>How many may wait in line until those of {@link send_request/4} are answered by `{error,
 %% busy}', 65536 by default.</dd>
 %% <dt>`max_requests', `receive_window'</dt><dd>How many requests of the peer are in hand at most, 1024 by default, and
-%% with how many bytes, 64 MiB by default: then no more is read. (While requests of ours are outstanding only the second
+%% with how many bytes, 64 MiB by default, of which each has 512 beside its payload: then no more is read. (While requests of ours are outstanding only the second
 %% counts, as a handler may be waiting for the answer.)</dd>
 %% <dt>`send_timeout'</dt><dd>How long the peer may not read, in milliseconds, 30000 by default.</dd>
 %% <dt>`keepalive'</dt><dd>After so many milliseconds in which nothing came the peer is asked for a sign of life, and
@@ -95,6 +95,7 @@
 -export([start_link/1, start_link/2, start/1, start/2, child_spec/1]).
 -export([request/2, request/3, request/4]).
 -export([send_request/2, send_request/3, send_request/4, receive_response/1, receive_response/2, check_response/2, cancel/1]).
+-export([taken/2]).
 -export([reply/2, open_channel/3, close_channel/2, send_erq/1, send_eof/1, close/1, close/2, info/1]).
 -export_type([connection/0, options/0, handler/0, response/0, from/0, result/0, request_id/0, request_options/0, why/0,
               info/0]).
@@ -290,6 +291,13 @@ normal_response(Response) ->
     catch
         error:_ -> badarg
     end.
+
+%% @private
+%% @doc Says how much of what was passed on to the calling process it has looked at.
+-spec taken(pid(), non_neg_integer()) -> ok.
+taken(Connection, Bytes) ->
+    Connection ! {'$causeway_packet_taken', Bytes},
+    ok.
 
 %% @doc Opens a channel with a handler of its own, in both directions. The numbers are agreed with the peer by other
 %% means, from 1 on. `{error, already_open}', and `{error, {bad_handler, _}}' or what a handler's `init/1'

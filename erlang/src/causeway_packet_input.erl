@@ -71,7 +71,8 @@ received([], S) ->
 received(<<>>, S) ->
     S;
 received(Data, S) ->
-    case take(Data, S) of
+    %% At once: many of these may be in the mailbox.
+    case check_windows(take(Data, S)) of
         %% The rest of a large packet is better read than waited for.
         #s{input = watched, needed = Needed, rest = Rest, pieces_size = Size} = Next
           when Needed - byte_size(Rest) - Size > ?LARGE_READ -> Next#s{input = ready};

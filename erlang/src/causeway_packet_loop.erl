@@ -150,6 +150,8 @@ handle({'$causeway_packet_done', Worker, Key, Response}, S) ->
     causeway_packet_serving:done(Worker, Key, Response, S);
 handle({'$causeway_packet_reply', Key, Serial, Response}, S) ->
     causeway_packet_serving:respond(Key, Serial, Response, S);
+handle({'$causeway_packet_taken', Bytes}, S) ->
+    causeway_packet_serving:taken(Bytes, S);
 handle({timeout, Timer, What}, S) ->
     timer(Timer, What, S);
 handle({'DOWN', _Monitor, process, Pid, _Reason}, #s{callers = Callers} = S) ->

@@ -20,6 +20,7 @@ defaults() ->
     #{handler => undefined,
       workers => 16,
       owner => undefined,
+      taker => undefined,
       max_packet => 64 * ?MB,
       max_outstanding => 65536,
       max_waiting => 65536,
@@ -35,6 +36,8 @@ defaults() ->
 is_option({handler, Handler}) -> causeway_packet_handler:is_handler(Handler);
 is_option({workers, Number}) -> is_integer(Number) andalso Number >= 0;
 is_option({owner, Pid}) -> is_pid(Pid);
+%% For causeway_rpc_connection: see causeway_packet_serving:passed_on/3.
+is_option({taker, Pid}) -> is_pid(Pid);
 is_option({name, Name}) ->
     case Name of
         {local, Atom} -> is_atom(Atom) andalso Atom =/= undefined;

@@ -97,10 +97,11 @@ next_in_line(#s{line = Line, line_length = Length, table = Table} = S) ->
 -spec take_response(non_neg_integer(), non_neg_integer(), non_neg_integer(), binary(), #s{}) -> #s{}.
 take_response(Channel, Tag, Flags, Payload, #s{table = Table, sent = Sent, responses = Responses} = S) ->
     case ets:take(Table, Tag) of
-        [#request{channel = Channel, reference = Reference, timer = Timer}] when Tag =< Sent ->
+        [#request{channel = Channel, caller = Caller, reference = Reference, timer = Timer}] when Tag =< Sent ->
             cancel_timer(Timer),
             answer(Reference, result(Flags, Payload)),
-            row_left(Tag, S#s{responses = Responses + 1});
+            Counted = S#s{responses = Responses + 1},
+            row_left(Tag, causeway_packet_serving:passed_on(Caller, Payload, Counted));
         [Other] ->
             true = ets:insert(Table, Other),
             stray(Channel, Tag, S);

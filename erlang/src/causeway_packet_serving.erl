@@ -3,12 +3,12 @@
 %% workers that run the handlers.
 -module(causeway_packet_serving).
 
--export([serve/5, done/4, worker_lost/3, respond/4]).
+-export([serve/5, done/4, worker_lost/3, respond/4, passed_on/3, taken/2, weight/1]).
 
 -include("causeway_packet_state.hrl").
 
 %% What a request takes beside its payload, in bytes.
--define(OVERHEAD, 128).
+-define(OVERHEAD, 512).
 %% The request by which erlang.packetstream asks for a sign of life.
 -define(PROBE_TYPE, 16#ffffffff).
 
@@ -38,12 +38,15 @@ reject(Key, Text, #s{rejected = Rejected} = S) ->
 
 take_in_hand(Key, Type, Flags, Payload, Handler, #s{in_hand = InHand, in_hand_bytes = Bytes, serial = Last} = S) ->
     Serial = Last + 1,
-    Size = byte_size(Payload) + ?OVERHEAD,
+    Size = weight(Payload),
     Job = {Key, {causeway_packet, self(), Key, Serial}, Type, Flags, Payload, Handler},
     run(Job, S#s{in_hand = InHand#{Key => {Serial, Size, undefined}}, in_hand_bytes = Bytes + Size, serial = Serial}).
 
-run({Key, _, _, _, _, _} = Job, #s{options = #{workers := 0, max_packet := MaxPacket}, serial = Serial} = S) ->
-    respond(Key, Serial, causeway_packet_handler:answer(Job, MaxPacket - ?HEAD), S);
+run({Key, _, _, _, Payload, _} = Job, #s{options = #{workers := 0, max_packet := MaxPacket} = Options, serial = Serial} = S) ->
+    case causeway_packet_handler:answer(Job, MaxPacket - ?HEAD) of
+        noreply -> respond(Key, Serial, noreply, S);
+        Response -> passed_on(maps:get(taker, Options), Payload, respond(Key, Serial, Response, S))
+    end;
 run(Job, #s{idle = [Worker | Idle], busy = Busy} = S) ->
     Worker ! {job, Job},
     S#s{idle = Idle, busy = Busy#{Worker => element(1, Job)}};
@@ -116,6 +119,24 @@ respond(Key, Serial, {_, _, Bytes} = Response, #s{in_hand = InHand, in_hand_byte
         #{} ->
             S
     end.
+
+%% @doc Something has been sent to a process. Where that is the one that says by {@link taken/2} what it has looked at, it
+%% counts as in hand until then: so what waits in its mailbox is bounded, though it was answered at once.
+-spec passed_on(pid() | undefined, binary(), #s{}) -> #s{}.
+passed_on(Taker, Payload, #s{options = #{taker := Taker}, in_hand_bytes = Bytes} = S) when is_pid(Taker) ->
+    S#s{in_hand_bytes = Bytes + weight(Payload)};
+passed_on(_Other, _Payload, S) ->
+    S.
+
+%% @doc So much of it was looked at.
+-spec taken(non_neg_integer(), #s{}) -> #s{}.
+taken(Bytes, #s{in_hand_bytes = Before} = S) ->
+    S#s{in_hand_bytes = Before - Bytes}.
+
+%% @doc What a payload counts.
+-spec weight(binary()) -> pos_integer().
+weight(Payload) ->
+    byte_size(Payload) + ?OVERHEAD.
 
 put_response(_Key, _Response, #s{output = Output} = S) when Output =:= eof; Output =:= dead ->
     S;

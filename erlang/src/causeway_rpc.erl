@@ -83,8 +83,9 @@ connect(Transport) ->
 %%
 %% It goes over what {@link causeway_packet_connection:start_link/2} takes, with its options and errors; with
 %% `serve => false' the other side calls nothing. It may have `max_calls' open at once, 1,024 unless said
-%% otherwise, or `infinity': more are refused with the code `too_many_calls'. The connection is linked to the
-%% caller, and {@link causeway_rpc_connection:close/1} ends it.
+%% otherwise, or `infinity': more are refused with the code `too_many_calls'. While so many bytes of what has come
+%% are not handled, or of calls not answered, as `receive_window' says, 4 MiB by default, nothing more is read. The
+%% connection is linked to the caller, and {@link causeway_rpc_connection:close/1} ends it.
 -spec connect(causeway_packet_transport:transport(), connect_opts()) -> {ok, pid()} | {error, term()}.
 connect(Transport, Options) when is_map(Options) ->
     causeway_rpc_connection:start_link(Transport, Options).

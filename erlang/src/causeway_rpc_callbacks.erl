@@ -60,7 +60,7 @@ serve(Stream, Handler, Args, Accept) ->
             Accept(),
             wait(Stream, Monitor, monitor(process, Context));
         {error, Reason} ->
-            _ = failed(Stream, Reason),
+            _ = causeway_rpc_python:failed(Stream, <<"unavailable">>, Reason),
             Accept(),
             ok
     end.
@@ -77,8 +77,3 @@ wait(Stream, Monitor, Context) ->
             _ = causeway_rpc_stream:abort(Stream, <<"unavailable">>, <<"the Python context of the handler has stopped">>),
             ok
     end.
-
-failed(Stream, {Type, Text}) when is_atom(Type), is_list(Text) ->
-    causeway_rpc_stream:abort(Stream, atom_to_binary(Type), unicode:characters_to_binary(Text));
-failed(Stream, Reason) ->
-    causeway_rpc_stream:abort(Stream, <<"unavailable">>, unicode:characters_to_binary(io_lib:format("~0tp", [Reason]))).

@@ -10,14 +10,20 @@
 -export([start_link/2, open/4, close/1, info/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
-%% How many windows may be on the way: see causeway_rpc_link.
--define(ON_THE_WAY, 4).
+%% How many bytes of frames wait for the process until no more are read, where no option says so.
+-define(RECEIVE_WINDOW, 4194304).
 %% How many bytes of a call may be on the way or wait to be written, however much room the other side gives.
 -define(AHEAD, 4194304).
 -define(MOST_ROOM, 1 bsl 40).
 -define(MAX_CALLS, 1024).
+%% A call's half is told of more room where that is at least such a part of what it has: there are few messages then,
+%% however little the other side gives at a time.
+-define(WORTH_TELLING, 16).
 
 -record(state, {packets :: pid() | undefined,
+                %% How much was looked at of what has come, that the packet connection was not told of, and when it is.
+                taken = 0 :: non_neg_integer(),
+                tell_taken = 1 :: pos_integer(),
                 serve :: boolean(),
                 max_calls :: pos_integer() | infinity,
                 %% How many calls the other side has open, and the processes that serve them: one may go on for a while.
@@ -32,7 +38,8 @@
                 %% Chunks that the other side has not said it has.
                 sending = #{} :: #{reference() => {Number :: non_neg_integer(), Bytes :: non_neg_integer()}}}).
 
-%% What comes: the number of the next chunk, for how many bytes there is room, and whether an end or a reply has come.
+%% What comes: the number of the next chunk, for how many bytes there is room, whether an end or a reply has come, and
+%% whether chunks have that may not.
 %% What goes: for how many bytes the other side has room which the half was not told of, and of how many it was told that
 %% have not arrived there.
 -record(call, {stream :: pid(),
@@ -41,6 +48,7 @@
                room_there = 0 :: non_neg_integer(),
                ahead = 0 :: integer(),
                is_ended = false :: boolean(),
+               is_refused = false :: boolean(),
                is_replied = false :: boolean()}).
 
 -type call() :: #call{} | {opening, causeway_packet_connection:from(), Handler :: reference()} | {cancelled, Handler :: reference()}.
@@ -61,10 +69,11 @@ start_link(Transport, Options) ->
 start_link(Transport, Own, Options) ->
     {ok, Connection} = gen_server:start_link(?MODULE, Own, []),
     Handler = fun(Type, _Flags, Payload, From) -> handle(Type, Payload, From, Connection) end,
-    Packets = Options#{handler => Handler, workers => 0, owner => Connection},
+    Window = maps:get(receive_window, Options, ?RECEIVE_WINDOW),
+    Packets = Options#{handler => Handler, workers => 0, owner => Connection, taker => Connection, receive_window => Window},
     case causeway_packet_connection:start(Transport, Packets) of
         {ok, Pid} ->
-            ok = gen_server:call(Connection, {packets, Pid}),
+            ok = gen_server:call(Connection, {packets, Pid, Window}),
             {ok, Connection};
         {error, _} = Error ->
             true = unlink(Connection),
@@ -106,11 +115,22 @@ handle(Type, Payload, From, Connection) ->
             Connection ! {opened_there, Payload, From},
             noreply;
         undefined ->
+            Connection ! {frame, undefined, Payload},
             {failed, <<"no frame of a streaming call">>};
         Frame ->
             Connection ! {frame, Frame, Payload},
             ok
     end.
+
+%% What it was sent counts as in hand there until it has looked at it: nothing more is read while that is too much.
+looked_at(Payload, #state{taken = Taken} = State) ->
+    tell_taken(State#state{taken = Taken + causeway_packet_serving:weight(Payload)}).
+
+tell_taken(#state{packets = Packets, taken = Taken, tell_taken = Least} = State) when Taken >= Least, is_pid(Packets) ->
+    ok = causeway_packet_connection:taken(Packets, Taken),
+    State#state{taken = 0};
+tell_taken(State) ->
+    State.
 
 %% In its own process
 
@@ -119,9 +139,11 @@ init(#{serve := Serve, max_calls := Most}) ->
     {ok, #state{serve = Serve, max_calls = Most}}.
 
 %% @private
-handle_call({packets, Packets}, _From, State) ->
+handle_call({packets, Packets, Window}, _From, State) ->
     _ = monitor(process, Packets),
-    {reply, ok, State#state{packets = Packets}};
+    %% Now and then, but before it waits for that.
+    Least = max(1, min(Window, ?RECEIVE_WINDOW) div 8),
+    {reply, ok, tell_taken(State#state{packets = Packets, tell_taken = Least})};
 handle_call({open, Client, Request}, From, State) ->
     Number = free_number(State#state.next, State#state.calls),
     Opening = maps:merge(Request, #{stream_id => Number bxor 1}),
@@ -140,7 +162,7 @@ handle_call({opened, Number, Stream, RoomThere}, _From, #state{calls = Calls} = 
     case Calls of
         #{Number := {opening, From, _Handler}} ->
             #{window := Window, mode := Mode} = causeway_rpc_stream:info(Stream),
-            Room = ?ON_THE_WAY * Window,
+            Room = causeway_rpc_link:room(Window),
             {ok, Answer} = causeway_rpc_packet:encode(#{window => Room, mode => Mode}),
             ok = causeway_packet_connection:reply(From, {ok, Answer}),
             {reply, ok, add(Number, told_of_room(RoomThere, #call{stream = Stream, room = Room}), State)};
@@ -158,7 +180,7 @@ handle_cast(_Request, State) ->
 
 %% @private
 handle_info({frame, Frame, Payload}, State) ->
-    {noreply, frame(Frame, Payload, State)};
+    {noreply, frame(Frame, Payload, looked_at(Payload, State))};
 handle_info({rpc_chunks, Stream, Seq, Bytes, Items}, #state{numbers = Numbers, sending = Sending} = State) ->
     case Numbers of
         #{Stream := Number} ->
@@ -190,12 +212,10 @@ handle_info({rpc_event, Stream, Event}, State) ->
     end};
 handle_info({opened_there, Payload, From}, State) ->
     {noreply, opened_there(causeway_rpc_packet:decode(Payload), From, State)};
-handle_info({Reference, Result}, #state{sending = Sending} = State) when is_map_key(Reference, Sending) ->
-    {{Number, Bytes}, Others} = maps:take(Reference, Sending),
-    {noreply, arrived(Result, Number, Bytes, State#state{sending = Others})};
-handle_info({Reference, Result}, #state{opening = Opening} = State) when is_map_key(Reference, Opening) ->
-    {{From, Client}, Others} = maps:take(Reference, Opening),
-    {noreply, answered(answer(Result), From, Client, State#state{opening = Others})};
+handle_info({Reference, {_, _Flags, Payload} = Result}, State) when is_reference(Reference) ->
+    {noreply, answered(Reference, Result, looked_at(Payload, State))};
+handle_info({Reference, {error, _} = Result}, State) when is_reference(Reference) ->
+    {noreply, answered(Reference, Result, State)};
 handle_info({'DOWN', _, process, Packets, Why}, #state{packets = Packets} = State) ->
     Text = unicode:characters_to_binary(io_lib:format("the connection has ended: ~0tp", [why(Why)])),
     {stop, {shutdown, {disconnected, Text}}, State};
@@ -207,7 +227,7 @@ handle_info({'DOWN', _, process, Stream, _Reason}, State) ->
         tell_event(State, Number bxor 1, {abort, {error, {<<"peer_down">>, <<"the other half is gone">>}}})
     end),
     {noreply, forget(Stream, Told)};
-handle_info(_AnswerToFrame, State) ->
+handle_info(_Other, State) ->
     {noreply, State}.
 
 %% @private
@@ -221,6 +241,15 @@ why(Why) -> Why.
 
 request(#state{packets = Packets}, Frame, Payload) ->
     causeway_packet_connection:send_request(Packets, causeway_rpc_packet:type(Frame), Payload).
+
+answered(Reference, Result, #state{sending = Sending} = State) when is_map_key(Reference, Sending) ->
+    {{Number, Bytes}, Others} = maps:take(Reference, Sending),
+    arrived(Result, Number, Bytes, State#state{sending = Others});
+answered(Reference, Result, #state{opening = Opening} = State) when is_map_key(Reference, Opening) ->
+    {{From, Client}, Others} = maps:take(Reference, Opening),
+    opened(answer(Result), From, Client, State#state{opening = Others});
+answered(_OfAnotherFrame, _Result, State) ->
+    State.
 
 told(Stream, #state{numbers = Numbers} = State, Tell) ->
     _ = case Numbers of
@@ -265,10 +294,10 @@ after_it(Number) -> (Number + 2) band 16#ffffffff.
 told_of_room(More, #call{stream = Stream, room_there = Before, ahead = Ahead} = Call) ->
     Room = min(Before + More, ?MOST_ROOM),
     case min(Room, ?AHEAD - Ahead) of
-        Given when Given > 0 ->
+        Given when Given > 0, Given * ?WORTH_TELLING > Ahead ->
             Stream ! {rpc_credit, self(), Given},
             Call#call{room_there = Room - Given, ahead = Ahead + Given};
-        _None ->
+        _TooLittle ->
             Call#call{room_there = Room}
     end.
 
@@ -305,7 +334,7 @@ frame(credit, <<Number:32, Bytes:32>>, #state{calls = Calls} = State) ->
         #{Number := #call{} = Call} -> State#state{calls = Calls#{Number := told_of_room(Bytes, Call)}};
         #{} -> State
     end;
-frame(Frame, _Other, State) when Frame =:= data; Frame =:= credit ->
+frame(Frame, _Other, State) when Frame =:= data; Frame =:= credit; Frame =:= undefined ->
     State;
 frame(Frame, Payload, #state{calls = Calls} = State) ->
     case causeway_rpc_packet:decode(Payload) of
@@ -334,22 +363,28 @@ frame(Frame, Payload, #state{calls = Calls} = State) ->
 %% stays small. The first is taken however large it is.
 data(_Number, _Seq, #{count := 0, replies := 0}, _Call, State) ->
     State;
-data(_Number, Seq, _Items, #call{stream = Stream, seq = Next}, State) when Seq =/= Next band 16#ffffffff ->
-    _ = causeway_rpc_half:out_of_order(Stream, Seq, Next band 16#ffffffff),
+%% Its process knows, and ends it.
+data(_Number, _Seq, _Items, #call{is_refused = true}, State) ->
     State;
-data(_Number, _Seq, #{replies := Replies}, #call{stream = Stream, is_replied = IsReplied}, State)
+data(Number, Seq, _Items, #call{stream = Stream, seq = Next} = Call, State) when Seq =/= Next band 16#ffffffff ->
+    _ = causeway_rpc_half:out_of_order(Stream, Seq, Next band 16#ffffffff),
+    refused(Number, Call, State);
+data(Number, _Seq, #{replies := Replies}, #call{stream = Stream, is_replied = IsReplied} = Call, State)
   when Replies > 1; IsReplied, Replies > 0 ->
     _ = causeway_rpc_stream:abort(Stream, <<"badarg">>, <<"a second reply has come">>),
-    State;
-data(_Number, _Seq, #{bytes := Bytes, count := Count}, #call{stream = Stream, room = Room}, State)
+    refused(Number, Call, State);
+data(Number, _Seq, #{bytes := Bytes, count := Count}, #call{stream = Stream, room = Room} = Call, State)
   when Bytes > Room, (Count > 1 orelse Room =< 0) ->
     _ = causeway_rpc_half:out_of_credit(Stream, Bytes, max(0, Room)),
-    State;
+    refused(Number, Call, State);
 data(Number, _Seq, Data, #call{stream = Stream, seq = Next, room = Room} = Call, #state{calls = Calls} = State) ->
     #{bytes := Bytes, count := Count, replies := Replies, items := Items} = Data,
     Stream ! {rpc_chunks, self(), Next, Bytes, Items},
     Later = Call#call{seq = Next + Count, room = Room - Bytes, is_replied = Call#call.is_replied orelse Replies > 0},
     State#state{calls = Calls#{Number := Later}}.
+
+refused(Number, Call, #state{calls = Calls} = State) ->
+    State#state{calls = Calls#{Number := Call#call{is_refused = true}}}.
 
 event('end', Map) -> causeway_rpc_frame:role(Map);
 event(error, #{<<"code">> := <<"peer_down">>}) -> {lose, {error, peer_down}};
@@ -369,7 +404,7 @@ answer({failed, _Flags, Text}) ->
 answer({error, Reason}) ->
     {error, {<<"disconnected">>, unicode:characters_to_binary(io_lib:format("~0tp", [Reason]))}}.
 
-answered({ok, Window}, From, Client, #state{calls = Calls, numbers = Numbers} = State) ->
+opened({ok, Window}, From, Client, #state{calls = Calls, numbers = Numbers} = State) ->
     gen_server:reply(From, ok),
     case Numbers of
         #{Client := Number} ->
@@ -378,7 +413,7 @@ answered({ok, Window}, From, Client, #state{calls = Calls, numbers = Numbers} = 
         #{} ->
             State
     end;
-answered({error, _} = Error, From, Client, State) ->
+opened({error, _} = Error, From, Client, State) ->
     gen_server:reply(From, Error),
     forget(Client, State).
 

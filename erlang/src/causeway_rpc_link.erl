@@ -6,12 +6,12 @@
 %% for more, and `{rpc_event, From, Event}' an end.
 -module(causeway_rpc_link).
 
--export([new/3, forget/1, final/3, late/2, handle/3, is_ended/1]).
+-export([room/1, new/3, forget/1, final/3, late/2, handle/3, is_ended/1]).
 -export_type([link/0]).
 
 -define(WINDOW, 262144).
 -define(PASSED_ON_AT_ONCE, 262144).
-%% How many windows may be on the way to another node, and wait to be. With one, who sends would be woken for every few
+%% How many windows may be on the way to elsewhere, and wait to be. With one, who sends would be woken for every few
 %% chunks: large ones came half as fast.
 -define(ON_THE_WAY, 4).
 
@@ -36,6 +36,10 @@
 -type target() :: {transport, causeway_rpc_stream:transport(), causeway_rpc_stream:stream_id()} | {node, pid()}.
 -type final() :: send | both | {error, binary(), binary()}.
 
+%% @doc How many bytes whoever is elsewhere may send where so many may wait to be received.
+-spec room(non_neg_integer()) -> non_neg_integer().
+room(Window) -> ?ON_THE_WAY * Window.
+
 %% @doc Has what is sent go to somebody, who has room for so many bytes.
 -spec new(reference(), target(), non_neg_integer() | infinity) -> link() | undefined.
 new(Half, To, Window) ->
@@ -45,7 +49,7 @@ new(Half, To, Window) ->
     pass_on(Half, #link{to = To, monitor = watch(To), credit = Credit}).
 
 budget(infinity) -> {?WINDOW, infinity};
-budget(Window) -> {?ON_THE_WAY * ?WINDOW, ?ON_THE_WAY * Window}.
+budget(Window) -> {room(?WINDOW), room(Window)}.
 
 peer_of({transport, Transport, StreamId}) -> {remote, Transport, StreamId};
 peer_of({node, Peer}) -> {node, Peer}.

@@ -2,7 +2,7 @@
 %% @doc Streaming calls that Python serves: a generator whose items are sent, or a function whose result is the reply.
 -module(causeway_rpc_python).
 
--export([serve/4]).
+-export([serve/4, failed/3]).
 
 %% How many items the generator may be ahead of what is sent.
 -define(AHEAD, 16).
@@ -29,16 +29,18 @@ name(Name) when is_atom(Name) -> atom_to_binary(Name);
 name(Name) -> Name.
 
 reply(Stream, {ok, Value}) -> causeway_rpc_stream:set_reply(Stream, Value);
-reply(Stream, {error, Reason}) -> failed(Stream, Reason).
+reply(Stream, {error, Reason}) -> failed(Stream, <<"error">>, Reason).
 
-%% The traceback is in the log; the code is the exception's class.
-failed(Stream, {Type, Text}) when is_atom(Type), is_list(Text) ->
+%% @doc Ends a call whose handler of Python's has failed: the code is the exception's class, of which the log has the
+%% traceback, or the one given where it is none.
+-spec failed(causeway_rpc_stream:stream(), Code :: binary(), Reason :: term()) -> ok | {error, closed | not_local}.
+failed(Stream, _Code, {Type, Text}) when is_atom(Type), is_list(Text) ->
     causeway_rpc_stream:abort(Stream, atom_to_binary(Type), unicode:characters_to_binary(Text));
-failed(Stream, Reason) ->
-    causeway_rpc_stream:abort(Stream, <<"error">>, unicode:characters_to_binary(io_lib:format("~tp", [Reason]))).
+failed(Stream, Code, Reason) ->
+    causeway_rpc_stream:abort(Stream, Code, unicode:characters_to_binary(io_lib:format("~0tp", [Reason]))).
 
 items(Stream, {ok, Reference}) -> items(Stream, Reference, 0);
-items(Stream, {error, Reason}) -> failed(Stream, Reason).
+items(Stream, {error, Reason}) -> failed(Stream, <<"error">>, Reason).
 
 items(Stream, Reference, ?AHEAD div 2) ->
     ok = py:stream_demand(Reference, ?AHEAD div 2),
@@ -51,7 +53,7 @@ items(Stream, Reference, Sent) ->
                 {error, _} -> py:stream_cancel(Reference)
             end;
         {py_stream, Reference, done} -> ok;
-        {py_stream, Reference, {error, Reason}} -> failed(Stream, Reason)
+        {py_stream, Reference, {error, Reason}} -> failed(Stream, <<"error">>, Reason)
     end.
 
 send(Stream, Item) when is_binary(Item) -> causeway_rpc_stream:send(Stream, Item);

@@ -15,8 +15,6 @@
 %% How often each name was called, and which providers have failed to accept until when.
 -define(TURNS, causeway_rpc_turns).
 -define(OPEN_TIMEOUT, 5000).
-%% How many windows may be on the way: see causeway_rpc_link.
--define(ON_THE_WAY, 4).
 -define(AVOIDED, 5000).
 
 -type request() :: #{name := term(), args := term(), client => pid(), number => non_neg_integer(),
@@ -125,7 +123,7 @@ open_over(Connection, Name, Args, Opts) ->
     case start_client(Opts) of
         {ok, Client} ->
             #{window := Window, mode := Mode, deadline := Deadline} = request(Name, Args, Client, Opts),
-            Opening = #{procedure => Name, mode => Mode, args => Args, window => ?ON_THE_WAY * Window},
+            Opening = #{procedure => Name, mode => Mode, args => Args, window => causeway_rpc_link:room(Window)},
             Whole = case Deadline of
                 infinity -> Opening;
                 _ -> Opening#{deadline_ms => Deadline}

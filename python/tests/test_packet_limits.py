@@ -113,7 +113,7 @@ def test_a_reader_that_has_stopped_goes_on_for_a_response():
 
 def test_empty_requests_count():
     gate = Gate()
-    with peer(request_handler=gate, max_requests=1 << 20, receive_window=128 * 1000) as (connection, other):
+    with peer(request_handler=gate, max_requests=1 << 20, receive_window=512 * 1000) as (connection, other):
         other.socket.settimeout(0.5)
         with pytest.raises(TimeoutError):
             for tag in range(1, 10_000_000, 1000):
@@ -196,7 +196,7 @@ def test_the_peer_goes_while_much_is_queued():
 def test_a_million_outstanding():
     """Each costs no more than an entry, and those that are over nothing."""
     count = 200_000
-    with peer(send_window=1 << 30) as (connection, other):
+    with peer(send_window=1 << 30, max_outstanding=None) as (connection, other):
         draining = threading.Event()
 
         def drain():
@@ -217,7 +217,7 @@ def test_a_million_outstanding():
 def test_what_a_million_outstanding_cost():
     """Each an entry of a table, and those that are over nothing, in bytes of malloc."""
     count, batch = 1_000_000, 10_000
-    with peer(send_window=1 << 30) as (connection, other):
+    with peer(send_window=1 << 30, max_outstanding=None) as (connection, other):
 
         def drain():
             while not other.socket.recv(1 << 20).endswith(bytes(PacketConnection.EOF_Packet)):

@@ -18,7 +18,7 @@ final class PacketLink: @unchecked Sendable {
         var workers = 4
         /// How many requests of ours may be unanswered, and how many bytes may wait to be written.
         var maxOutstanding = Int.max
-        var sendWindow = 1 << 20
+        var sendWindow = 4 << 20
         /// How many requests of the peer, and how many of their bytes, may wait here.
         var maxRequests = 1024
         var receiveWindow = 64 << 20
@@ -33,7 +33,10 @@ final class PacketLink: @unchecked Sendable {
     /// A channel that nobody opens: whoever is asked there says at least that it is unknown.
     static let probeChannel: UInt64 = 0x7FFF_FFFF
     /// What a request of the peer takes beside its payload, in bytes.
-    private static let requestSize = 128
+    private static let requestSize = 512
+    /// How many bytes of responses may wait to be written where the window for sending does not count, as with
+    /// streaming calls: a peer that does not read them asks for nothing more.
+    private static let mostResponses = 4 << 20
 
     /// What Python code is to be told, by a thread of the crew.
     enum Hook: @unchecked Sendable {
@@ -260,7 +263,7 @@ final class PacketLink: @unchecked Sendable {
         var writes = false
         let wait: Int64? = lock.withLock { c in
             if isOver?() == true || c.isClosed { return nil }
-            reads = c.end == nil && hasRoomForTheirs(c) && output.size < 4 * options.sendWindow
+            reads = c.end == nil && hasRoomForTheirs(c) && hasRoomForResponses(c)
             c.isPaused = c.end == nil && !reads
             writes = output.size > 0 && c.sendFailure == nil && c.flushDue <= now
             var end = min(limit, c.deadlines.first)
@@ -301,6 +304,12 @@ final class PacketLink: @unchecked Sendable {
         let bytes = c.inboundBytes &+ PacketLink.requestSize &* c.inFlight.count
         return bytes < options.receiveWindow
             && (c.inFlight.count < options.maxRequests || !c.pending.isEmpty)
+    }
+
+    /// Whether what the peer asks can be answered without that more waits than may. With the lock.
+    private func hasRoomForResponses(_ c: borrowing Contents) -> Bool {
+        if c.flows != nil { return output.responses < PacketLink.mostResponses }
+        return output.size / 2 < options.sendWindow
     }
 
     private struct Ready {

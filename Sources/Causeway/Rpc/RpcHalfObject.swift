@@ -90,6 +90,9 @@ struct RpcHalfObject {
         [
             property("over", "Whether nothing can happen any more.") { me, _ in
                 newBool(RpcHalfObject.half(me)?.isOver ?? true)
+            },
+            property("room", "How many bytes the other half may send before any are received.") { me, _ in
+                PyLong_FromLong(RpcFlow.room(RpcHalfObject.half(me)?.inbox.limit ?? 0))
             }, PyGetSetDef(),
         ]
     }

@@ -1,30 +1,24 @@
-%% One half of a streaming call and two that are joined: what each function returns, and what becomes of who waits.
+%% One half of a streaming call and two that are joined: what each function returns, and how they end.
 -module(causeway_rpc_stream_SUITE).
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(rpc_halves, [half/1, pair/0, pair/1, waiters/1, await/1, result/1, is_waiting/1]).
+-import(causeway_ct, [wait_until/1]).
+
 -export([all/0, init_per_suite/1, end_per_suite/1]).
 -export([missing_options/1, wrong_options/1, unpaired/1, chunks_in_order/1, terms/1, wrong_chunks/1, half_close/1,
-         close/1, close_settles_own_waiters/1, close_settles_waiting_receivers/1, abort/1, abort_is_sticky/1,
-         chunks_before_the_error/1, cancel/1, reply/1, reply_overtakes_nothing/1, delivered_reply_overwrites/1,
-         reply_waiters/1, receivers_are_served_in_order/1, receiver_that_dies_loses_nothing/1,
-         receiver_that_gives_up_leaves_nothing/1, window/1, sender_waits_for_room/1, sender_is_patient_for_a_moment/1,
-         sender_that_dies_sends_nothing/1,
-         many_at_once/1, owner_ends/1, killed_half/1, ends_by_itself/1, answers_when_ended/1, re_pairing/1,
-         info/1, deadline/1, active_all/1, active_number/1, active_once/1, active_error/1, controlling_process/1,
-         delivered/1, unknown_requests/1, memory_is_flat/1]).
+         close/1, abort/1, abort_is_sticky/1, chunks_before_the_error/1, cancel/1, reply/1, reply_overtakes_nothing/1,
+         delivered_reply_overwrites/1, many_at_once/1, owner_ends/1, killed_half/1, ends_by_itself/1,
+         answers_when_ended/1, re_pairing/1, info/1, deadline/1, delivered/1, unknown_requests/1]).
 
 -define(S, causeway_rpc_stream).
 
 all() ->
-    [missing_options, wrong_options, unpaired, chunks_in_order, terms, wrong_chunks, half_close, close,
-     close_settles_own_waiters, close_settles_waiting_receivers, abort, abort_is_sticky, chunks_before_the_error, cancel,
-     reply, reply_overtakes_nothing, delivered_reply_overwrites, reply_waiters, receivers_are_served_in_order,
-     receiver_that_dies_loses_nothing, receiver_that_gives_up_leaves_nothing, window, sender_waits_for_room,
-     sender_is_patient_for_a_moment,
-     sender_that_dies_sends_nothing, many_at_once, owner_ends, killed_half, ends_by_itself, answers_when_ended,
-     re_pairing, info, deadline, active_all, active_number, active_once, active_error, controlling_process, delivered,
-     unknown_requests, memory_is_flat].
+    [missing_options, wrong_options, unpaired, chunks_in_order, terms, wrong_chunks, half_close, close, abort,
+     abort_is_sticky, chunks_before_the_error, cancel, reply, reply_overtakes_nothing, delivered_reply_overwrites,
+     many_at_once, owner_ends, killed_half, ends_by_itself, answers_when_ended, re_pairing, info, deadline, delivered,
+     unknown_requests].
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(causeway),
@@ -87,28 +81,11 @@ close(_Config) ->
     ?assertEqual([{chunk, <<"queued">>}, eof, eof], [?S:recv(A), ?S:recv(A), ?S:recv(B)]),
     ?assertEqual([{error, send_closed}, {error, send_closed}], [?S:send(A, <<>>), ?S:send(B, <<>>)]).
 
-%% They hung.
-close_settles_own_waiters(_Config) ->
-    {A, B} = pair(),
-    Waiters = [await(fun() -> ?S:await_reply(Half) end) || Half <- [A, B]],
-    wait_until(fun() -> lists:all(fun is_waiting/1, Waiters) end),
-    ok = ?S:close(A),
-    ?assertEqual([{error, closed}, {error, peer_closed}], [result(Waiter) || Waiter <- Waiters]),
-    ?assertEqual({error, closed}, ?S:await_reply(A)),
-    ?assertEqual({error, peer_closed}, ?S:await_reply(B)).
-
-close_settles_waiting_receivers(_Config) ->
-    {A, B} = pair(),
-    Waiters = [await(fun() -> ?S:recv(Half) end) || Half <- [A, B, B]],
-    wait_until(fun() -> waiters(A) =:= 1 andalso waiters(B) =:= 2 end),
-    ok = ?S:close(B),
-    ?assertEqual([eof, eof, eof], [result(Waiter) || Waiter <- Waiters]).
-
 abort(_Config) ->
     {A, B} = pair(),
     Waiters = [await(Wait) || Wait <- [fun() -> ?S:recv(A) end, fun() -> ?S:recv(B) end,
                                        fun() -> ?S:await_reply(A) end, fun() -> ?S:await_reply(B) end]],
-    wait_until(fun() -> lists:all(fun is_waiting/1, Waiters) end),
+    wait_until(fun() -> lists:all(fun rpc_halves:is_waiting/1, Waiters) end),
     ok = ?S:abort(A, <<"code">>, <<"message">>),
     Error = {error, {<<"code">>, <<"message">>}},
     ?assertEqual([Error, Error, Error, Error], [result(Waiter) || Waiter <- Waiters]).
@@ -163,156 +140,6 @@ delivered_reply_overwrites(_Config) ->
     ok = ?S:deliver_reply(A, {error, second}),
     ?assertEqual([{error, second}, {ok, first}], [?S:await_reply(A), ?S:await_reply(B)]).
 
-reply_waiters(_Config) ->
-    {A, B} = pair(),
-    ?assertEqual({error, timeout}, ?S:await_reply(A, 1)),
-    Waiters = [await(fun() -> ?S:await_reply(A) end) || _ <- lists:seq(1, 5)],
-    Dead = await(fun() -> ?S:await_reply(A) end),
-    wait_until(fun() -> lists:all(fun is_waiting/1, [Dead | Waiters]) end),
-    kill(Dead),
-    ok = ?S:set_reply(B, value),
-    ?assertEqual(lists:duplicate(5, {ok, value}), [result(Waiter) || Waiter <- Waiters]),
-    no_messages().
-
-receivers_are_served_in_order(_Config) ->
-    {A, B} = pair(),
-    Waiters = [begin
-                   Waiter = await(fun() -> ?S:recv(B) end),
-                   wait_until(fun() -> waiters(B) =:= Number end),
-                   Waiter
-               end || Number <- [1, 2, 3]],
-    [ok = ?S:send(A, <<Number>>) || Number <- [1, 2, 3]],
-    ?assertEqual([{chunk, <<Number>>} || Number <- [1, 2, 3]], [result(Waiter) || Waiter <- Waiters]),
-    ?assertMatch(#{seq_in := 3}, ?S:info(B)).
-
-%% Its chunk was lost.
-receiver_that_dies_loses_nothing(_Config) ->
-    {A, B} = pair(),
-    Dead = await(fun() -> ?S:recv(B) end),
-    wait_until(fun() -> waiters(B) =:= 1 end),
-    kill(Dead),
-    wait_until(fun() -> waiters(B) =:= 0 end),
-    ok = ?S:send(A, <<"x">>),
-    ?assertEqual({chunk, <<"x">>}, ?S:recv(B, 5000)),
-    %% Also where it dies with the chunk kept for it.
-    Suspended = await(fun() -> ?S:recv(B) end),
-    wait_until(fun() -> waiters(B) =:= 1 end),
-    true = erlang:suspend_process(element(1, Suspended)),
-    ok = ?S:send(A, <<"y">>),
-    kill(Suspended),
-    ?assertEqual({chunk, <<"y">>}, ?S:recv(B, 5000)).
-
-receiver_that_gives_up_leaves_nothing(_Config) ->
-    {A, B} = pair(),
-    [begin
-         spawn_link(fun() -> ok = ?S:send(A, <<Number:32>>) end),
-         Received = case ?S:recv(B, 0) of
-             {error, would_block} ->
-                 case ?S:recv(B, 1) of
-                     {error, timeout} -> ?S:recv(B, 5000);
-                     Other -> Other
-                 end;
-             Other -> Other
-         end,
-         ?assertEqual({chunk, <<Number:32>>}, Received)
-     end || Number <- lists:seq(1, 200)],
-    no_messages().
-
-window(_Config) ->
-    {A, B} = pair(#{window => 200}),
-    ok = ?S:send(A, binary:copy(<<"x">>, 120)),
-    ?assertEqual({error, would_block}, ?S:send(A, binary:copy(<<"x">>, 81), raw, 0)),
-    ok = ?S:send(A, binary:copy(<<"x">>, 80), raw, 0),
-    ?assertEqual({error, would_block}, ?S:send(A, <<>>, raw, 0)),
-    ?assertEqual({error, timeout}, ?S:send(A, <<"x">>, raw, 10)),
-    ?assertEqual({error, would_block}, ?S:send(A, term, msgpack, 0)),
-    %% The other direction has a window of its own.
-    ok = ?S:send(B, <<"x">>, raw, 0),
-    {chunk, _} = ?S:recv(B),
-    ok = ?S:send(A, <<"x">>, raw, 0),
-    ?assertMatch(#{inbox_size := 2, inbox_bytes := 144, seq_in := 3}, ?S:info(B)),
-    ?assertMatch(#{seq_out := 3, window := 200}, ?S:info(A)),
-    %% Many that are small are not without limit.
-    {C, D} = pair(#{window => 6400}),
-    ?assertEqual(100, fill(C, 0)),
-    ?assertMatch(#{inbox_bytes := 6400}, ?S:info(D)).
-
-fill(Stream, Number) ->
-    case ?S:send(Stream, <<>>, raw, 0) of
-        ok -> fill(Stream, Number + 1);
-        {error, would_block} -> Number
-    end.
-
-sender_waits_for_room(_Config) ->
-    {A, B} = pair(#{window => 10}),
-    ok = ?S:send(A, <<"0123456789">>),
-    Waiters = [begin
-                   Sender = await(fun() -> ?S:send(A, <<Number:80>>) end),
-                   wait_until(fun() -> is_waiting(Sender) end),
-                   Sender
-               end || Number <- [1, 2]],
-    {chunk, <<"0123456789">>} = ?S:recv(B),
-    ?assertEqual(ok, result(hd(Waiters))),
-    ?assertEqual({chunk, <<1:80>>}, ?S:recv(B)),
-    ?assertEqual(ok, result(lists:last(Waiters))),
-    %% In vain, where either side closes.
-    [begin
-         Sender = await(fun() -> ?S:send(A1, <<"x">>) end),
-         wait_until(fun() -> is_waiting(Sender) end),
-         ok = End(A1, B1),
-         ?assertEqual({error, send_closed}, result(Sender)),
-         ?assertEqual({chunk, <<"full">>}, ?S:recv(B1))
-     end || End <- [fun(A1, _) -> ?S:close_send(A1) end, fun(_, B1) -> ?S:close(B1) end,
-                    fun(_, B1) -> ?S:abort(B1, <<>>, <<>>) end, fun(A1, _) -> ?S:close(A1) end],
-            {A1, B1} <- [full()]].
-
-full() ->
-    {A, B} = pair(#{window => 1}),
-    ok = ?S:send(A, <<"full">>),
-    {A, B}.
-
-%% It looks whether there is room now before it waits, but not for long where others want to run.
-sender_is_patient_for_a_moment(_Config) ->
-    {A, _B} = full(),
-    1 = erlang:trace_pattern({causeway_nif, rpc_has_room, 2}, true, []),
-    [begin
-         Others = [spawn_link(fun Spin() -> Spin() end) || _ <- lists:seq(1, Spinning)],
-         {Sender, Monitor} = spawn_monitor(fun() -> receive go -> exit(Send(A)) end end),
-         1 = erlang:trace(Sender, true, [call, running]),
-         Sender ! go,
-         receive {'DOWN', Monitor, process, Sender, Result} -> ?assertMatch({error, timeout}, Result) end,
-         Delivered = erlang:trace_delivered(Sender),
-         receive {trace_delivered, Sender, Delivered} -> ok end,
-         [begin unlink(Other), exit(Other, kill) end || Other <- Others],
-         {Looks, Turns} = looks_and_turns(Sender, 0, 0),
-         ?assert(Looks >= 1),
-         ?assert(Spinning =:= 0 orelse Turns < 30, Turns)
-     end || Spinning <- [0, 32],
-            Send <- [fun(Stream) -> ?S:send(Stream, <<"y">>, raw, 1) end,
-                     fun(Stream) -> ?S:send(Stream, term, msgpack, 1) end,
-                     fun(Stream) ->
-                         {error, Reason, [<<"y">>]} = ?S:send_many(Stream, [<<"y">>], 1),
-                         {error, Reason}
-                     end]],
-    1 = erlang:trace_pattern({causeway_nif, rpc_has_room, 2}, false, []),
-    no_messages().
-
-looks_and_turns(Process, Looks, Turns) ->
-    receive
-        {trace, Process, call, {causeway_nif, rpc_has_room, _}} -> looks_and_turns(Process, Looks + 1, Turns);
-        {trace, Process, in, _} -> looks_and_turns(Process, Looks, Turns + 1);
-        {trace, Process, out, _} -> looks_and_turns(Process, Looks, Turns)
-    after 0 -> {Looks, Turns}
-    end.
-
-sender_that_dies_sends_nothing(_Config) ->
-    {A, B} = full(),
-    Sender = await(fun() -> ?S:send(A, <<"x">>) end),
-    wait_until(fun() -> is_waiting(Sender) end),
-    kill(Sender),
-    ?assertEqual({chunk, <<"full">>}, ?S:recv(B)),
-    ?assertEqual({error, timeout}, ?S:recv(B, 20)).
-
 many_at_once(_Config) ->
     {A, B} = pair(#{window => 16000}),
     Chunks = [<<Number:32>> || Number <- lists:seq(1, 5000)],
@@ -354,7 +181,7 @@ owner_ends(_Config) ->
 killed_half(_Config) ->
     {A, B} = pair(),
     Waiters = [await(Wait) || Wait <- [fun() -> ?S:recv(B) end, fun() -> ?S:await_reply(B) end]],
-    wait_until(fun() -> lists:all(fun is_waiting/1, Waiters) end),
+    wait_until(fun() -> lists:all(fun rpc_halves:is_waiting/1, Waiters) end),
     unlink(A),
     exit(A, kill),
     ?assertEqual([{error, peer_down}, {error, peer_down}], [result(Waiter) || Waiter <- Waiters]),
@@ -418,59 +245,6 @@ deadline(_Config) ->
     [?assertMatch({error, {<<"deadline_exceeded">>, <<"the call was not over after 20 ms">>}}, Ask(Half))
      || Half <- [A, B], Ask <- [fun ?S:recv/1, fun ?S:await_reply/1]].
 
-active_all(_Config) ->
-    {A, B} = pair(),
-    ok = ?S:send(A, <<"1">>),
-    ok = ?S:active(B, true),
-    ok = ?S:send(A, {term, 2}, msgpack),
-    ok = ?S:close_send(A),
-    ok = ?S:set_reply(A, done),
-    Expected = [{chunk, <<"1">>}, {data, {term, 2}}, eof],
-    ?assertEqual(Expected, [receive {rpc, B, What} when What =/= {reply, {ok, done}} -> What after 5000 -> none end
-                            || _ <- Expected]),
-    ?assertEqual({reply, {ok, done}}, told(B)),
-    no_messages().
-
-active_number(_Config) ->
-    {A, B} = pair(#{window => 256}),
-    ok = ?S:active(B, 2),
-    [ok = ?S:send(A, <<Number>>) || Number <- lists:seq(1, 6)],
-    ?assertEqual([{chunk, <<1>>}, {chunk, <<2>>}, passive], [told(B), told(B), told(B)]),
-    ?assertEqual({error, would_block}, ?S:send(A, <<7>>, raw, 0)),
-    no_messages(),
-    ok = ?S:active(B, 1),
-    ok = ?S:active(B, false),
-    ?assertEqual([{chunk, <<3>>}, passive], [told(B), told(B)]),
-    ?assertEqual({chunk, <<4>>}, ?S:recv(B)).
-
-active_once(_Config) ->
-    {A, B} = pair(),
-    [begin
-         ok = ?S:active(B, once),
-         ok = ?S:send(A, <<Number>>),
-         ?assertEqual({chunk, <<Number>>}, told(B))
-     end || Number <- [1, 2, 3]],
-    ok = ?S:send(A, <<4>>),
-    ?assertEqual({chunk, <<4>>}, ?S:recv(B)),
-    no_messages().
-
-active_error(_Config) ->
-    {A, B} = pair(),
-    ok = ?S:active(B, true),
-    ok = ?S:abort(A, <<"c">>, <<"m">>),
-    ?assertEqual({error, {<<"c">>, <<"m">>}}, told(B)),
-    wait_until(fun() -> not is_process_alive(B) end),
-    no_messages().
-
-controlling_process(_Config) ->
-    {A, B} = pair(),
-    Owner = await(fun() -> told(B) end),
-    ok = ?S:controlling_process(B, element(1, Owner)),
-    ok = ?S:active(B, true),
-    ok = ?S:send(A, <<"x">>),
-    ?assertEqual({chunk, <<"x">>}, result(Owner)),
-    ?assertEqual({error, peer_down}, ?S:recv(A)).
-
 delivered(_Config) ->
     Stream = half(#{window => 2}),
     ok = ?S:deliver_chunk(Stream, raw, <<"raw">>),
@@ -496,65 +270,3 @@ unknown_requests(_Config) ->
     A ! whatever,
     ok = ?S:send(A, <<"x">>),
     ?assertEqual({chunk, <<"x">>}, ?S:recv(B)).
-
-%% 200 MB wait behind a receiver that has stopped.
-memory_is_flat(_Config) ->
-    {A, B} = pair(),
-    Chunk = binary:copy(<<"x">>, 10000),
-    Sender = await(fun() -> [ok = ?S:send(A, binary:copy(Chunk)) || _ <- lists:seq(1, 20000)], ok end),
-    wait_until(fun() -> is_waiting(Sender) end),
-    #{inbox_bytes := Bytes, seq_in := Number} = ?S:info(B),
-    ?assert(Bytes =< 262144),
-    ?assertEqual(26, Number),
-    [{chunk, Chunk} = ?S:recv(B) || _ <- lists:seq(1, 20000)],
-    ?assertEqual(ok, result(Sender)).
-
-%% Halves
-
-half(Opts) ->
-    {ok, Stream} = ?S:start_link(maps:merge(#{id => id, role => client, mode => bidi, owner => self()}, Opts)),
-    Stream.
-
-pair() ->
-    pair(#{}).
-
-pair(Opts) ->
-    Halves = {A, B} = {half(Opts), half(Opts#{role => server})},
-    ok = ?S:pair(A, B),
-    Halves.
-
-waiters(Stream) ->
-    maps:get(waiters, ?S:info(Stream)).
-
-told(Stream) ->
-    receive {rpc, Stream, What} -> What after 5000 -> nothing end.
-
-%% Processes that wait
-
-await(Fun) ->
-    spawn_monitor(fun() -> exit({result, Fun()}) end).
-
-result({_Process, Monitor}) ->
-    receive {'DOWN', Monitor, process, _, {result, Result}} -> Result after 10000 -> still_waiting end.
-
-is_waiting({Process, _Monitor}) ->
-    process_info(Process, status) =:= {status, waiting}.
-
-kill({Process, Monitor}) ->
-    exit(Process, kill),
-    receive {'DOWN', Monitor, process, _, killed} -> ok end.
-
-wait_until(Condition) ->
-    wait_until(Condition, erlang:monotonic_time(millisecond) + 10000).
-
-wait_until(Condition, End) ->
-    case Condition() of
-        true -> ok;
-        false ->
-            ?assert(erlang:monotonic_time(millisecond) < End),
-            erlang:yield(),
-            wait_until(Condition, End)
-    end.
-
-no_messages() ->
-    ?assertEqual({messages, []}, process_info(self(), messages)).

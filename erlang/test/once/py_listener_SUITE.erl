@@ -13,7 +13,7 @@ all() ->
     [listeners_of_every_kind, connections_one_after_the_other, many_at_once, contexts_share_a_port,
      accepting_pauses_without_room, room_comes_back_after_a_refusal, no_room_at_all, out_of_descriptors,
      out_of_descriptors_without_linger, owner_dies, context_is_killed, context_is_stopped, refused_listeners, listener_that_was_shut_down,
-     listener_that_is_made_blocking, no_descriptor_for_a_poller].
+     listener_that_is_made_blocking, no_descriptor_for_a_poller, last_place].
 
 init_per_suite(Config) -> causeway_ct:start(Config).
 
@@ -130,6 +130,42 @@ accepting_pauses_without_room(_Config) ->
                         Others ++ [Next]
                 end, Served, Waiting),
     ?assertEqual(50, stats(Context, total_connections)).
+
+%% One for the listener and one handed over, at the same time, where there is room for both: the listener, which looks
+%% whether there are more, takes the last place for nobody, not even for a moment. When it does so within the handoff is
+%% another each time.
+last_place(_Config) ->
+    use('Echo'),
+    Context = context(#{max_connections => 2}),
+    Listen = listen(port, inet),
+    Address = address(Listen),
+    ok = py_reactor_context:handoff(Context, Listen, #{}),
+    [begin
+         {Client, Server} = socket_ct:pair(port, inet),
+         Other = spawn_link(fun() -> receive {connect, Test} -> Test ! {self(), served(Address)} end end),
+         Other ! {connect, self()},
+         pass_time(Turns * 37 rem 4000),
+         ?assertEqual({Turns, ok}, {Turns, py_reactor_context:handoff(Context, Server, #{})}),
+         receive {Other, Echo} -> ?assertEqual(<<"echo">>, Echo) end,
+         ok = gen_tcp:close(Client),
+         ok = without_pause(fun() -> active(Context) =:= 0 end)
+     end || Turns <- lists:seq(1, 1500)],
+    ok = py_reactor_context:stop(Context).
+
+served(Address) ->
+    Client = client(Address),
+    Echo = ask(Client, <<"echo">>),
+    ok = gen_tcp:close(Client),
+    Echo.
+
+pass_time(0) -> ok;
+pass_time(Left) -> pass_time(Left - 1).
+
+without_pause(Condition) ->
+    case Condition() of
+        true -> ok;
+        false -> erlang:yield(), without_pause(Condition)
+    end.
 
 %% A place that was taken and given back at once is room again.
 room_comes_back_after_a_refusal(_Config) ->

@@ -101,7 +101,7 @@ class PacketConnection:
         loop: AbstractEventLoop | None = None,
         timeout: float | None = None,
         max_packet: int = ...,
-        max_outstanding: int | None = None,
+        max_outstanding: int | None = 65536,
         send_window: int = ...,
         max_requests: int = 1024,
         receive_window: int = ...,

@@ -53,10 +53,10 @@ class PacketConnection:
       True is :func:`tick_fd_2`.
     - ``timeout``: seconds for a request that has no time-out of its own.
     - ``max_packet``: bytes of a packet; a peer that sends a longer one ends the connection.
-    - ``max_outstanding``, ``send_window``: requests without a response, and bytes not yet written, from
-      which on :meth:`request` waits.
-    - ``max_requests``, ``receive_window``: unanswered requests of the peer, and their bytes, from which on
-      nothing more is read. While requests of ours are outstanding only the second counts, as a handler may
+    - ``max_outstanding``, ``send_window``: requests without a response (65,536; None is no limit), and bytes
+      not yet written (4 MiB), from which on :meth:`request` waits.
+    - ``max_requests``, ``receive_window``: unanswered requests of the peer (1,024), and their bytes (64 MiB;
+      each has 512 more than its payload), from which on nothing more is read. While requests of ours are outstanding only the second counts, as a handler may
       be waiting for the response.
     - ``keepalive``: seconds without any packet after which the peer is asked for one, and ends the
       connection where as many again bring none.
@@ -89,8 +89,8 @@ class PacketConnection:
         loop=None,
         timeout=None,
         max_packet=DEFAULT_MAX_PACKET,
-        max_outstanding=None,
-        send_window=1 << 20,
+        max_outstanding=65536,
+        send_window=4 << 20,
         max_requests=1024,
         receive_window=64 << 20,
         keepalive=None,

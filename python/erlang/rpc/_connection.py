@@ -21,8 +21,8 @@ from ._registry import find
 from ._stream import WINDOW, Stream
 
 _OPEN, _END, _ERROR = 0x27, 0x29, 0x2A
-# How many windows may be on the way.
-_ON_THE_WAY = 4
+# How many bytes of openings and endings may wait here.
+_RECEIVE_WINDOW = 4 << 20
 # More room than anybody has.
 _MOST_ROOM = 1 << 40
 # Those of calls that the other side opens.
@@ -46,7 +46,6 @@ class Connection:
         if _causeway.in_beam():
             raise RuntimeError("inside the node Erlang has the connections: causeway_rpc:connect/2 makes one")
         self._window = window
-        self._room = _ON_THE_WAY * window
         self._serve = serve
         self._max_calls = _positive("max_calls", max_calls)
         # Handlers may go on when their calls are over.
@@ -57,6 +56,8 @@ class Connection:
         self._socket = ends if isinstance(ends, socket.socket) else None
         # Credit bounds what waits to be written; who takes frames must not wait for that.
         options.setdefault("send_window", 1 << 40)
+        options.setdefault("max_outstanding", None)
+        options.setdefault("receive_window", _RECEIVE_WINDOW)
         # One at a time: frames are taken as they come, and none of them waits.
         self._packets = PacketConnection(ends, request_handler=self._frame, workers=1, **options)
         self._packets.notify_recv_eof.add(self._ended)
@@ -110,7 +111,7 @@ class Connection:
             "procedure": name,
             "mode": mode,
             "args": args,
-            "window": self._room,
+            "window": stream._half.room,
         }
         if deadline is not None:
             opening["deadline_ms"] = round(deadline * 1000)
@@ -191,7 +192,7 @@ class Connection:
         except BaseException:
             self._served()
             raise
-        return cbor.dumps({"window": self._room, "mode": handler.mode})
+        return cbor.dumps({"window": stream._half.room, "mode": handler.mode})
 
     def _served(self):
         with self._lock:
