@@ -44,15 +44,17 @@
 
 %% @doc Starts a context and its thread, and waits until Python is ready on it and the setup code has run.
 %%
-%% Errors: `{bad_option, Option, Value}', `{missing_option, Option}', `{unsupported, Text}' for a mode that this Python
-%% does not have, `{setup_failed, Reason}' with the exception as of `error => map', `{no_thread, Reason}',
-%% `{start_failed, Text}', `{already_started, Pid}' for a name, `{pool_mode, Text}' and `{pool_place_taken,
-%% Pid}' for a place in the pool.
+%% Errors: `{bad_option, Option, Value}', `{badarg, Text}' where the options are no map, `{missing_option, Option}',
+%% `{unsupported, Text}' for a mode that this Python does not have, `{setup_failed, Reason}' with the exception
+%% as of `error => map', `{no_thread, Reason}', `{start_failed, Text}', `{already_started, Pid}' for a name,
+%% `{pool_mode, Text}' and `{pool_place_taken, Pid}' for a place in the pool.
 -spec start_link(options()) -> {ok, pid()} | {error, term()}.
-start_link(#{name := Name} = Options) ->
+start_link(#{name := Name} = Options) when is_atom(Name) ->
     gen_server:start_link({local, Name}, ?MODULE, Options, []);
+start_link(#{} = Options) ->
+    gen_server:start_link(?MODULE, Options, []);
 start_link(Options) ->
-    gen_server:start_link(?MODULE, Options, []).
+    py_call:badarg("the options of a context are a map, such as #{mode => worker}, and not ~0tP", [Options, 20]).
 
 %% @doc Stops a context at once: what Python executes there is interrupted, connections are closed, who waits for an
 %% answer gets `{error, {context_stopped, _}}'. Waits a second at most for Python; native code that does not return is

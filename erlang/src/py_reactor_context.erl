@@ -36,8 +36,10 @@ start_link(Id, Mode) ->
 %% is Python that runs before the first connection; where it raises, that is `{error, {setup_failed, _}}' with
 %% the traceback.
 -spec start_link(integer(), mode(), options()) -> {ok, pid()} | {error, term()}.
-start_link(Id, Mode, Options) ->
-    py_context:start_link(Options#{id => Id, mode => Mode}).
+start_link(Id, Mode, #{} = Options) ->
+    py_context:start_link(Options#{id => Id, mode => Mode});
+start_link(_Id, _Mode, Options) ->
+    py_context:start_link(Options).
 
 %% @private
 %% @doc The context that {@link handoff/2} uses, started with the application.

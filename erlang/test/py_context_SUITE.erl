@@ -290,6 +290,9 @@ wrong_options(_Config) ->
                     #{id => 1 bsl 70}, #{linger => 1 bsl 70}, #{max_queue => 1 bsl 70}, #{max_connections => 1 bsl 70}]],
     [?assertEqual({error, {bad_option, mode, Mode}}, py_reactor_context:start_link(1, Mode))
      || Mode <- [nonsense, 1]],
+    [?assertEqual({error, {bad_option, name, Name}}, py_context:start_link(#{name => Name})) || Name <- ["name", self()]],
+    [?assertMatch({error, {badarg, <<"the options of a context are a map", _/binary>>}}, Started)
+     || Started <- [py_context:start_link([]), py_context:start_link(mode), py_reactor_context:start_link(1, worker, [])]],
     ?assertEqual([], causeway_ct:mailbox() -- [Message || {'EXIT', _, _} = Message <- causeway_ct:mailbox()]).
 
 registered_name(_Config) ->
