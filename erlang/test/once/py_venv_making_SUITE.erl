@@ -105,7 +105,7 @@ file_of_requirements(Config) ->
     ?assertNotEqual([], logged()),
     ok = py:ensure_venv(Main, causeway_python:bytes(File), no_index()),
     ?assertEqual([], logged()),
-    ok = file:write_file(File, ["causeway-two == 1.0\n--find-links ", causeway_python:bytes(?config(wheels, Config)), "\n"]),
+    ok = file:write_file(File, ["causeway-two == 1.0\n--find-links \"", causeway_python:bytes(?config(wheels, Config)), "\"\n"]),
     ok = py:ensure_venv(Main, File, no_index()),
     ?assertEqual(1, lines_with("Successfully installed causeway-two-1.0", logged())),
     ?assertEqual({ok, installed(Main, <<"causeway_two">>)}, py:call(?HELPERS, origin, [causeway_two])),
