@@ -55,7 +55,7 @@ activate_and_deactivate(Config) ->
 %% What a Python says that was started from the environment.
 as_a_real_one(Config) ->
     Venv = venv(Config, "real"),
-    ok = py:activate_venv(binary_to_list(Venv)),
+    ok = py:activate_venv(unicode:characters_to_list(Venv, file:native_name_encoding())),
     Question = "[(s := __import__('sys')).prefix, s.exec_prefix, s.base_prefix, s.executable, "
                "__import__('sysconfig').get_paths(), __import__('site').PREFIXES[0], s._base_executable]",
     {ok, Ours} = py:eval(Question),
@@ -81,7 +81,7 @@ path_files(Config) ->
     Sources = filename:join(?config(priv_dir, Config), "sources of an editable package"),
     ok = filelib:ensure_path(Sources),
     ok = file:write_file(filename:join(Sources, "edited.py"), "value = 1\n"),
-    ok = file:write_file(filename:join(site_packages(Venv), "sources.pth"), ["# comment\n/absent\n", Sources, "\n"]),
+    ok = file:write_file(filename:join(site_packages(Venv), "sources.pth"), ["# comment\n/absent\n", causeway_python:bytes(Sources), "\n"]),
     ok = py:activate_venv(Venv),
     ?assertEqual({ok, 1}, py:eval("__import__('edited').value")),
     #{<<"path">> := Path} = state(),
