@@ -79,7 +79,7 @@ signature("cbor", Input) ->
     InPython = py:call('erlang.cbor', loads, [{bytes, Input}]),
     case causeway_cbor:decode(Input) of
         {ok, _} -> ok;
-        {error, {cbor, _}} -> {error, {'ValueError', [_ | _]}} = InPython
+        {error, {cbor, _}} -> {error, {Type, [_ | _]}} = InPython, true = lists:member(Type, ['ValueError', 'UnicodeDecodeError'])
     end,
     case causeway_cbor:decode_first(Input) of
         {ok, Term, _Rest} ->
