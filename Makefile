@@ -51,20 +51,11 @@ test-matrix: build ## all tests on every Python and OTP found, and in Debian's n
 	@.ci/matrix
 
 .PHONY: test-sanitize
-# The depth of recursion is measured on the real stack.
-test-sanitize: export ASAN_OPTIONS := detect_stack_use_after_return=0
-test-sanitize: export LSAN_OPTIONS := suppressions='$(CURDIR)/.ci/leaks.supp'
-test-sanitize: build ## the core under the address and thread sanitizers, a node under that of addresses
-	@for sanitizer in address thread; do \
-	    echo "== swift test, $$sanitizer sanitizer"; \
-	    define=$$(echo $$sanitizer | tr a-z A-Z)_SANITIZER; \
-	    swift test --disable-xctest --filter StreamsTests --sanitize=$$sanitizer \
-	        -Xswiftc -D$$define --scratch-path .build/sanitize-$$sanitizer || exit; \
-	done
+test-sanitize: build ## the core under the address and thread sanitizers, a node under that of addresses (ONLY=py_call_SUITE,...)
 	@.ci/sanitize
 
 .PHONY: fuzz
-fuzz: build run-venv ## packets, CBOR, frames and terms for MINUTES in all, from the kept inputs on (ONLY=cbor)
+fuzz: build run-venv ## packets, CBOR, frames, chunks and terms for MINUTES in all, from the kept inputs on (ONLY=cbor)
 	@$(RUN_PYTHON) Tests/Fuzz/run
 
 .PHONY: bench

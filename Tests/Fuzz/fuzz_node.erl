@@ -1,10 +1,10 @@
-%% @doc Frames of streaming calls, CBOR and terms on their way to Python and back, in a real node: `make fuzz'.
+%% @doc Frames and chunks of streaming calls, CBOR, and terms on their way to Python and back, in a real node: `make fuzz'.
 %%
 %% Inputs are bytes, those of a corpus changed here and there; one is kept where what became of it was not seen
 %% before: the same text of an error but for numbers, or a term of the same shape.
 -module(fuzz_node).
 
--export([main/1]).
+-export([main/1, corpus/1, signature/2]).
 
 %% How many inputs are kept, and how deep a shape is.
 -define(KEPT, 300).
@@ -12,25 +12,28 @@
 
 %% @doc Tries one codec for so many seconds, and writes what is worth keeping to the file that the corpus is in.
 -spec main([string()]) -> no_return().
-main([Codec, File, Seconds]) ->
+main([Codec, File, Seconds, Last]) ->
     {ok, _} = application:ensure_all_started(causeway),
+    {ok, Descriptor} = file:open(Last, [write, raw]),
+    _ = put(last, Descriptor),
     Inputs = corpus(File),
-    Known = lists:foldl(fun(Input, Seen) -> Seen#{signature(Codec, Input) => Input} end, #{}, Inputs),
-    End = erlang:monotonic_time(millisecond) + list_to_integer(Seconds) * 1000,
-    {Tried, Kept} = try loop(Codec, list_to_tuple(Inputs), Known, End, 0)
-                    catch Class:Reason:Stack -> found(Codec, Class, Reason, Stack)
-                    end,
-    Saved = save(File, lists:usort(maps:values(Kept))),
-    io:format("fuzz: ~s: nothing found; ~b tried, ~b inputs kept~n", [Codec, Tried, Saved]),
-    halt(0).
+    try
+        Known = lists:foldl(fun(Input, Seen) -> Seen#{tried(Codec, Input) => Input} end, #{}, Inputs),
+        End = erlang:monotonic_time(millisecond) + list_to_integer(Seconds) * 1000,
+        {Tried, Kept} = loop(Codec, list_to_tuple(Inputs), Known, End, 0),
+        Saved = save(File, lists:usort(maps:values(Kept))),
+        io:format("fuzz: ~s: nothing found; ~b tried, ~b inputs kept~n", [Codec, Tried, Saved]),
+        halt(0)
+    catch
+        Class:Reason:Stack ->
+            io:format("fuzz: ~s: ~p~n~p~n~p~n", [Codec, Class, Reason, Stack]),
+            halt(1)
+    end.
 
-found(Codec, Class, Reason, Stack) ->
-    io:format("fuzz: ~s: ~p~n~p~n~p~n", [Codec, Class, Reason, Stack]),
-    case get(input) of
-        undefined -> ok;
-        Input -> io:format("the input: ~s~n", [binary:encode_hex(Input)])
-    end,
-    halt(1).
+%% The input is in a file while it is tried: it may end the node, or take for ever.
+tried(Codec, Input) ->
+    ok = file:pwrite(get(last), 0, [binary:encode_hex(Input), $\n]),
+    signature(Codec, Input).
 
 loop(Codec, Inputs, Known, End, Tried) ->
     case erlang:monotonic_time(millisecond) >= End of
@@ -38,19 +41,16 @@ loop(Codec, Inputs, Known, End, Tried) ->
             {Tried, Known};
         false ->
             Input = changed(element(rand:uniform(tuple_size(Inputs)), Inputs), Inputs),
-            Signature = signature(Codec, Input),
+            Signature = tried(Codec, Input),
             case is_map_key(Signature, Known) orelse byte_size(Input) > 200 of
                 true -> loop(Codec, Inputs, Known, End, Tried + 1);
                 false -> loop(Codec, erlang:append_element(Inputs, Input), Known#{Signature => Input}, End, Tried + 1)
             end
     end.
 
-%% What becomes of an input; what is wrong is an exception.
-signature(Codec, Input) ->
-    _ = put(input, Input),
-    signature_of(Codec, Input).
-
-signature_of("frames", Input) ->
+%% @doc What becomes of an input; what is wrong is an exception.
+-spec signature(string(), binary()) -> term().
+signature("frames", Input) ->
     case causeway_rpc_frame:decode(Input) of
         {ok, Type, Map, Rest} ->
             true = lists:suffix(binary_to_list(Rest), binary_to_list(Input)),
@@ -62,7 +62,25 @@ signature_of("frames", Input) ->
         {error, Reason} ->
             {error, without_numbers(Reason)}
     end;
-signature_of("cbor", Input) ->
+signature("chunks", Input) ->
+    case causeway_rpc_packet:items(Input) of
+        {ok, Number, Sequence, #{count := Count, bytes := Weight, replies := Replies, items := Items}} ->
+            true = Count + Replies =:= length(Items) andalso Weight >= 64 * Count,
+            {ok, Encoded} = causeway_rpc_packet:chunks(Number, Sequence, Items),
+            %% What is written anew may be larger, and then too large for what it is said to weigh.
+            case causeway_rpc_packet:items(iolist_to_binary(Encoded)) of
+                {ok, Number, Sequence, #{count := Count, replies := Replies}} -> lists:usort([shape(Item, 2) || Item <- Items]);
+                error -> {larger, lists:usort([shape(Item, 4) || Item <- Items])}
+            end;
+        error ->
+            {error, length(binary:matches(Input, <<0, 0>>))}
+    end;
+signature("cbor", Input) ->
+    InPython = py:call('erlang.cbor', loads, [{bytes, Input}]),
+    case causeway_cbor:decode(Input) of
+        {ok, _} -> ok;
+        {error, {cbor, _}} -> {error, {Type, [_ | _]}} = InPython, true = lists:member(Type, ['ValueError', 'UnicodeDecodeError'])
+    end,
     case causeway_cbor:decode_first(Input) of
         {ok, Term, _Rest} ->
             {ok, Encoded} = causeway_cbor:encode(Term),
@@ -76,7 +94,7 @@ signature_of("cbor", Input) ->
             <<_, _/binary>> = Text,
             {error, without_numbers(Text)}
     end;
-signature_of("terms", Input) ->
+signature("terms", Input) ->
     case external(Input) of
         {ok, Term} ->
             case py:call(fuzz_node, identity, [Term]) of
@@ -137,6 +155,8 @@ change(Kind, Bytes, Inputs) ->
             <<Before/binary, (binary:part(Other, 0, rand:uniform(byte_size(Other) + 1) - 1))/binary, After/binary>>
     end.
 
+%% @doc The inputs in a file.
+-spec corpus(file:filename()) -> [binary()].
 corpus(File) ->
     {ok, Text} = file:read_file(File),
     [binary:decode_hex(Line) || Line <- binary:split(Text, <<"\n">>, [global, trim_all]), binary:first(Line) =/= $#].

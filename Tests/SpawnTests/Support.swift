@@ -7,8 +7,9 @@ import Testing
 /// defect.
 let patience: Int32 = 30_000
 
-/// The executable, which stands beside that of the tests.
+/// The executable, which stands beside that of the tests. With a sanitizer it needs settings: see .ci/sanitize.
 private let executable: String = {
+    if let other = getenv("CAUSEWAY_SPAWN") { return String(cString: other) }
     var path = [UInt8](repeating: 0, count: 4096)
     let count = path.withUnsafeMutableBytes { bytes in
         readlink("/proc/self/exe", bytes.assumingMemoryBound(to: CChar.self).baseAddress!, bytes.count)

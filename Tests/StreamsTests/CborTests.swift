@@ -103,6 +103,22 @@ struct CborTests {
         }
     }
 
+    @Test("what the fuzzer has found: items, one after the other, until something is none")
+    func corpus() {
+        let inputs = PacketVector.inputs(of: "Fuzz/cbor-items.txt")
+        #expect(inputs.count > 50)
+        for input in inputs {
+            input.withUnsafeBytes { bytes in
+                var reader = CborReader(bytes)
+                while reader.position < bytes.count {
+                    let before = reader.position
+                    guard (try? reader.next()) != nil else { return }
+                    #expect(reader.position > before && reader.position <= bytes.count)
+                }
+            }
+        }
+    }
+
     @Test("writes numbers as short as they can be, and reads them again")
     func numbers() throws {
         let edges = [0, 1, 23, 24, 255, 256, 65535, 65536, 4_294_967_295, 4_294_967_296, Int.max]

@@ -8,9 +8,14 @@ enum PacketVector: Sendable {
     case packet(PacketHead, payload: [UInt8], [UInt8])
     case malformed(String, [UInt8])
 
-    static let all = lines(of: "hex.txt").compactMap(PacketVector.init)
+    static let all = lines(of: "Packets/hex.txt").compactMap(PacketVector.init)
     /// What libFuzzer has found to be of interest: Tests/Packets/corpus.txt.
-    static let corpus = lines(of: "corpus.txt").filter { !$0.hasPrefix("#") }.map(bytes(hex:))
+    static let corpus = inputs(of: "Packets/corpus.txt")
+
+    /// The inputs that a fuzzer keeps in a file of Tests.
+    static func inputs(of name: String) -> [[UInt8]] {
+        lines(of: name).filter { !$0.hasPrefix("#") }.map(bytes(hex:))
+    }
 
     private init?(_ line: String) {
         let fields = line.split(separator: " ").map(String.init)
@@ -45,10 +50,10 @@ enum PacketVector: Sendable {
         contents(of: name).split(separator: UInt8(ascii: "\n")).map { String(decoding: $0, as: UTF8.self) }
     }
 
-    /// The bytes of a file in Tests/Packets.
+    /// The bytes of a file in Tests.
     private static func contents(of name: String) -> [UInt8] {
         let root = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(2)
-        let file = open(root.joined(separator: "/") + "/Packets/" + name, O_RDONLY | O_CLOEXEC)
+        let file = open(root.joined(separator: "/") + "/" + name, O_RDONLY | O_CLOEXEC)
         defer { close(file) }
         var all: [UInt8] = []
         var part = [UInt8](repeating: 0, count: 65536)

@@ -17,8 +17,15 @@ start(Clang, Config) ->
     Library = filename:join(Directory, "preload.so"),
     ok = compile(Clang, filename:join([binary_to_list(causeway_ct:python_dir()), "../../../Tests/Preload/preload.c"]), Library),
     Paths = lists:append([["-pa", Path] || Path <- causeway_ct:ebin_dirs()]),
-    {ok, Peer, _Node} = peer:start(#{connection => standard_io, args => Paths, env => [{"LD_PRELOAD", Library}]}),
+    {ok, Peer, _Node} = peer:start(#{connection => standard_io, args => Paths, env => [{"LD_PRELOAD", after_others(Library)}]}),
     [{peer, Peer} | Config].
+
+%% A sanitizer has to be the first.
+after_others(Library) ->
+    case os:getenv("LD_PRELOAD", "") of
+        "" -> Library;
+        Others -> Others ++ ":" ++ Library
+    end.
 
 %% Swift comes with clang.
 compile(Clang, Source, Library) ->

@@ -1,6 +1,7 @@
 """CBOR: the examples of RFC 8949, cbor2 as the oracle, and bytes that are none."""
 
 import math
+from pathlib import Path
 
 import cbor2
 import pytest
@@ -8,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erlang import Atom, cbor
+
+FUZZ = Path(__file__).parents[2] / "Tests/Fuzz"
+CORPORA = ["cbor-items.txt", "cbor.txt"]
 
 EXAMPLES = [
     ("00", 0),
@@ -102,6 +106,18 @@ def test_as_cbor2_has_it(value):
 
 @given(st.binary(max_size=60))
 def test_random_bytes_are_refused_or_read(data):
+    read_or_refuse(data)
+
+
+def test_what_fuzzers_have_found():
+    lines = [line for name in CORPORA for line in (FUZZ / name).read_text().splitlines()]
+    inputs = [bytes.fromhex(line) for line in lines if not line.startswith("#")]
+    assert len(inputs) > 100
+    for data in inputs:
+        read_or_refuse(data)
+
+
+def read_or_refuse(data):
     try:
         read = cbor.loads(data)
     except ValueError:

@@ -99,11 +99,11 @@ much_too_much(_Config) ->
     {_, Peer} = Both = rpc_peer:connect(),
     {Handler, _Stream, _Room} = open(Peer),
     erlang:garbage_collect(),
-    Before = erlang:memory(total),
+    Before = causeway_ct:memory(total),
     Payload = iolist_to_binary(rpc_peer:data(0, 0, [binary:copy(<<"x">>, 1000000)])),
     Most = lists:foldl(fun(_, Most) ->
         [{ok, 0, _} = causeway_packet_connection:request(Peer, ?DATA, Payload) || _ <- lists:seq(1, 20)],
-        max(Most, erlang:memory(total))
+        max(Most, causeway_ct:memory(total))
     end, 0, lists:seq(1, 50)),
     ?assertMatch(#{<<"code">> := _}, rpc_peer:error_frame()),
     ?assert(Most - Before < 64 * 1048576),

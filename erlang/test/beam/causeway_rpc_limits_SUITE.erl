@@ -192,12 +192,12 @@ nothing_is_read(_Config) ->
         [ok = ?S:send(Stream, binary:copy(Chunk)) || _ <- lists:seq(1, 10000)]
     end),
     erlang:garbage_collect(),
-    Before = erlang:memory(total),
+    Before = causeway_ct:memory(total),
     ok = gen_tcp:send(Two, written(rpc_peer:opening(<<"source">>, 0, 1 bsl 100))),
     Stream = receive {handler, Half} -> Half end,
     Sent = settled(Stream),
     ?assert(Sent * 100000 < 16000000),
-    ?assert(erlang:memory(total) - Before < 64 * 1048576),
+    ?assert(causeway_ct:memory(total) - Before < 64 * 1048576),
     ok = gen_tcp:close(Two),
     causeway_ct:wait_until(fun() -> not is_process_alive(Connection) end).
 

@@ -274,9 +274,9 @@ node_suspended(_Config) ->
     Sent = fill(Stream, Chunk, 0),
     %% What is on the way, and waits to be.
     ?assert(Sent * 10000 < 9 * 262144),
-    Memory = erlang:memory(binary),
+    Memory = causeway_ct:memory(binary),
     ?assertEqual({error, timeout}, ?S:send(Stream, Chunk, raw, 500)),
-    ?assert(erlang:memory(binary) < Memory + 1000000),
+    ?assert(causeway_ct:memory(binary) < Memory + 1000000),
     os:cmd("kill -CONT " ++ Number),
     [ok = ?S:send(Stream, Chunk, raw, 20000) || _ <- lists:seq(1, 100)],
     ok = ?S:close_send(Stream),
