@@ -9,7 +9,7 @@
 
 -define(PATIENCE, 5000).
 %% Suites with waits of C code that nothing ends: their contexts go when what they wait for has come.
--define(MAY_LEAVE, #{py_interrupt_SUITE => #{context_threads => 1}, py_event_loop_SUITE => #{descriptors => 1}}).
+-define(MAY_LEAVE, #{py_interrupt_SUITE => #{context_threads => 1}}).
 %% Of the node itself, of what is printed and logged, and of the kernel's random numbers.
 -define(OWN_FILES, ["/dev/null", "/dev/urandom", "/dev/pts/", "/dev/tty"]).
 
@@ -32,7 +32,8 @@ post_end_per_suite(_Suite, _Config, Return, Before) ->
     case settles(Before) orelse collect_in_python() andalso settles(Before) of
         true -> {Return, Before};
         false ->
-            Left = {left_in_the_node, more(Before), descriptors, files(), processes, unnamed(), tables, tables()},
+            Left = {left_in_the_node, more(Before), descriptors, files(), processes, unnamed(), tables, tables(),
+                    event_loops, event_loops()},
             {{fail, Left}, Before}
     end.
 
@@ -49,6 +50,13 @@ collect_in_python() ->
     {ok, _} = py:gc(),
     ok = application:stop(causeway),
     true.
+
+%% Loops that are open yet, and who has them.
+event_loops() ->
+    ok = causeway_ct:start(),
+    Answer = py:call(leak_helpers, open_loops, []),
+    ok = application:stop(causeway),
+    Answer.
 
 %% What there is more of than before, as {Was, Is}. Garbage may hold on to something, so that goes first.
 more(Before) ->

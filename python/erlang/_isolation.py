@@ -9,6 +9,7 @@ import builtins
 import gc
 import sys
 import threading
+import time
 import warnings
 from types import ModuleType
 
@@ -19,6 +20,8 @@ _namespaces: dict[str, dict[str, object]] = {}
 _builtins: dict[str, object] = {}
 _lists: list[tuple[list, list]] = []
 _recursion_limit = sys.getrecursionlimit()
+#: For how many seconds threads are waited for that may be about to end.
+_PATIENCE = 0.2
 
 
 def remember():
@@ -42,7 +45,7 @@ def reset():
     vars(builtins).update(_builtins)
     if (packets := sys.modules.get("erlang.packetstream._connection")) and not packets.abort_all():
         return False
-    if _thread._count():
+    if _thread._count() and not _threads_end():
         return False
     if venv := sys.modules.get("erlang._venv"):
         venv.deactivate()
@@ -64,6 +67,22 @@ def reset():
     gc.enable()
     gc.collect()
     # What was collected may have started one.
+    return not _thread._count()
+
+
+def _threads_end():
+    """Whether the threads that a context has started end now.
+
+    Those of executors do when nobody has these any more, as of event loops that are closed.
+    """
+    # Also where one stays: nobody collects garbage in this interpreter later.
+    gc.collect()
+    end = time.monotonic() + _PATIENCE
+    own = (threading.main_thread(), threading.current_thread())
+    for thread in threading.enumerate():
+        # Others than `threading` has started are not known to it.
+        if thread not in own and not isinstance(thread, threading._DummyThread):
+            thread.join(max(0, end - time.monotonic()))
     return not _thread._count()
 
 

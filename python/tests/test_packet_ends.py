@@ -346,6 +346,35 @@ entered.wait()
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_python_ends_with_coroutine_handlers_of_a_connection_that_nobody_has_closed():
+    """The thread of their loop is stopped where it is then: whoever waited for it would wait in vain."""
+    program = """
+import socket, types
+from erlang.packetstream import PacketConnection
+observer = types.ModuleType("observer")  # it must not keep the names of this program
+exec('''
+import os, sys, threading
+wait, ends, tell = threading.Thread.join, sys.is_finalizing, os.write
+def join(thread, timeout=None):
+    if ends():
+        tell(2, b"waits for " + thread.name.encode())
+    wait(thread, timeout)
+threading.Thread.join = join
+''', vars(observer))
+one, two = socket.socketpair()
+async def handler(rq_type, flags, payload):
+    return payload
+a = PacketConnection(one, request_handler=handler).open()
+b = PacketConnection(two).open()
+assert b.do(1, 0, b"abc") == (True, 0, b"abc")
+a._cycle = a  # only the last collection finds it
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], timeout=PATIENCE, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_signal_interrupts_who_waits():
     program = """
 import signal, socket, threading, os

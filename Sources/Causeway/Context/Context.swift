@@ -138,7 +138,15 @@ final class Context: Resource, @unchecked Sendable {
     var hasEnded: Bool { ended.load(ordering: .sequentiallyConsistent) }
 
     /// The thread has stopped.
-    func threadEnded() { ended.store(true, ordering: .sequentiallyConsistent) }
+    func threadEnded() {
+        ended.store(true, ordering: .sequentiallyConsistent)
+        // Tasks that have resisted their end, or had no time for it, answer nothing any more. Their calls refer to this.
+        let left = tasks.withLock { tasks in
+            defer { tasks = [:] }
+            return tasks
+        }
+        _ = (left, cancelledTasks.close())
+    }
 
     /// Whether the thread has nothing to do, but perhaps for the loop of tasks.
     var isQuiet: Bool { calls.isEmpty && reactor.requests.isEmpty }

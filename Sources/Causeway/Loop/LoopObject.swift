@@ -368,7 +368,8 @@ struct LoopObject {
                 "_set_debugging($self, enabled, /)\n--\n\nWhether asyncio's handles are used."
             ) { me, arguments, count in
                 returning { () throws(PythonError) in
-                    let core = try LoopObject.open(me)
+                    // Also of a loop that is closed, as asyncio has it.
+                    let core = try LoopObject.core(me)
                     core.isDebugging = count == 1 && arguments?[0] == cpython_true()
                     return newNone()
                 }
