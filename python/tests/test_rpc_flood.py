@@ -1,4 +1,4 @@
-"""Peers of a connection of streaming calls that send frames faster than these are handled, and read nothing."""
+"""Peers of a connection of streaming calls that send frames faster than it handles them, and read nothing."""
 
 import socket
 import struct

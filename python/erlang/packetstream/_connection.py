@@ -56,8 +56,8 @@ class PacketConnection:
     - ``max_outstanding``, ``send_window``: requests without a response (65,536; None is no limit), and bytes
       not yet written (4 MiB), from which on :meth:`request` waits.
     - ``max_requests``, ``receive_window``: unanswered requests of the peer (1,024), and their bytes (64 MiB;
-      each has 512 more than its payload), from which on nothing more is read. While requests of ours are outstanding only the second counts, as a handler may
-      be waiting for the response.
+      each has 512 more than its payload), from which on nothing more is read. While requests of ours are
+      outstanding only the second counts, as a handler may be waiting for the response.
     - ``keepalive``: seconds without any packet after which the peer is asked for one, and ends the
       connection where as many again bring none.
     - ``close_timeout``: seconds that :meth:`close` gives what is under way.
