@@ -1,4 +1,4 @@
-"""How a plain python3 ends that has event loops open: as with asyncio's own, without a crash, a wait or a word."""
+"""How a plain python3 ends that has event loops open: as with asyncio's own, and without a word."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Programs for py_loop_attack_SUITE: what a context's end finds event loops at, and what both kinds of loop do alike."""
+"""Programs for py_loop_attack_SUITE: what a context that ends finds its loops at, and what both kinds do."""
 
 import asyncio
 import gc
