@@ -107,7 +107,9 @@
                      max_outstanding => pos_integer() | infinity, send_window => pos_integer() | infinity,
                      max_waiting => pos_integer() | infinity,
                      max_requests => pos_integer() | infinity, receive_window => pos_integer() | infinity,
-                     send_timeout => timeout(), keepalive => timeout(), drain => timeout()}.
+                     send_timeout => timeout(), keepalive => timeout(), drain => timeout(),
+                     %% For {@link causeway_rpc:connect/2}.
+                     taker => pid()}.
 -type handler() :: undefined
                  | fun((natural(), natural(), binary()) -> response())
                  | fun((natural(), natural(), binary(), from()) -> response())
