@@ -1,5 +1,6 @@
 """Streaming calls over connections whose peer opens more calls than it may, or gives room without end."""
 
+import asyncio
 import queue
 import socket
 import struct
@@ -117,6 +118,29 @@ def test_answers_that_are_none(answer):
     with raw_peer(_answers(answer)) as (connection, _peer, _frames):
         with pytest.raises(rpc.RpcError):
             connection.open_stream("there")
+        assert connection.info()["streams"] == 0
+
+
+def test_a_deadline_that_passes_before_the_call_is_accepted():
+    """The peer answers what was given up, and only says that it was."""
+    given_up = threading.Event()
+
+    def take(frame, _flags, _payload):
+        if frame == 0x2A:
+            given_up.set()
+        if frame == 0x27:
+            given_up.wait(PATIENCE)
+            return 0, cbor.dumps({"error": {"code": "cancelled", "message": "before it was accepted"}})
+        return None
+
+    with raw_peer(take) as (connection, _peer, _frames):
+        with pytest.raises(rpc.RpcError) as raised:
+            connection.open_stream("slow", deadline=0.01)
+        assert raised.value.code == "deadline_exceeded"
+        given_up.clear()
+        with pytest.raises(rpc.RpcError) as raised:
+            asyncio.run(connection.async_open_stream("slow", deadline=0.01))
+        assert raised.value.code == "deadline_exceeded"
         assert connection.info()["streams"] == 0
 
 

@@ -142,6 +142,9 @@ class Connection:
     def _unopened(self, stream, error):
         stream._half.leave()
         stream._half.end("close")
+        # Its deadline has passed: whatever the other side says of it then.
+        if stream._aborted is not None:
+            return RpcError(*stream._aborted)
         if isinstance(error, (ClosedError, CancellationError)):
             return RpcError("disconnected", str(error))
         return error

@@ -30,6 +30,7 @@ class Stream:
     def __init__(self, half, link=None):
         self._half = half
         self._link = link
+        self._aborted = None
 
     # --- sending ------------------------------------------------------------------------------
 
@@ -155,6 +156,7 @@ class Stream:
 
     def abort(self, code, message=""):
         """End the call with an error: both halves raise it from now on."""
+        self._aborted = (code, message)
         if self._link is not None:
             self._link.ending(self, (code, message))
         kind = _causeway.Atom("error") if _causeway.in_beam() else "error"
