@@ -320,7 +320,8 @@ tests_of_plain_python(_Config) ->
     Tests = filename:join(causeway_ct:python_dir(), "../../../python/tests"),
     Files = lists:sort(filelib:wildcard(unicode:characters_to_list(filename:join(Tests, "test_byte_channel*.py")))),
     ?assert(length(Files) > 5),
-    Arguments = ["--quiet", "-p", "no:cacheprovider" | Files],
+    %% What pytest says goes by way of the node to descriptor 1, from which it would catch that itself.
+    Arguments = ["--quiet", "--capture=sys", "-p", "no:cacheprovider" | Files],
     Code = io_lib:format("{ok, _} = application:ensure_all_started(causeway), "
                          "{ok, 0} = py:call(pytest, main, [~0p], #{}, 300000), init:stop().",
                          [[unicode:characters_to_binary(Argument) || Argument <- Arguments]]),
