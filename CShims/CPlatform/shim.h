@@ -80,6 +80,10 @@ static inline int cplatform_accept(int listener, struct sockaddr *address, sockl
 
 /* fcntl is variadic. */
 static inline int cplatform_duplicate(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 3); }
+
+/* dup3 needs _GNU_SOURCE. */
+extern int dup3(int, int, int);
+static inline int cplatform_replace(int fd, int by) { return dup3(by, fd, O_CLOEXEC); }
 static inline int cplatform_status_flags(int fd) { return fcntl(fd, F_GETFL); }
 static inline int cplatform_set_status_flags(int fd, int flags) { return fcntl(fd, F_SETFL, flags); }
 

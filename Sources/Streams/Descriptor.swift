@@ -19,6 +19,14 @@ public struct Descriptor: ~Copyable, Sendable {
         return number
     }
 
+    /// Lets go of the open file at once, and keeps the number, by which others may still mean to use it: until this
+    /// value ends it refers to the same file as `other`.
+    ///
+    /// The corresponding C function is `dup3`. Where that fails, the file is closed with this value.
+    public borrowing func refer(toFileOf other: borrowing Descriptor) {
+        _ = try? retryingOnInterrupt { cplatform_replace(number, other.number) }
+    }
+
     /// Makes reads and writes return at once.
     ///
     /// The corresponding C function is `fcntl(F_SETFL)`. Throws what the system says.

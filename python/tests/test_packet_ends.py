@@ -13,6 +13,7 @@ import weakref
 import pytest
 from packet_support import PATIENCE, Gate, Peer, in_thread, joined, outcome, pair, peer
 
+from erlang import rpc
 from erlang.packetstream import (
     CancellationError,
     ClosedError,
@@ -210,6 +211,29 @@ def test_abort_wakes_everybody_at_once():
         assert joined(joining) is None
         with pytest.raises(ClosedError):
             connection.request(1)
+
+
+@pytest.mark.parametrize(
+    ("make", "end"),
+    [
+        (lambda ours: PacketConnection(ours).open(), PacketConnection.close),
+        (lambda ours: PacketConnection(ours).open(), PacketConnection.abort),
+        (rpc.connect, rpc.Connection.close),
+    ],
+    ids=["close", "abort", "calls"],
+)
+def test_the_peer_sees_the_end_while_the_connection_is_kept(make, end):
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(PATIENCE)
+    with theirs:
+        connection = make(ours)
+        end(connection)
+        ours.close()
+        received = b""
+        while data := theirs.recv(100):
+            received += data
+        assert received == bytes.fromhex("03000200")
+        assert connection.closed
 
 
 def test_both_ends_close_at_once():

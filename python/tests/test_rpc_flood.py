@@ -82,8 +82,7 @@ def test_answers_that_nobody_reads_are_no_memory(frame, payload):
                 tag += 1
             theirs.shutdown(socket.SHUT_WR)
             connection.join(PATIENCE)
-        # The connection's own descriptor lives as long as its object.
-        theirs.shutdown(socket.SHUT_RD)
+        ours.close()
         drain.join(PATIENCE)
         assert not drain.is_alive()
     finally:

@@ -101,7 +101,10 @@ extension PacketLink {
             c.isOver = c.leaving == c.crew.count && c.starting == 0
             return c.isOver
         }
-        if isLast { thread.withGIL { dropReferences() } }
+        if isLast {
+            letGoOfStreams()
+            thread.withGIL { dropReferences() }
+        }
         thread.end()
         // Not before: who waits for that may end the interpreter next.
         let wakers = lock.withLock { c in

@@ -465,6 +465,13 @@ final class PacketLink: @unchecked Sendable {
         }
     }
 
+    /// The last of the crew has gone: the peer can see the end, however long Python keeps the connection. The numbers
+    /// stay ours, as a thread of Python may be about to look at them; there it finds the bell.
+    func letGoOfStreams() {
+        source.descriptor.refer(toFileOf: bell)
+        target.descriptor.refer(toFileOf: bell)
+    }
+
     /// The last of the crew has gone. With the GIL.
     func dropReferences() {
         lock.withLock { $0.handlers = [:] }
