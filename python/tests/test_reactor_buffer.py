@@ -1,6 +1,7 @@
 """ReactorBuffer against bytes: whatever bytes does, it does, with the same results and errors."""
 
 import gc
+import itertools
 import pickle
 import struct
 import sys
@@ -383,10 +384,14 @@ def test_memory_is_given_back():
     try:
         churn()
         gc.collect()
-        before, resident = tracemalloc.get_traced_memory()[0], resident_pages()
-        churn()
-        gc.collect()
-        assert tracemalloc.get_traced_memory()[0] - before < 10_000
+        resident = resident_pages()
+        sizes = [tracemalloc.get_traced_memory()[0]]
+        for _ in range(3):
+            churn()
+            gc.collect()
+            sizes.append(tracemalloc.get_traced_memory()[0])
+        # Each time: a table of Python's that grows does so once.
+        assert min(after - before for before, after in itertools.pairwise(sizes)) < 10_000, sizes
         assert resident_pages() - resident < 1000
     finally:
         tracemalloc.stop()
