@@ -219,6 +219,31 @@ static inline int cpython_is_importing(PyThreadState *thread) {
     return is;
 }
 
+/* What a thread state of 3.11 begins with, as its cpython/pystate.h has it: that does not change any more. */
+typedef struct {
+    void *before[18];
+    PyObject *async_exc;
+    unsigned long thread_id;
+} cpython_thread_of_3_11;
+
+/* Raises an exception in a thread at its next bytecode, or takes back one that is not raised yet (NULL). With the GIL.
+   PyThreadState_SetAsyncExc takes the newest thread with that identifier. In 3.11 that is one which the thread is just
+   starting: it has the identifier of its parent until it runs. Hit in its place it would never say that it has begun,
+   for which its parent waits without end. So there the exception is put where it belongs, and that function has threads
+   look: called for the calling thread, which has none to lose, it changes nothing else. */
+static inline void cpython_interrupt(PyThreadState *thread, unsigned long identifier, PyObject *exception) {
+    cpython_thread_of_3_11 *state = Py_Version >> 16 == 0x030B ? (cpython_thread_of_3_11 *)thread : NULL;
+    if (!state || state->thread_id != identifier) {
+        PyThreadState_SetAsyncExc(identifier, exception);
+        return;
+    }
+    PyObject *old = state->async_exc;
+    Py_XINCREF(exception);
+    state->async_exc = exception;
+    Py_XDECREF(old);
+    if (exception) PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), NULL);
+}
+
 /* Before Py_InitializeEx: a function that is asked before things happen which Python calls events. */
 static inline void cpython_add_audit_hook(
     int (*_Nonnull hook)(const char *_Nullable, PyObject *_Nullable, void *_Nullable)) {

@@ -57,8 +57,10 @@ public final class ThreadState {
 
     /// Raises an exception in another thread at its next bytecode; nil takes back one not yet raised.
     ///
-    /// With the GIL. The corresponding C function is `PyThreadState_SetAsyncExc`.
-    public static func interrupt(thread identifier: UInt, with exception: PyPointer?) {
-        PyThreadState_SetAsyncExc(identifier, exception)
+    /// Of a state that has not ended, with the GIL; not for the thread that calls, but to take one back. The
+    /// corresponding C function is `PyThreadState_SetAsyncExc`.
+    public static func interrupt(_ address: UInt, identifier: UInt, with exception: PyPointer?) {
+        guard let state = OpaquePointer(bitPattern: address) else { return }
+        cpython_interrupt(state, identifier, exception)
     }
 }

@@ -254,7 +254,9 @@ final class Context: Resource, @unchecked Sendable {
     func dropInterruption() -> Bool {
         guard isInterrupted.load(ordering: .relaxed) else { return false }
         isInterrupted.store(false, ordering: .relaxed)
-        ThreadState.interrupt(thread: threadIdentifier.load(ordering: .relaxed), with: nil)
+        ThreadState.interrupt(
+            threadState.load(ordering: .relaxed), identifier: threadIdentifier.load(ordering: .relaxed),
+            with: nil)
         sleep.store(0)
         hasInterrupted = true
         return true

@@ -171,12 +171,12 @@ final class Janitor: Sendable {
     private func raise(_ interruption: PyPointer, for work: Interruption) -> Bool {
         guard work.isDue else { return true }
         let context = work.context
-        if ThreadState.isImporting(context.threadState.load(ordering: .sequentiallyConsistent)) {
-            return false
-        }
+        let state = context.threadState.load(ordering: .sequentiallyConsistent)
+        if ThreadState.isImporting(state) { return false }
         context.isInterrupted.store(true, ordering: .relaxed)
         if !work.isRepeated { context.raised.store(work.activity, ordering: .relaxed) }
-        ThreadState.interrupt(thread: context.threadIdentifier.load(ordering: .relaxed), with: interruption)
+        ThreadState.interrupt(
+            state, identifier: context.threadIdentifier.load(ordering: .relaxed), with: interruption)
         context.sleep.set(bits: Sleep.interrupted)
         context.sleep.wake()
         // It may wait for an Erlang function.

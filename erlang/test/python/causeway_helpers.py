@@ -1,8 +1,10 @@
 """What the Erlang suites need on the Python side."""
 
+import concurrent.futures
 import contextlib
 import ctypes
 import gc
+import math
 import threading
 import time
 import weakref
@@ -32,6 +34,20 @@ def tell(pid, term):
 
 
 # Calls that take long. All of them say first that they have begun.
+
+
+def start_threads(test):
+    """Until it is interrupted."""
+    erlang.send(test, erlang.atom("started"))
+    while True:
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+
+
+def in_an_executor():
+    with concurrent.futures.ThreadPoolExecutor() as executor:
+        return executor.submit(math.sqrt, 4).result()
 
 
 def loop(pid):
