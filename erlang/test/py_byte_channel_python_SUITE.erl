@@ -63,7 +63,6 @@ parts_of_binaries(_Config) ->
 
 %% What Python sees is Erlang's memory: there once, and as long as one of them has it.
 buffer_over_a_binary(_Config) ->
-    Before = causeway_ct:memory(binary),
     Channel = channel_ct:new(),
     Digest = channel_ct:in_process(fun() ->
                                            Large = crypto:strong_rand_bytes(?LARGE),
@@ -71,11 +70,11 @@ buffer_over_a_binary(_Config) ->
                                            {ok, ?LARGE} = py:call(?HELPERS, keep_buffer, [<<"buffer">>, Channel]),
                                            erlang:md5(Large)
                                    end),
-    ?assert(Before =:= 0 orelse causeway_ct:memory(binary) - Before >= ?LARGE),
+    With = causeway_ct:memory(binary),
     {ok, Bytes} = py:call(?HELPERS, bytes_of, [<<"buffer">>]),
     ?assertEqual(Digest, erlang:md5(Bytes)),
     {ok, none} = py:call(?HELPERS, forget, [<<"buffer">>]),
-    ok = channel_ct:in_process(fun() -> causeway_ct:settled(fun() -> causeway_ct:memory(binary) end, Before + ?LARGE div 2 + byte_size(Bytes)) end).
+    ok = channel_ct:in_process(fun() -> causeway_ct:settled(fun() -> causeway_ct:memory(binary) end, With - ?LARGE div 2 + byte_size(Bytes)) end).
 
 buffers_of_every_size(_Config) ->
     Channel = channel_ct:new(),

@@ -1,7 +1,7 @@
 %% @doc What `make bench-check' fails for: the ratios of a run that was made up, against thresholds that were.
 -module(bench_check_SUITE).
 
--export([all/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
+-export([suite/0, all/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
 -export([worse_by_more_than_15_percent/1, what_has_no_threshold/1, rounds_apart_are_not_compared/1, no_thresholds/1,
          recorded/1, thresholds_are_of_targets/1, worse_each_time/1, what_cannot_be_measured_again/1]).
 
@@ -9,6 +9,8 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -define(THRESHOLDS, "Tests/Benchmarks/thresholds.config").
+
+suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
     [worse_by_more_than_15_percent, what_has_no_threshold, rounds_apart_are_not_compared, no_thresholds, recorded,

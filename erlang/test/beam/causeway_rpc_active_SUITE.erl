@@ -6,10 +6,12 @@
 -import(rpc_halves, [pair/0, pair/1, told/1, await/1, result/1, no_messages/0]).
 -import(causeway_ct, [wait_until/1]).
 
--export([all/0, init_per_suite/1, end_per_suite/1]).
+-export([suite/0, all/0, init_per_suite/1, end_per_suite/1]).
 -export([active_all/1, active_number/1, active_once/1, active_error/1, controlling_process/1]).
 
 -define(S, causeway_rpc_stream).
+
+suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
     [active_all, active_number, active_once, active_error, controlling_process].

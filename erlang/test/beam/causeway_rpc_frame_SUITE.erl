@@ -5,7 +5,7 @@
 
 -behaviour(causeway_rpc_stream).
 
--export([all/0, init_per_suite/1, end_per_suite/1]).
+-export([suite/0, all/0, init_per_suite/1, end_per_suite/1]).
 -export([written/1, read/1, packed_arguments/1, needed_keys/1, wrong_frames/1, more_than_one/1, defaults/1,
          transport_module/1, transport_process/1, transport_ends/1, ends_are_told/1, errors_are_told/1, numbers_are_checked/1,
          two_nodes_of_frames/1, slow_transport/1]).
@@ -14,6 +14,8 @@
 -define(S, causeway_rpc_stream).
 -define(F, causeway_rpc_frame).
 -define(ID, <<16#00112233445566778899aabbccddeeff:128>>).
+
+suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
     [written, read, packed_arguments, needed_keys, wrong_frames, more_than_one, defaults, transport_module,

@@ -6,13 +6,15 @@
 -import(rpc_halves, [half/1, pair/0, pair/1, waiters/1, await/1, result/1, is_waiting/1]).
 -import(causeway_ct, [wait_until/1]).
 
--export([all/0, init_per_suite/1, end_per_suite/1]).
+-export([suite/0, all/0, init_per_suite/1, end_per_suite/1]).
 -export([missing_options/1, wrong_options/1, unpaired/1, chunks_in_order/1, terms/1, wrong_chunks/1, half_close/1,
          close/1, abort/1, abort_is_sticky/1, chunks_before_the_error/1, cancel/1, reply/1, reply_overtakes_nothing/1,
          delivered_reply_overwrites/1, many_at_once/1, owner_ends/1, killed_half/1, ends_by_itself/1,
          answers_when_ended/1, re_pairing/1, info/1, deadline/1, delivered/1, unknown_requests/1]).
 
 -define(S, causeway_rpc_stream).
+
+suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
     [missing_options, wrong_options, unpaired, chunks_in_order, terms, wrong_chunks, half_close, close, abort,

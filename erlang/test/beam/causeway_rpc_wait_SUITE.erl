@@ -6,13 +6,15 @@
 -import(rpc_halves, [pair/0, pair/1, waiters/1, await/1, result/1, is_waiting/1, kill/1, no_messages/0]).
 -import(causeway_ct, [wait_until/1]).
 
--export([all/0, init_per_suite/1, end_per_suite/1]).
+-export([suite/0, all/0, init_per_suite/1, end_per_suite/1]).
 -export([close_settles_own_waiters/1, close_settles_waiting_receivers/1, reply_waiters/1,
          receivers_are_served_in_order/1, receiver_that_dies_loses_nothing/1, receiver_that_gives_up_leaves_nothing/1,
          window/1, sender_waits_for_room/1, sender_is_patient_for_a_moment/1, sender_that_dies_sends_nothing/1,
          memory_is_flat/1]).
 
 -define(S, causeway_rpc_stream).
+
+suite() -> [{timetrap, {seconds, 60}}].
 
 all() ->
     [close_settles_own_waiters, close_settles_waiting_receivers, reply_waiters, receivers_are_served_in_order,

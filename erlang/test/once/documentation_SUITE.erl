@@ -7,7 +7,7 @@
 %% `-module(' is compiled. Blocks that are indented are commands that other suites run.
 -module(documentation_SUITE).
 
--export([all/0, init_per_suite/1, end_per_suite/1]).
+-export([suite/0, all/0, init_per_suite/1, end_per_suite/1]).
 -export([all_languages_are_run/1, links_lead_somewhere/1, guides_are_listed/1, sources_are_there/1,
          rooms_are_named/1, targets_of_make_are_there/1, erlang/1, elixir/1, python/1, shell/1, files_are_used/1]).
 
@@ -19,6 +19,8 @@
 %% The files are written when the suite begins.
 -define(LANGUAGES, [<<"elixir">>, <<"erlang">>, <<"python">>, <<"sh">>]).
 -define(PATIENCE, 30000).
+
+suite() -> [{timetrap, {minutes, 4}}].
 
 all() ->
     [all_languages_are_run, links_lead_somewhere, guides_are_listed, sources_are_there, rooms_are_named,
