@@ -203,13 +203,13 @@ same(Frames) ->
 %% Sends while nothing is handled, until nothing is read any more.
 flood(Next, {Connection, Packets, Socket}) ->
     erlang:garbage_collect(),
-    Before = erlang:memory(total),
+    Before = causeway_ct:memory(total),
     Sent = counters:new(1, []),
     ok = sys:suspend(Connection),
     {Flooder, Monitor} = spawn_monitor(fun() -> send(Next, 1, Socket, Sent) end),
     causeway_ct:wait_until(fun() -> has_stopped(Packets) orelse not is_process_alive(Flooder) end),
     ?assert(is_process_alive(Flooder)),
-    ?assert(erlang:memory(total) - Before < 48 * 1048576, erlang:memory(total) - Before),
+    ?assert(causeway_ct:memory(total) - Before < 48 * 1048576, causeway_ct:memory(total) - Before),
     ?assertMatch({message_queue_len, Length} when Length =< 2 * ?WINDOW div ?OVERHEAD,
                  process_info(Connection, message_queue_len)),
     %% Others go on meanwhile.
