@@ -32,7 +32,7 @@ init_per_suite(Config) -> causeway_ct:start(Config).
 end_per_suite(Config) -> causeway_ct:stop(Config).
 
 init_per_testcase(_Case, Config) ->
-    [ok = ?R:unadvertise(Name) || {Name, _} <- ?R:list_advertised()],
+    ok = rpc_peer:serve_nothing(),
     Config.
 
 end_per_testcase(_Case, _Config) ->

@@ -33,7 +33,7 @@ init_per_suite(Config) ->
     Started.
 
 end_per_suite(Config) ->
-    [ok = ?R:unadvertise(Name) || {Name, _} <- ?R:list_advertised()],
+    ok = rpc_peer:serve_nothing(),
     causeway_ct:stop(Config).
 
 %% The connection outlives the process that runs this.

@@ -41,7 +41,7 @@ end_per_suite(Config) ->
     Keeper = proplists:get_value(keeper, Config),
     Keeper ! {stop, self()},
     receive {Keeper, Said} -> {match, _} = re:run(Said, "streams 0 ") after 30000 -> error(child_runs) end,
-    [ok = ?R:unadvertise(Name) || {Name, _} <- ?R:list_advertised()],
+    ok = rpc_peer:serve_nothing(),
     causeway_ct:stop(Config).
 
 init_per_testcase(_Case, Config) ->

@@ -1,7 +1,7 @@
 %% @doc A bare packet connection as the peer of a connection of streaming calls, which may do what it may not.
 -module(rpc_peer).
 
--export([connect/0, connect/1, close/1, flush/0, sockets/0, serve_held/1, open/1, open/3, opening/3, data/3, send/4, frame/3, error_frame/0,
+-export([connect/0, connect/1, close/1, flush/0, sockets/0, serve_held/1, serve_nothing/0, open/1, open/3, opening/3, data/3, send/4, frame/3, error_frame/0,
          all_of/1]).
 
 -define(R, causeway_rpc).
@@ -129,3 +129,9 @@ all_of(Stream, Bytes) ->
         {chunk, Chunk} -> all_of(Stream, Bytes + byte_size(Chunk));
         Other -> {Bytes, Other}
     end.
+
+%% @doc For end_per_testcase: no name is served any more.
+-spec serve_nothing() -> ok.
+serve_nothing() ->
+    [ok = causeway_rpc:unadvertise(Name) || {Name, _} <- causeway_rpc:list_advertised()],
+    ok.

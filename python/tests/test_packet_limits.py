@@ -26,6 +26,13 @@ def test_max_outstanding():
         assert connection.info()["outstanding"] == 3
 
 
+def test_a_window_that_is_never_full():
+    with peer(send_window=1 << 62, receive_window=1 << 62) as (connection, other):
+        result = connection.request(1)
+        other.respond(1)
+        result()
+
+
 def test_a_peer_that_never_reads_is_no_memory():
     with peer(send_window=1 << 20) as (connection, _):
         with pytest.raises(TimeoutError, match="no room"):

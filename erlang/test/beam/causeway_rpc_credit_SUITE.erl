@@ -33,8 +33,7 @@ init_per_testcase(_Case, Config) ->
     Config.
 
 end_per_testcase(_Case, _Config) ->
-    [ok = ?R:unadvertise(Name) || {Name, _} <- ?R:list_advertised()],
-    ok.
+    rpc_peer:serve_nothing().
 
 %% The handler takes all when it is told `go'.
 open(Peer) ->

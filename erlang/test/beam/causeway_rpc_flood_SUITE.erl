@@ -40,8 +40,7 @@ init_per_testcase(_Case, Config) ->
     Config.
 
 end_per_testcase(_Case, _Config) ->
-    [ok = ?R:unadvertise(Name) || {Name, _} <- ?R:list_advertised()],
-    ok.
+    rpc_peer:serve_nothing().
 
 %% Each has to be answered by the process that does not.
 refused_opens(_Config) ->

@@ -34,8 +34,7 @@ init_per_testcase(_Case, Config) ->
     Config.
 
 end_per_testcase(_Case, _Config) ->
-    [ok = ?R:unadvertise(Name) || {Name, _} <- ?R:list_advertised()],
-    ok.
+    rpc_peer:serve_nothing().
 
 wrong_options(_Config) ->
     {One, _Two} = rpc_peer:sockets(),
